@@ -1,0 +1,46 @@
+# The words of everyday work. `make` lists them.
+
+PYTHON ?= python3
+VENV ?= .venv
+SECONDS ?= 600
+RUN = $(VENV)/bin/python -m
+STAMP = $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test chaos soak lint types docs clean
+
+help: ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+
+venv: $(STAMP) ## make a virtual environment with all that development needs, in .venv
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: $(STAMP) ## run the demo on a cluster of this machine, unattended
+	$(VENV)/bin/python examples/demo.py --yes --local-cluster
+
+test: $(STAMP) ## run the tests, with coverage; those of faults and attacks on purpose are `make chaos`
+	$(RUN) pytest --ignore=tests/chaos -m "not slow" --cov --cov-report=term
+
+chaos: $(STAMP) ## run all tests of faults, the slow ones too
+	PAPYROS_CHAOS=all $(RUN) pytest tests/chaos
+
+soak: $(STAMP) ## kill parts of a cluster for SECONDS=600 while it works
+	$(RUN) tests.chaos.soak --seconds $(SECONDS)
+
+lint: $(STAMP) ## check style and format
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+types: $(STAMP) ## check types
+	$(RUN) mypy
+
+docs: $(STAMP) ## build the manual into docs/_build/html; warnings are errors
+	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html
+
+clean: ## remove all that the other targets made
+	rm -rf $(VENV) build dist *.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
