@@ -1,0 +1,94 @@
+"""Papyros: master/slave parallel processing.
+
+Turn the body of a slow loop into a `Job`, add jobs to a `Master`, and pop the
+processed jobs back. Which master is created decides where the work happens:
+
+- `papyros.singlethreaded.SingleThreadedMaster`: in the calling thread;
+- `papyros.multithreaded.MultiThreadedMaster`: in threads;
+- `papyros.multiprocess.MultiProcessMaster`: in processes of this machine;
+- `papyros.distributed.DistributedMaster`: in slave processes on many machines.
+
+Importing this package loads neither Pyro5 nor any of the masters; their names
+below are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from papyros.errors import (
+    ClusterError,
+    ConfigError,
+    GroupNameError,
+    GroupTakenError,
+    JobTimeout,
+    MasterClosedError,
+    MasterNotFoundError,
+    NameServerNotFoundError,
+    NotAJobError,
+    PapyrosError,
+    PayloadError,
+    PayloadTooLargeError,
+    PendingJobError,
+    RemoteError,
+    SlaveLost,
+    UnprocessedJobError,
+)
+from papyros.jobs import FunctionJob, Job, job
+from papyros.master import Master
+
+if TYPE_CHECKING:
+    from papyros.distributed import DistributedMaster, LocalCluster
+    from papyros.multiprocess import MultiProcessMaster
+    from papyros.multithreaded import MultiThreadedMaster
+    from papyros.singlethreaded import SingleThreadedMaster
+
+__version__ = "1.0.0.dev0"
+
+__all__ = [  # noqa: RUF022 - in themes: jobs, masters, errors
+    "Job",
+    "FunctionJob",
+    "job",
+    "Master",
+    "SingleThreadedMaster",
+    "MultiThreadedMaster",
+    "MultiProcessMaster",
+    "DistributedMaster",
+    "LocalCluster",
+    "PapyrosError",
+    "NotAJobError",
+    "PendingJobError",
+    "UnprocessedJobError",
+    "MasterClosedError",
+    "PayloadError",
+    "PayloadTooLargeError",
+    "RemoteError",
+    "SlaveLost",
+    "JobTimeout",
+    "ClusterError",
+    "ConfigError",
+    "GroupNameError",
+    "GroupTakenError",
+    "MasterNotFoundError",
+    "NameServerNotFoundError",
+]
+
+_LAZY = {
+    "SingleThreadedMaster": "papyros.singlethreaded",
+    "MultiThreadedMaster": "papyros.multithreaded",
+    "MultiProcessMaster": "papyros.multiprocess",
+    "DistributedMaster": "papyros.distributed",
+    "LocalCluster": "papyros.distributed",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'papyros' has no attribute {name!r}")
+    return getattr(importlib.import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

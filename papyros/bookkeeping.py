@@ -1,0 +1,429 @@
+"""A master that keeps its books in a ledger: all of the contract but the work itself.
+
+`BookkeepingMaster` guards one ledger with one lock and lets callers wait on it.
+What an implementation adds is an engine that takes assigned jobs out of the
+ledger and brings outcomes back, and a way to pack jobs for the trip to where
+they run. No engine is in here.
+
+A master's jobs are kept in *lanes*, each a session of the ledger: one for
+`addJob` and `popProcessedJob`, and one for each `execute`, so that their jobs
+do not mix.
+"""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import threading
+import time
+import weakref
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from queue import Full
+from typing import Any, TypeVar, cast
+
+from papyros.checks import check_bound
+from papyros.deadlines import FOREVER, Alarm, Deadline
+from papyros.entries import PROCESSED, WAITING, Counts, Entry, Session
+from papyros.errors import MasterClosedError, PayloadError, PendingJobError, SlaveLost
+from papyros.execution import Execution
+from papyros.jobs import Job, check_job, claim, forget_outcome, keeper_of, release, settle, terms_of
+from papyros.ledger import Ledger
+from papyros.master import Master
+from papyros.outcome import Outcome
+from papyros.status import SlaveStatus, Status
+from papyros.story import tell_deaths
+from papyros.terms import Terms
+
+__all__ = ["BookkeepingMaster", "Lane"]
+
+J = TypeVar("J", bound=Job)
+
+#: How many jobs `execute` keeps in flight.
+EXECUTE_WINDOW = 1000
+
+
+class Claim:
+    """What a job notes of the master that keeps it."""
+
+    __slots__ = ("master", "number", "session")
+
+    def __init__(self, master: BookkeepingMaster, session: Session) -> None:
+        self.master = master
+        self.session = session
+        self.number = 0
+
+
+class BookkeepingMaster(Master):
+    """The base of masters that keep jobs in a `Ledger`.
+
+    Args:
+        max_waiting: at most so many jobs wait; None = any number.
+        max_processed: at most so many processed jobs wait to be popped, so that no more
+            jobs are assigned until some are; None = any number.
+        max_waiting_bytes: jobs wait for room while those that wait take so many bytes or more.
+        max_processed_bytes: no more jobs are assigned while results that wait take so many bytes or more.
+        ledger: the books to keep, where they differ from a plain `Ledger`.
+    """
+
+    def __init__(
+        self,
+        max_waiting: int | None = None,
+        max_processed: int | None = None,
+        max_waiting_bytes: int | None = None,
+        max_processed_bytes: int | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self._max_waiting = check_bound("max_waiting", max_waiting)
+        self._bounds = (
+            self._max_waiting,
+            check_bound("max_processed", max_processed),
+            check_bound("max_waiting_bytes", max_waiting_bytes),
+            check_bound("max_processed_bytes", max_processed_bytes),
+        )
+        self._pid = os.getpid()
+        self._forked = False
+        _tell_forks(weakref.ref(self))
+        self._lock = threading.Lock()
+        #: Notified when an outcome came, or none will come any more.
+        self._came = threading.Condition(self._lock)
+        #: Notified when there is room for another waiting job.
+        self._room = threading.Condition(self._lock)
+        self._ledger = ledger or Ledger(lost=lambda losses: Outcome.failed(SlaveLost(tell_deaths(losses))))
+        self._numbers = itertools.count(1)
+        self._lane_keys = itertools.count(1)
+        self._jobs: dict[int, Job] = {}
+        self._closed = False
+        self._alarm = Alarm()
+        self._main = self._open_lane()
+
+    # What an implementation provides ----------------------------------------------------
+
+    #: Whether a job that was assigned can be stopped.
+    _can_stop = False
+
+    def _stop_running(self, entries: Sequence[Entry]) -> None:
+        """Stop jobs that were assigned, and that nobody wants any more. Called with the lock held."""
+
+    def _slaves_now(self) -> tuple[SlaveStatus, ...]:
+        """Return what the slaves do. Called with the lock held."""
+        return ()
+
+    def _pack(self, job: Job) -> tuple[Any, int]:
+        """Return the payload of a job and its size in bytes, for the ledger.
+
+        Raises:
+            PayloadError: the job cannot travel.
+        """
+        return job, 0
+
+    def _unpack(self, job: Job, entry: Entry) -> Outcome:  # noqa: ARG002 - the job is for those who decode
+        """Return the outcome of a job that was popped, as the client is to see it. Called without the lock."""
+        return cast(Outcome, entry.outcome)
+
+    @abstractmethod
+    def _work_came(self) -> None:
+        """Wake the engine: there may be jobs to assign. Called with the lock held."""
+
+    @abstractmethod
+    def _stop(self) -> None:
+        """End the engine, in bounded time. Called once, without the lock."""
+
+    def _await_outcome(self, deadline: Deadline) -> bool:
+        """Wait, with the lock held, until an outcome may have come; False when the time is up."""
+        return deadline.wait(self._came)
+
+    def _await_room(self, deadline: Deadline) -> bool:
+        """Wait, with the lock held, until there may be room; False when the time is up."""
+        return deadline.wait(self._room)
+
+    def _terms(self, terms: Terms) -> Terms:
+        """Return the terms of a job, as this master has them."""
+        return terms
+
+    def _dropped(self, numbers: Sequence[int]) -> None:
+        """Take note that nobody wants these jobs any more. Called with the lock held."""
+
+    def _waiting_elsewhere(self) -> tuple[int, int]:
+        """How many jobs, of how many bytes, that the ledger counts as assigned still wait, further down the line."""
+        return 0, 0
+
+    # The contract -----------------------------------------------------------------------
+
+    def addJob(self, job: Job, timeout: float | None = None) -> None:
+        """Add a job; see `Master.addJob`."""
+        self._main.add(job, timeout)
+
+    def popProcessedJob(self, timeout: float | None = None) -> Job | None:
+        """Return the next processed job, or None; see `Master.popProcessedJob`."""
+        return self._main.pop(timeout)
+
+    def execute(
+        self,
+        jobs: Iterable[J],
+        ordered: bool = False,
+        timeout: float | None = None,
+        progress: bool = False,
+    ) -> Iterator[J]:
+        """Process all jobs of an iterable and yield them as they come; see `Master.execute`."""
+        deadline = Deadline(timeout)
+        self._check_process()
+        with self._lock:
+            self._check_usable()
+        window = min(self._max_waiting or EXECUTE_WINDOW, EXECUTE_WINDOW)
+        execution = Execution(self._open_lane, jobs, window, ordered, deadline, progress)
+        return cast("Iterator[J]", iter(execution))
+
+    def cancelJob(self, job: Job) -> bool:
+        """Discard a job, also while it runs, where that can be; see `Master.cancelJob`."""
+        self._check_process()
+        with self._lock:
+            claimed = keeper_of(job)
+            if not isinstance(claimed, Claim) or claimed.master is not self:
+                return False
+            entry = claimed.session.entries.get(claimed.number)
+            if entry is None or entry.state is PROCESSED:
+                return False
+            if not self._ledger.cancel(claimed.session, claimed.number):
+                if not self._can_stop:
+                    return False
+                self._ledger.discard(claimed.session, [claimed.number])
+                self._stop_running([entry])
+            self._let_go([claimed.number])
+            return True
+
+    def cancelAllJobs(self) -> None:
+        """Discard all jobs that no slave was given yet; see `Master.cancelAllJobs`."""
+        self._check_process()
+        with self._lock:
+            for session in self._ledger.sessions.values():
+                self._let_go(self._ledger.cancel_waiting(session))
+
+    def numPendingJobs(self) -> int:
+        """Return how many jobs are pending; see `Master.numPendingJobs`."""
+        self._check_process()
+        with self._lock:
+            return sum(session.pending for session in self._ledger.sessions.values())
+
+    def status(self) -> Status:
+        """Return a snapshot; see `Master.status`."""
+        self._check_process()
+        with self._lock:
+            return snapshot(f"a {type(self).__name__}", self._ledger, self._slaves_now())
+
+    def close(self) -> None:
+        """Let go of everything; see `Master.close`."""
+        if self._forked:
+            return  # what is to be let go belongs to the process that this one was forked from
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._alarm.close()
+        self._stop()
+        with self._lock:
+            for session in self._ledger.sessions.values():
+                unprocessed = [n for n in session.entries if session.entries[n].state is not PROCESSED]
+                self._ledger.discard(session, unprocessed)
+                self._let_go(unprocessed)
+        atexit.unregister(self.close)
+
+    # Inside -----------------------------------------------------------------------------
+
+    def _open_lane(self) -> Lane:
+        with self._lock:
+            session = self._ledger.open(next(self._lane_keys), *self._bounds)
+        return Lane(self, session)
+
+    def _check_process(self) -> None:
+        """Refuse to work in a forked child, before the lock is taken: a thread that is not here may hold it."""
+        if self._forked:
+            raise RuntimeError(
+                f"this {type(self).__name__} belongs to process {self._pid}, from which this one was forked; "
+                "make a master of its own here"
+            )
+
+    def _check_usable(self) -> None:
+        if self._closed:
+            raise MasterClosedError(f"this {type(self).__name__} is closed: it takes no more jobs")
+
+    def _let_go(self, numbers: Iterable[int]) -> None:
+        """Let go of jobs that left the ledger unprocessed. Called with the lock held."""
+        for number in numbers:
+            release(self._jobs.pop(number))
+        self._room.notify_all()
+        self._came.notify_all()
+        if not self._closed:
+            self._work_came()  # what they took of a bound may be free for others now
+
+    def _finish(self, entry: Entry, outcome: Any, seconds: float, size: int = 0, again: bool = False) -> None:
+        """Take an outcome; `again` if the job failed and wants a retry. Called with the lock held."""
+        moment = (lambda delay: time.monotonic() + delay) if again else None
+        self._ledger.finish(entry.session, entry.number, outcome, seconds, size, moment)
+        if entry.delayed:
+            self._alarm.set(self._ledger.next_wake() or 0.0, self._wake_delayed)
+
+    def _wake_delayed(self) -> None:
+        with self._lock:
+            self._ledger.wake(time.monotonic())
+            if (moment := self._ledger.next_wake()) is not None:
+                self._alarm.set(moment, self._wake_delayed)
+            self._work_came()
+            self._came.notify_all()
+            self._room.notify_all()
+
+    def _job_text(self, number: int) -> str:
+        """Return a job in words. Called with the lock held."""
+        return repr(self._jobs[number]) if number in self._jobs else "a job that nobody wants any more"
+
+    def _outcomes_came(self) -> None:
+        """Wake those who wait to pop. Called with the lock held, after `finish`."""
+        self._came.notify_all()
+
+
+def _tell_forks(reference: weakref.ref[BookkeepingMaster]) -> None:
+    """Have a master know when it wakes up in a forked child; to ask the system each time costs more than a pop."""
+
+    def mark() -> None:
+        master = reference()
+        if master is not None:
+            master._forked = True
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=mark)
+
+
+class Lane:
+    """One queue through a master: what is added here is popped here."""
+
+    def __init__(self, master: BookkeepingMaster, session: Session) -> None:
+        self._master = master
+        self._session = session
+
+    def add(self, job: Job, timeout: float | None = None) -> None:
+        """Add a job; see `Master.addJob`."""
+        master, session = self._master, self._session
+        master._check_process()
+        check_job(job)
+        terms = master._terms(terms_of(job))
+        deadline = FOREVER if timeout is None else Deadline(timeout)
+        claimed = Claim(master, session)
+        if not claim(job, claimed):
+            raise PendingJobError(f"{job!r} is pending already: pop or cancel it before it is added again")
+        try:
+            payload, size, failure = self._pack(job)
+            with master._lock:
+                master._check_usable()
+                if failure is None and not session.has_room(*master._waiting_elsewhere()):
+                    self._wait_for_room(job, deadline)
+                self._enter(job, claimed, (payload, size, terms), failure)
+        except BaseException:
+            release(job)
+            raise
+
+    def _enter(self, job: Job, claimed: Claim, packed: tuple[Any, int, Terms], failure: Outcome | None) -> None:
+        """Enter a job into the ledger; either wholly or not at all. Called with the lock held."""
+        master, session = self._master, self._session
+        number = claimed.number = next(master._numbers)
+        master._jobs[number] = job
+        try:
+            if failure is None:
+                master._ledger.add(session, number, *packed)
+                master._work_came()
+            else:
+                master._ledger.settle(session, number, failure)
+                master._outcomes_came()
+        except BaseException:
+            master._ledger.discard(session, [number])
+            del master._jobs[number]
+            raise
+        forget_outcome(job)
+
+    def _pack(self, job: Job) -> tuple[Any, int, Outcome | None]:
+        try:
+            return *self._master._pack(job), None
+        except PayloadError as error:
+            return None, 0, Outcome.failed(error)
+
+    def _wait_for_room(self, job: Job, deadline: Deadline) -> None:
+        master, session = self._master, self._session
+        while not session.has_room(*master._waiting_elsewhere()):
+            if not master._await_room(deadline):
+                raise Full(f"{len(session.line)} jobs wait, and there is no room for more; {job!r} was not added")
+            master._check_usable()
+
+    def pop(self, timeout: float | None = None) -> Job | None:
+        """Return the next processed job, or None; see `Master.popProcessedJob`."""
+        master, session = self._master, self._session
+        deadline = FOREVER if timeout is None else Deadline(timeout)
+        master._check_process()
+        with master._lock:
+            while not (popped := master._ledger.pop(session)):
+                if not session.entries or master._closed:
+                    return None
+                if not master._await_outcome(deadline):
+                    return None
+            job = self._take_out(popped[0])
+        return self._hand_over(job, popped[0])
+
+    def pop_ready(self) -> Job | None:
+        """Return a job that is processed already, or None."""
+        master = self._master
+        with master._lock:
+            popped = master._ledger.pop(self._session)
+            if not popped:
+                return None
+            job = self._take_out(popped[0])
+        return self._hand_over(job, popped[0])
+
+    def _hand_over(self, job: Job, entry: Entry) -> Job:
+        try:
+            settle(job, self._master._unpack(job, entry))
+        except BaseException:
+            with self._master._lock:
+                self._master._jobs[entry.number] = job
+                self._master._ledger.put_back(entry, entry.outcome)
+            raise
+        return job
+
+    def _take_out(self, entry: Entry) -> Job:
+        master = self._master
+        if self._session.bounded:
+            master._work_came()
+        return master._jobs.pop(entry.number)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the master was closed."""
+        return self._master._closed
+
+    def close(self) -> None:
+        """Drop all jobs of this lane, whatever their state."""
+        master, session = self._master, self._session
+        with master._lock:
+            numbers = list(session.entries)
+            master._ledger.drop(session.key)
+            master._let_go(numbers)
+            master._dropped(numbers)
+
+
+def snapshot(master: str, ledger: Ledger, slaves: tuple[SlaveStatus, ...], clients: int = 1) -> Status:
+    """Return a status, with the numbers that a ledger knows."""
+    sessions = list(ledger.sessions.values())
+    counts = Counts()
+    for each in (ledger.past, *(session.counts for session in sessions)):
+        counts.add_up(each)
+    waiting = sum(entry.state is WAITING for session in sessions for entry in session.entries.values())
+    return Status(
+        master=master,
+        slaves=slaves,
+        clients=clients,
+        waiting=waiting,
+        held=waiting - sum(session.assignable() for session in sessions),
+        assigned=sum(session.assigned for session in sessions),
+        processed=sum(len(session.processed) + len(session.delivery.entries) for session in sessions),
+        lost=counts.lost,
+        retried=counts.retried,
+        late=counts.late,
+    )

@@ -1,0 +1,29 @@
+"""Checks of numbers that users give: what is out of bounds is refused early, in words."""
+
+from __future__ import annotations
+
+from papyros.cpus import usable_cpus
+
+__all__ = ["check_bound", "check_slaves"]
+
+
+def check_bound(name: str, bound: int | None) -> int | None:
+    """Return a bound of a queue, or refuse it."""
+    if bound is None:
+        return None
+    if isinstance(bound, bool) or not isinstance(bound, int):
+        raise TypeError(f"{name} is a whole number or None, not {bound!r}")
+    if bound < 1:
+        raise ValueError(f"{name} is at least 1, or None for no bound, not {bound}")
+    return bound
+
+
+def check_slaves(slaves: int | None) -> int:
+    """Return a number of slaves, by default one for each CPU that this process may use, or refuse it."""
+    if slaves is None:
+        return usable_cpus()
+    if isinstance(slaves, bool) or not isinstance(slaves, int):
+        raise TypeError(f"the number of slaves is a whole number, not {slaves!r}")
+    if slaves < 1:
+        raise ValueError(f"there is at least 1 slave, not {slaves}")
+    return slaves

@@ -1,0 +1,417 @@
+"""The slave processes of this machine: started, fed, watched, stopped and replaced.
+
+::
+
+    source ──take──▶ queue of a slave ──tokens──▶ runs ──▶ source.finished
+                        │        ▲
+                        └─recall─┘ an idle slave gets what another one has not started
+
+A crew works in one thread of its own, to which alone its slaves' sockets and
+queues belong; others leave it requests and `poke` it. Where jobs come from and outcomes go
+to is a `papyros.tasks.Source`: a ledger in `papyros.multiprocess`, the network in a slave
+host. What runs inside a slave is `papyros.slave`'s affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from typing import Any
+
+from papyros.ledger import LONG_SECONDS
+from papyros.process import Death, Outcomes, Printed, SlaveProcess
+from papyros.tasks import CrewOptions, Finished, SlaveView, Source, Task
+
+__all__ = ["Crew"]
+
+log = logging.getLogger(__name__)
+
+#: A slave is sent so many seconds' worth of jobs ahead, as far as durations are known.
+AHEAD_SECONDS = 0.005
+AHEAD_JOBS = 500
+
+#: The weight of the newest batch in the moving average of durations.
+FRESHNESS = 0.25
+
+#: Slaves that die before they are ready: so many in a row, and the crew gives up.
+MAX_FALSE_STARTS = 3
+
+#: How long `close` waits for slaves to end by themselves before they are killed.
+CLOSE_SECONDS = 1.0
+
+#: How long the crew's thread may take to recall tasks; it never waits for anything itself.
+RECALL_SECONDS = 5.0
+
+#: No wait is longer than this, since systems have a longest one; then it is begun anew.
+LONGEST_PATIENCE = 86_400.0
+
+#: How soon to look again whether a cancelled job that is about to start has started.
+LOOK_AGAIN_SECONDS = 0.01
+
+# Why a slave is killed.
+OVERDUE, CANCELLED = "overdue", "cancelled"
+
+
+class Crew:
+    """Slave processes, and the thread that looks after them.
+
+    Args:
+        slaves: how many.
+        source: where tasks come from and outcomes go to.
+        options: what the slaves are told.
+    """
+
+    def __init__(self, slaves: int, source: Source, options: CrewOptions) -> None:
+        self._wanted = slaves
+        self._source = source
+        self._options = options
+        self._wake_out, self._wake_in = os.pipe()
+        os.set_blocking(self._wake_out, False)
+        os.set_blocking(self._wake_in, False)
+        self._requests: deque[Callable[[], None]] = deque()
+        self._slaves: list[SlaveProcess] = []
+        self._returned: deque[Task] = deque()  # tasks of slaves that died, to be run first
+        self._seconds: float | None = None
+        self._false_starts = 0
+        self._draining = False
+        self._closing = False
+        self._ready = threading.Event()
+        self._drained = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="papyros-crew", daemon=True)
+
+    # For others -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the slaves; returns before they are ready."""
+        self._thread.start()
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Wait until all slaves are ready, or cannot be started; return whether that happened in time."""
+        return self._ready.wait(timeout)
+
+    def poke(self) -> None:
+        """Have the crew ask its source again. Any thread may call this; it never waits."""
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_in, b"!")
+
+    def cancel(self, tags: Collection[Any]) -> None:
+        """Stop the tasks with these tags, also those that run; nothing more is heard of them. Does not wait."""
+        self._request(lambda: self._cancel(tags))
+
+    def recall(self) -> None:
+        """Give all tasks that were not started back to the source; waits until that is done."""
+        done = threading.Event()
+
+        def recall() -> None:
+            self._recall_all()
+            done.set()
+
+        self._request(recall)
+        done.wait(RECALL_SECONDS)
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Give back what was not started, let the rest end; return whether it did in time."""
+
+        def begin() -> None:
+            self._draining = True
+            self._recall_all()
+
+        self._request(begin)
+        return not self._thread.is_alive() or self._drained.wait(timeout)
+
+    def views(self) -> list[SlaveView]:
+        """Return what each slave does now. Any thread may call this; it never waits."""
+        now = time.monotonic()
+        views = []
+        for slave in list(self._slaves):
+            # The crew's thread may bury the slave meanwhile: then there is nothing to see.
+            with contextlib.suppress(ValueError, IndexError):
+                running = slave.running()
+                tag, seconds = (running[0].tag, now - running[1]) if running else (None, 0.0)
+                ahead = len(slave.queue) - (running is not None)
+                views.append(SlaveView(slave.name, slave.pid, tag, seconds, max(0, ahead), slave.ready))
+        return views
+
+    def close(self) -> None:
+        """End the slaves and the thread, in bounded time; what runs is stopped, and given back."""
+        if self._closing:
+            return
+        self._closing = True
+        self.poke()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+
+    # The thread -------------------------------------------------------------------------
+
+    def _request(self, request: Callable[[], None]) -> None:
+        self._requests.append(request)
+        self.poke()
+
+    def _serve(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        try:
+            self._selector.register(self._wake_out, selectors.EVENT_READ, self._on_poke)
+            for _ in range(self._wanted):
+                self._hire()
+            while not self._closing:
+                for key, _ in self._selector.select(self._patience()):
+                    key.data()
+                while self._requests:
+                    self._requests.popleft()()
+                self._check_times()
+                self._feed()
+        except Exception:
+            # A bug, in here or in the source. Nobody would come to feed the slaves any more: say so to all.
+            log.exception("the crew of slaves broke down")
+            self._source.broken("the crew of slaves broke down; the log has the traceback")
+        finally:
+            self._ready.set()
+            self._dismiss_all()
+            self._drained.set()
+            self._selector.close()
+
+    def _on_poke(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_out, 4096)
+
+    # Slaves come and go -----------------------------------------------------------------
+
+    def _hire(self) -> None:
+        slave = SlaveProcess(self._options.path, self._options.max_bytes)
+        self._slaves.append(slave)
+        watch: list[tuple[int, Callable[[], None]]] = [
+            (slave.socket_fd, lambda: self._on_socket(slave)),
+            (slave.death_fd, lambda: self._on_death(slave)),
+            *slave.streams(self._selector),
+        ]
+        for fd, action in watch:
+            self._selector.register(fd, selectors.EVENT_READ, action)
+
+    def _on_socket(self, slave: SlaveProcess) -> None:
+        if slave.gone:
+            return
+        was_ready = slave.ready
+        self._take_in(slave)
+        if slave.ready and not was_ready:
+            self._false_starts = 0
+            if all(other.ready for other in self._slaves):
+                self._ready.set()
+        slave.outbox.flush()
+        self._watch_outbox(slave)
+
+    def _take_in(self, slave: SlaveProcess) -> None:
+        """Receive outcomes and prints, and hand them to the source."""
+        for event in slave.receive():
+            if isinstance(event, Printed):
+                self._source.printed(event.task.tag, slave.name, event.text)
+                continue
+            self._learn(event)
+            name = slave.name
+            batch = zip(event.tasks, event.encoded, event.seconds, strict=True)
+            self._source.finished([Finished(task.tag, encoded, spent, name) for task, encoded, spent in batch])
+
+    def _learn(self, outcomes: Outcomes) -> None:
+        mean = sum(outcomes.seconds) / len(outcomes.seconds)
+        known = self._seconds
+        self._seconds = mean if known is None else known + FRESHNESS * (mean - known)
+
+    def _on_death(self, slave: SlaveProcess) -> None:
+        """Find out what the slave was doing, and hire another one."""
+        if slave.gone:
+            return
+        self._take_in(slave)  # what it sent before it died
+        running = slave.running()
+        started = slave.started()
+        death = self._bury(slave)
+        self._settle(slave, running[0] if running else None, started, death)
+        if not slave.ready:
+            self._false_starts += 1
+        if self._false_starts >= MAX_FALSE_STARTS:
+            self._ready.set()
+            self._source.broken(f"slaves cannot be started: {death}")
+        elif not self._closing:
+            self._hire()
+
+    def _settle(self, slave: SlaveProcess, running: Task | None, started: list[Task], death: Death) -> None:
+        """Say what becomes of the tasks of a slave that died: only the one that ran is charged."""
+        condemned, verdict = slave.sentence or (None, "")
+        if condemned is not None and verdict == OVERDUE and any(task is condemned for task in slave.queue):
+            # It may have ended in the same moment, but what became of it died with the slave.
+            self._source.overdue(condemned.tag, slave.name, condemned.terms.timeout or 0.0)
+        if running is not None and running is condemned:
+            pass
+        elif running is not None and verdict:
+            # It had just begun when the slave was killed for the sake of the one before.
+            self._source.returned([running.tag], f"slave {slave.name} was killed to stop the job before")
+        elif running is not None:
+            log.warning("%s", death)
+            self._source.died(running.tag, death)
+        else:
+            log.warning("%s", death)
+        for task in reversed(slave.queue):
+            if task is running or (verdict and task is condemned):
+                continue
+            if task in started and task.terms.once:
+                self._source.died(task.tag, death)  # it ended, but what became of it died with the slave
+            else:
+                self._returned.appendleft(task)
+
+    def _bury(self, slave: SlaveProcess) -> Death:
+        self._slaves.remove(slave)
+        for fd in slave.fds():
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(fd)
+        return slave.bury()
+
+    def _dismiss_all(self) -> None:
+        for slave in self._slaves:
+            slave.dismiss()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for slave in list(self._slaves):
+            slave.wait(max(0.0, deadline - time.monotonic()))
+            slave.kill()
+            slave.wait(CLOSE_SECONDS)
+            self._take_in(slave)
+            started = slave.started()
+            self._bury(slave)
+            self._source.returned([task.tag for task in started], f"slave {slave.name} was stopped with its host")
+            self._source.returned([task.tag for task in slave.queue if task not in started], "")
+        self._source.returned([task.tag for task in self._returned], "")
+
+    # Stopping jobs ----------------------------------------------------------------------
+
+    def _patience(self) -> float | None:
+        """How long to wait for something to happen, before a job may have run for too long."""
+        moments = [slave.check_at for slave in self._slaves if slave.check_at is not None]
+        return min(LONGEST_PATIENCE, max(0.0, min(moments) - time.monotonic())) if moments else None
+
+    def _check_times(self) -> None:
+        """Kill the slaves whose jobs have run for too long."""
+        now = time.monotonic()
+        for slave in self._slaves:
+            if slave.check_at is not None and slave.check_at <= now:
+                slave.check_at = self._next_check(slave, now)
+
+    def _next_check(self, slave: SlaveProcess, now: float) -> float | None:
+        moments = []
+        running = slave.running()
+        for task in slave.queue:
+            if slave.unwanted and task.tag in slave.unwanted:
+                if running is not None and task is running[0]:
+                    self._condemn(slave, task, CANCELLED)
+                    return None
+                moments.append(now + LOOK_AGAIN_SECONDS)
+            timeout = task.terms.timeout
+            if timeout is None:
+                continue
+            if running is not None and task is running[0]:
+                if now >= running[1] + timeout:
+                    self._condemn(slave, task, OVERDUE)
+                    return None
+                moments.append(running[1] + timeout)
+            else:
+                moments.append(now + timeout)  # it has not begun
+        return min(moments, default=None)
+
+    def _condemn(self, slave: SlaveProcess, task: Task, verdict: str) -> None:
+        if slave.sentence is None:
+            slave.sentence = (task, verdict)
+            slave.kill()
+
+    def _cancel(self, tags: Collection[Any]) -> None:
+        self._returned = deque(task for task in self._returned if task.tag not in tags)
+        for slave in self._slaves:
+            if not any(task.tag in tags for task in slave.queue):
+                continue
+            kept = [task for task in slave.recall() if task.tag not in tags]
+            if kept:
+                self._spread(kept, [slave])
+            running = slave.running()
+            if running is not None and running[0].tag in tags:
+                self._condemn(slave, running[0], CANCELLED)
+            elif any(task.tag in tags for task in slave.queue):
+                slave.unwanted.update(tags)  # its token is taken: it starts in this moment, or has just ended
+                slave.check_at = time.monotonic()
+
+    def _recall_all(self) -> None:
+        tasks = list(self._returned)
+        self._returned.clear()
+        for slave in self._slaves:
+            tasks += slave.recall()
+        self._source.returned([task.tag for task in tasks], "")
+
+    # Feeding ----------------------------------------------------------------------------
+
+    def _feed(self) -> None:
+        """Give slaves jobs: to those without any at once, to the others before they run out."""
+        if self._draining:
+            if not any(slave.queue for slave in self._slaves):
+                self._drained.set()
+            return
+        ready = [slave for slave in self._slaves if slave.ready and slave.sentence is None]
+        target = self._target()
+        wants = {slave: target - len(slave.queue) for slave in ready if len(slave.queue) <= target // 2}
+        if not wants:
+            return
+        tasks = self._take(sum(wants.values()))
+        if tasks:
+            self._spread(tasks, sorted(wants, key=lambda slave: len(slave.queue)))
+        if len(tasks) < len(wants):
+            self._share_out([slave for slave in ready if not slave.queue], ready)
+
+    def _target(self) -> int:
+        """How many jobs a slave should have: one that runs, and some ahead."""
+        if self._seconds is None or self._seconds >= LONG_SECONDS:
+            return 1
+        return 1 + max(1, min(AHEAD_JOBS, int(AHEAD_SECONDS / max(1e-6, self._seconds))))
+
+    def _take(self, limit: int) -> list[Task]:
+        tasks: list[Task] = []
+        while self._returned and len(tasks) < limit:
+            tasks.append(self._returned.popleft())
+        if len(tasks) < limit:
+            tasks += self._source.take(limit - len(tasks))
+        return tasks
+
+    def _spread(self, tasks: list[Task], slaves: list[SlaveProcess]) -> None:
+        """Send tasks to slaves, an even part to each, in order."""
+        for position, slave in enumerate(slaves):
+            left = len(slaves) - position
+            share = -(-len(tasks) // left)
+            part, tasks = tasks[:share], tasks[share:]
+            if part:
+                self._send(slave, part)
+
+    def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
+        slave.send(tasks, self._source.definition)
+        self._watch_outbox(slave)
+        timeouts = [task.terms.timeout for task in tasks if task.terms.timeout is not None]
+        if timeouts:
+            check_at = time.monotonic() + min(timeouts)
+            slave.check_at = check_at if slave.check_at is None else min(slave.check_at, check_at)
+
+    def _share_out(self, idle: list[SlaveProcess], ready: list[SlaveProcess]) -> None:
+        """Give idle slaves what the one with the longest queue has not started."""
+        if not idle:
+            return
+        victim = max(ready, key=lambda slave: len(slave.queue))
+        if len(victim.queue) < 2:
+            return
+        recalled = victim.recall()
+        if recalled:
+            # The victim is busy with the job that it started, so it comes last.
+            self._spread(recalled, [*idle, victim])
+
+    def _watch_outbox(self, slave: SlaveProcess) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if len(slave.outbox) else 0)
+        key = self._selector.get_key(slave.socket_fd)
+        if key.events != events:
+            self._selector.modify(slave.socket_fd, events, key.data)

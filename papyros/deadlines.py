@@ -1,0 +1,106 @@
+"""Deadlines and alarms: how a `timeout` in seconds becomes a moment on the monotonic clock."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+__all__ = ["FOREVER", "Alarm", "Deadline"]
+
+
+class Deadline:
+    """The moment at which a wait is over.
+
+    Args:
+        timeout: seconds from now; None = for ever, 0 = do not wait.
+
+    Raises:
+        TypeError: the timeout is no number.
+        ValueError: the timeout is negative, or not a number at all (nan).
+    """
+
+    __slots__ = ("_moment",)
+
+    def __init__(self, timeout: float | None) -> None:
+        if timeout is not None:
+            if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+                raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
+            if math.isnan(timeout) or timeout < 0:
+                raise ValueError(f"a timeout is None, or 0 or more seconds, not {timeout!r}")
+        self._moment = None if timeout is None or math.isinf(timeout) else time.monotonic() + timeout
+
+    def remaining(self) -> float | None:
+        """Return how many seconds are left, 0 when none are; None = for ever."""
+        if self._moment is None:
+            return None
+        return max(0.0, self._moment - time.monotonic())
+
+    def expired(self) -> bool:
+        """Return whether the time is up."""
+        return self._moment is not None and time.monotonic() >= self._moment
+
+    def wait(self, condition: threading.Condition) -> bool:
+        """Wait until `condition` is notified or the time is up; return False, at once, if it is up."""
+        remaining = self.remaining()
+        if remaining is None:
+            condition.wait()
+            return True
+        if remaining <= 0:
+            return False
+        condition.wait(min(remaining, threading.TIMEOUT_MAX))
+        return True
+
+
+#: The deadline of those who wait however long it takes.
+FOREVER = Deadline(None)
+
+
+class Alarm:
+    """Calls functions at given moments, from a thread that exists only once there is something to call."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._tickets = itertools.count()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def set(self, moment: float, call: Callable[[], None]) -> None:
+        """Have `call` called at a moment of the monotonic clock."""
+        with self._changed:
+            if self._closed:
+                return
+            heapq.heappush(self._calls, (moment, next(self._tickets), call))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="papyros-alarm", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Forget all calls, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and (not self._calls or self._calls[0][0] > time.monotonic()):
+                    wait = self._calls[0][0] - time.monotonic() if self._calls else None
+                    self._changed.wait(wait if wait is None else min(max(wait, 0.0), threading.TIMEOUT_MAX))
+                if self._closed:
+                    return
+                call = heapq.heappop(self._calls)[2]
+            try:
+                call()
+            except Exception:
+                log.exception("an alarm failed")  # the others are to come all the same

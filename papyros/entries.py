@@ -1,0 +1,141 @@
+"""What is written in a ledger: entries, sessions, holders and deliveries. Only `papyros.ledger` changes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from papyros.terms import DEFAULT_TERMS, Terms
+from papyros.waiting import WaitingLine
+
+__all__ = ["ASSIGNED", "FORGOTTEN", "PROCESSED", "WAITING", "Counts", "Delivery", "Entry", "Holder", "Session"]
+
+WAITING, ASSIGNED, PROCESSED, FORGOTTEN = "waiting", "assigned", "processed", "forgotten"
+
+
+class Entry:
+    """One job in the ledger."""
+
+    __slots__ = (
+        "deaths",
+        "delayed",
+        "failures",
+        "holder",
+        "left",
+        "losses",
+        "number",
+        "outcome",
+        "payload",
+        "priority",
+        "session",
+        "size",
+        "state",
+        "terms",
+    )
+
+    def __init__(self, session: Session, number: int, payload: Any, size: int, terms: Terms = DEFAULT_TERMS) -> None:
+        self.session = session
+        self.number = number
+        self.payload = payload
+        self.size = size  # in bytes: of the payload, and once processed of the outcome
+        self.terms = terms
+        self.priority = terms.priority
+        self.state = WAITING
+        self.delayed = 0  # not 0 while it waits, but not in the line, for the end of its backoff
+        self.failures = 0
+        self.holder: Holder | None = None
+        self.outcome: Any = None
+        self.deaths: list[Any] | None = None
+        self.losses: list[Any] | None = None  # of holders that may have started it
+        self.left = False  # whether it ever left the waiting line
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.session.key}#{self.number} {self.state}>"
+
+
+@dataclass(slots=True)
+class Counts:
+    """What has become of the jobs of a session, since it was opened."""
+
+    added: int = 0
+    left: int = 0  # jobs that left the waiting line for the first time: assigned or cancelled
+    left_bytes: int = 0  # what those took, in bytes
+    processed: int = 0
+    cancelled: int = 0
+    popped: int = 0
+    late: int = 0  # outcomes of jobs that had one already, or were cancelled
+    lost: int = 0  # deaths of slaves that a job was charged for
+    retried: int = 0  # exceptions after which a job was tried again
+
+    def add_up(self, other: Counts) -> None:
+        """Add the counts of another session to these."""
+        for name in self.__slots__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+@dataclass(slots=True)
+class Delivery:
+    """The last batch sent over an unreliable wire, kept until it is acknowledged."""
+
+    number: int = 0
+    entries: list[Entry] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One client's stay: its jobs, and how many of them there may be at a time."""
+
+    key: Hashable
+    max_waiting: int | None = None
+    max_processed: int | None = None
+    max_waiting_bytes: int | None = None
+    max_processed_bytes: int | None = None
+    entries: dict[int, Entry] = field(default_factory=dict)
+    line: WaitingLine = field(default_factory=WaitingLine)
+    processed: deque[Entry] = field(default_factory=deque)
+    delivery: Delivery = field(default_factory=Delivery)
+    counts: Counts = field(default_factory=Counts)
+    assigned: int = 0
+    processed_bytes: int = 0
+    delayed: int = 0  # jobs that wait for their next try, not in the line
+    delayed_bytes: int = 0
+    seconds: float | None = None  # how long its jobs take, as far as is known
+
+    @property
+    def pending(self) -> int:
+        """Jobs that were added and neither popped nor cancelled."""
+        return len(self.entries)
+
+    def has_room(self, elsewhere: int = 0, bytes_elsewhere: int = 0) -> bool:
+        """Whether one more job may wait, given that so many more, of so many bytes, wait `elsewhere`."""
+        if self.max_waiting is not None and len(self.line) + self.delayed + elsewhere >= self.max_waiting:
+            return False
+        size = self.line.size + self.delayed_bytes + bytes_elsewhere
+        return self.max_waiting_bytes is None or size < self.max_waiting_bytes
+
+    @property
+    def bounded(self) -> bool:
+        """Whether processed jobs that are not popped can keep others from being assigned."""
+        return self.max_processed is not None or self.max_processed_bytes is not None
+
+    def assignable(self) -> int:
+        """How many waiting jobs may be assigned now without processed ones piling up."""
+        waiting = len(self.line)
+        if self.max_processed_bytes is not None and self.processed_bytes >= self.max_processed_bytes:
+            return 0
+        if self.max_processed is None:
+            return waiting
+        taken = self.assigned + len(self.processed) + len(self.delivery.entries)
+        return max(0, min(waiting, self.max_processed - taken))
+
+
+@dataclass(slots=True, eq=False)
+class Holder:
+    """Somebody who runs jobs with so many slaves at a time."""
+
+    key: Hashable
+    slaves: int
+    assigned: dict[Entry, None] = field(default_factory=dict)
+    delivery: Delivery = field(default_factory=Delivery)

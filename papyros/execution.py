@@ -1,0 +1,184 @@
+"""How `Master.execute` feeds an iterable through a lane, with a bounded number of jobs in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from queue import Full
+from typing import Any, Protocol
+
+from papyros.deadlines import Deadline
+from papyros.errors import MasterClosedError
+from papyros.jobs import Job
+
+__all__ = ["Execution"]
+
+_END: Any = object()
+
+
+class Lane(Protocol):
+    """What an execution needs of a lane."""
+
+    @property
+    def closed(self) -> bool: ...
+    def add(self, job: Job, timeout: float | None = None) -> None: ...
+    def pop(self, timeout: float | None = None) -> Job | None: ...
+    def close(self) -> None: ...
+
+
+class Execution:
+    """One pass of an iterable of jobs through a lane of its own.
+
+    Args:
+        open_lane: makes the lane; called when the first job is asked for.
+        jobs: the jobs, taken lazily.
+        window: how many jobs are in flight at a time.
+        ordered: whether to yield in the order of `jobs`.
+        deadline: when it must be over.
+        progress: whether to show a progress bar.
+    """
+
+    def __init__(
+        self,
+        open_lane: Callable[[], Lane],
+        jobs: Iterable[Job],
+        window: int,
+        ordered: bool,
+        deadline: Deadline,
+        progress: bool,
+    ) -> None:
+        self._open_lane = open_lane
+        self._jobs = jobs
+        self._window = window
+        self._ordered = ordered
+        self._deadline = deadline
+        self._bar = _progress_bar(jobs) if progress else None
+        self._done = 0
+
+    def __iter__(self) -> Generator[Job, None, None]:
+        lane = self._open_lane()
+        try:
+            for job in self._run(lane):
+                self._done += 1
+                if self._bar is not None:
+                    self._bar.update()
+                yield job
+        finally:
+            lane.close()
+            if self._bar is not None:
+                self._bar.close()
+
+    def _run(self, lane: Lane) -> Iterator[Job]:
+        source = iter(self._jobs)
+        queue = _InOrder() if self._ordered else _AsTheyCome()
+        exhausted = False
+        while True:
+            while not exhausted and len(queue) < self._window:
+                job = next(source, _END)
+                if job is _END:
+                    exhausted = True
+                    break
+                yield from self._add(lane, job, queue)
+                queue.add(job)
+                # Yield what came meanwhile, so that the first ones do not wait for a slow source.
+                while (processed := lane.pop(0)) is not None:
+                    yield from queue.ready(processed)
+                    if self._deadline.expired():
+                        raise self._overdue()
+            if exhausted and not len(queue):
+                return
+            processed = lane.pop(self._deadline.remaining())
+            if processed is not None:
+                yield from queue.ready(processed)
+            elif self._deadline.expired():
+                raise self._overdue()
+            elif lane.closed:
+                raise MasterClosedError("the master was closed while it executed jobs; the others are dropped")
+            else:
+                yield from queue.rest()  # nothing is pending: all others were cancelled
+
+    def _add(self, lane: Lane, job: Any, queue: _AsTheyCome | _InOrder) -> Iterator[Job]:
+        """Add a job; while there is no room, yield what gets processed, since nobody else pops it."""
+        while True:
+            if self._deadline.expired():
+                raise self._overdue()
+            try:
+                lane.add(job, 0)
+                return
+            except Full:
+                processed = lane.pop(self._deadline.remaining())
+            if processed is not None:
+                yield from queue.ready(processed)
+            elif not len(queue):
+                self._wait_for_room(lane, job)  # others fill what room there is
+                return
+
+    def _wait_for_room(self, lane: Lane, job: Any) -> None:
+        try:
+            lane.add(job, self._deadline.remaining())
+        except Full:
+            raise self._overdue() from None
+
+    def _overdue(self) -> TimeoutError:
+        return TimeoutError(f"the time is up: {self._done} jobs were processed, the others are dropped")
+
+
+class _AsTheyCome:
+    """The jobs that were added and not yielded, when any order will do."""
+
+    def __init__(self) -> None:
+        self._flying = 0
+
+    def __len__(self) -> int:
+        return self._flying
+
+    def add(self, job: Job) -> None:  # noqa: ARG002 - only the number matters here
+        self._flying += 1
+
+    def ready(self, processed: Job) -> Iterator[Job]:
+        self._flying -= 1
+        yield processed
+
+    def rest(self) -> Iterator[Job]:
+        self._flying = 0
+        yield from ()
+
+
+class _InOrder:
+    """The jobs that were added and not yielded, when they are to be yielded in the order of adding."""
+
+    def __init__(self) -> None:
+        self._order: deque[Job] = deque()
+        self._processed: set[int] = set()  # by id: jobs are told apart by identity, whatever their __eq__ says
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def add(self, job: Job) -> None:
+        self._order.append(job)
+
+    def ready(self, processed: Job) -> Iterator[Job]:
+        self._processed.add(id(processed))
+        while self._order and id(self._order[0]) in self._processed:
+            job = self._order.popleft()
+            self._processed.discard(id(job))
+            yield job
+
+    def rest(self) -> Iterator[Job]:
+        order, self._order = self._order, deque()
+        for job in order:
+            if id(job) in self._processed:
+                self._processed.discard(id(job))
+                yield job
+
+
+def _progress_bar(jobs: Iterable[Job]) -> Any:
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise ImportError("a progress bar needs tqdm: pip install papyros[progress]") from error
+    try:
+        total = len(jobs)  # type: ignore[arg-type]
+    except TypeError:
+        total = None
+    return tqdm(total=total, unit="job")

@@ -1,0 +1,193 @@
+"""Frames: how batches of byte strings cross a socket or fit into one message.
+
+A batch is a *column* of lengths and the strings themselves; a frame on a stream
+has a header before it. Nothing in here knows what the strings mean.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from array import array
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+__all__ = [
+    "Frame",
+    "FrameReader",
+    "Outbox",
+    "join_column",
+    "pack_frame",
+    "pack_message",
+    "split_column",
+    "unpack_message",
+]
+
+Buffer = bytes | bytearray | memoryview
+
+#: kind, number, length of the body
+HEADER = struct.Struct("<IIQ")
+
+#: Buffers from this size on are sent as they are, not copied into a common one.
+LARGE = 1 << 16
+
+CHUNK = 1 << 18
+
+
+class Frame(NamedTuple):
+    """What was received: its kind, a number that belongs to it, and a body."""
+
+    kind: int
+    number: int
+    body: memoryview
+
+
+def join_column(blobs: Sequence[Buffer]) -> list[Buffer]:
+    """Return buffers that hold the blobs and their lengths, for `split_column`."""
+    return [array("Q", map(len, blobs)).tobytes(), *blobs]
+
+
+def split_column(view: memoryview, count: int, offset: int = 0) -> list[memoryview]:
+    """Return the `count` blobs of a column, without copying them.
+
+    Raises:
+        ValueError: the lengths do not fit what is there.
+    """
+    start = offset + 8 * count
+    lengths = array("Q")
+    lengths.frombytes(view[offset:start])
+    if start + sum(lengths) != len(view):
+        raise ValueError("the lengths of a batch do not add up to its size")
+    blobs = []
+    for length in lengths:
+        end = start + length
+        blobs.append(view[start:end])
+        start = end
+    return blobs
+
+
+def pack_message(buffers: Sequence[Buffer]) -> bytes:
+    """Return one byte string that holds the buffers, for `unpack_message`."""
+    return b"".join([len(buffers).to_bytes(4, "little"), *join_column(buffers)])
+
+
+def unpack_message(message: memoryview) -> list[memoryview]:
+    """Return the buffers of a message, without copying them.
+
+    Raises:
+        ValueError: it is no message.
+    """
+    count = int.from_bytes(message[:4], "little")
+    if 4 + 8 * count > len(message):
+        raise ValueError("a message is shorter than it says")
+    return split_column(message, count, 4)
+
+
+def pack_frame(kind: int, number: int, buffers: Iterable[Buffer]) -> list[Buffer]:
+    """Return a frame as a list of buffers: small ones joined, large ones as they are."""
+    packed: list[Buffer] = []
+    small: list[Buffer] = []
+    length = 0
+    for buffer in buffers:
+        length += len(buffer)
+        if len(buffer) < LARGE:
+            small.append(buffer)
+        else:
+            packed += [b"".join(small), buffer]
+            small = []
+    packed.append(b"".join(small))
+    return [HEADER.pack(kind, number, length) + packed[0], *packed[1:]]
+
+
+class FrameReader:
+    """Cuts a stream into frames, whether the socket blocks or not."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = bytearray()
+        self._header: tuple[int, int, int] | None = None
+        self._large: bytearray | None = None  # a large body is received into its place
+        self._filled = 0
+
+    def read(self) -> list[Frame]:
+        """Receive once, and return the frames that are complete by that; maybe none.
+
+        Raises:
+            EOFError: the other side closed the connection.
+            BlockingIOError: the socket does not block and nothing is there.
+        """
+        if self._large is not None:
+            return self._read_large(self._large)
+        chunk = self._sock.recv(CHUNK)
+        if not chunk:
+            raise EOFError("the connection was closed")
+        self._buffer += chunk
+        frames = []
+        while (frame := self._cut()) is not None:
+            frames.append(frame)
+        return frames
+
+    def _read_large(self, body: bytearray) -> list[Frame]:
+        received = self._sock.recv_into(memoryview(body)[self._filled :])
+        if not received:
+            raise EOFError("the connection was closed in the middle of a frame")
+        self._filled += received
+        if self._filled < len(body):
+            return []
+        assert self._header is not None
+        kind, number, _ = self._header
+        self._header = self._large = None
+        return [Frame(kind, number, memoryview(body))]
+
+    def _cut(self) -> Frame | None:
+        buffer = self._buffer
+        if self._header is None:
+            if len(buffer) < HEADER.size:
+                return None
+            self._header = HEADER.unpack_from(buffer)
+            del buffer[: HEADER.size]
+        kind, number, length = self._header
+        if len(buffer) >= length:
+            body = bytes(buffer[:length])
+            del buffer[:length]
+            self._header = None
+            return Frame(kind, number, memoryview(body))
+        if length > CHUNK:
+            self._large = bytearray(length)
+            self._filled = len(buffer)
+            self._large[: self._filled] = buffer
+            buffer.clear()
+        return None
+
+
+class Outbox:
+    """What is still to be sent over a socket that does not block."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffers: deque[memoryview] = deque()
+
+    def __len__(self) -> int:
+        return len(self._buffers)
+
+    def put(self, buffers: Iterable[Buffer]) -> None:
+        """Send the buffers, as far as that goes without waiting; keep the rest."""
+        self._buffers.extend(memoryview(buffer) for buffer in buffers if len(buffer))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is left, as far as that goes without waiting."""
+        while self._buffers:
+            buffer = self._buffers[0]
+            try:
+                sent = self._sock.send(buffer)
+            except BlockingIOError:
+                return
+            except OSError:  # the other side is gone, which its owner learns elsewhere
+                self._buffers.clear()
+                return
+            if sent == len(buffer):
+                self._buffers.popleft()
+            else:
+                self._buffers[0] = buffer[sent:]

@@ -1,0 +1,473 @@
+"""The ledger: the only place where a job changes state.
+
+::
+
+      add             assign              finish             collect
+    ───────▶ waiting ───────▶ assigned ───────▶ processed ───────▶ (popped: forgotten)
+                ▲                │  │
+                └── give_back ───┘  │ charge: its slave died while it ran
+                └───────────────────┘ (back to waiting, or processed: lost)
+
+    finish, of a job that failed and has retries left: back to waiting, after a delay
+
+    cancel: waiting ───────▶ (forgotten)
+
+A ledger is a plain data structure. It has no lock, thread, socket, file or
+clock of its own, and never looks into a payload or an outcome: the same ledger
+keeps job objects in a master of threads, and opaque bytes in a distributed
+one. Whoever owns it guards it with a lock and acts on what it returns.
+
+Jobs belong to *sessions* (one client's stay) and are identified by their number
+within the session. They are assigned to *holders*: whoever runs jobs, be it a
+thread, the crew of this process or a slave host far away.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from heapq import heappop, heappush
+from itertools import count
+from math import ceil
+from typing import Any
+
+from papyros.entries import ASSIGNED, FORGOTTEN, PROCESSED, WAITING, Counts, Delivery, Entry, Holder, Session
+from papyros.terms import DEFAULT_TERMS, Terms
+
+__all__ = ["AHEAD_SECONDS", "LONG_SECONDS", "MAX_DEATHS", "MAX_LOSSES", "Ledger"]
+
+#: After so many deaths of a slave under it, a job is not tried again.
+MAX_DEATHS = 3
+
+#: After so many losses of whoever held it, running or not, a job is not tried again either.
+MAX_LOSSES = 20
+
+#: A delay is doubled so often at the most: beyond, numbers end.
+MAX_DOUBLINGS = 1000
+
+#: A holder is given so many seconds' worth of jobs ahead of need, as far as durations are known.
+AHEAD_SECONDS = 0.02
+
+#: Jobs that take longer, or of which that is not known, are not given ahead: what a slave holds is then what it
+#: runs, and what waits can be cancelled or go to another one.
+LONG_SECONDS = 0.1
+
+#: Never more jobs ahead than this for each slave, and never more bytes than this in one assignment.
+AHEAD_JOBS = 1000
+ASSIGNMENT_BYTES = 4 << 20
+
+#: The weight of the newest measurement in the moving average of durations.
+FRESHNESS = 0.25
+
+
+class Ledger:
+    """Which job is in which state, and who may have the next one.
+
+    Args:
+        lost: makes the outcome of a job that lost its slave too often, of the list of deaths.
+    """
+
+    def __init__(self, lost: Callable[[list[Any]], Any] = list) -> None:
+        self._lost = lost
+        self.sessions: dict[Hashable, Session] = {}
+        self.holders: dict[Hashable, Holder] = {}
+        #: What has become of the jobs of sessions that were dropped.
+        self.past = Counts()
+        self._turns: deque[Session] = deque()  # sessions that have waiting jobs, next one first
+        self._delayed: list[tuple[float, int, Entry]] = []  # a heap: when a failed job waits again
+        self._tickets = count(1)
+
+    # Sessions and their jobs ------------------------------------------------------------
+
+    def open(
+        self,
+        key: Hashable,
+        max_waiting: int | None = None,
+        max_processed: int | None = None,
+        max_waiting_bytes: int | None = None,
+        max_processed_bytes: int | None = None,
+    ) -> Session:
+        """Return the session `key`, which is made if there is none."""
+        session = self.sessions.get(key)
+        if session is None:
+            bounds = (max_waiting, max_processed, max_waiting_bytes, max_processed_bytes)
+            session = self.sessions[key] = Session(key, *bounds)
+        return session
+
+    def drop(self, key: Hashable) -> None:
+        """Forget a session with all its jobs; outcomes that come for them are late."""
+        session = self.sessions.pop(key, None)
+        if session is None:
+            return
+        self.past.add_up(session.counts)
+        for entry in session.entries.values():
+            if entry.holder is not None:
+                entry.holder.assigned.pop(entry, None)
+            entry.state = FORGOTTEN
+            entry.payload = entry.outcome = None
+        session.entries.clear()
+        session.processed.clear()
+        session.delivery.entries = []
+        session.line.clear()
+        if session in self._turns:
+            self._turns.remove(session)
+
+    def add(self, session: Session, number: int, payload: Any, size: int = 0, terms: Terms = DEFAULT_TERMS) -> bool:
+        """Let a job wait; return False if a job of that number is in the ledger already."""
+        if number in session.entries:
+            return False
+        entry = session.entries[number] = Entry(session, number, payload, size, terms)
+        if not session.line:
+            self._turns.append(session)
+        session.line.append(entry)
+        session.counts.added += 1
+        return True
+
+    def settle(self, session: Session, number: int, outcome: Any) -> None:
+        """Add a job that has its outcome already, because it could not even be sent."""
+        entry = session.entries[number] = Entry(session, number, None, 0)
+        session.counts.added += 1
+        session.counts.left += 1
+        self._process(entry, outcome)
+
+    def cancel(self, session: Session, number: int) -> bool:
+        """Forget a job if it is waiting; return whether it was."""
+        entry = session.entries.get(number)
+        if entry is None or entry.state is not WAITING:
+            return False
+        if not entry.delayed:
+            session.line.remove(entry)
+        self._forget_waiting(session, [entry])
+        return True
+
+    def discard(self, session: Session, numbers: Iterable[int]) -> None:
+        """Forget jobs whatever their state; outcomes that come for them are late."""
+        for number in numbers:
+            entry = session.entries.get(number)
+            if entry is None or self.cancel(session, number):
+                continue
+            self._unassign(entry)
+            if entry.state is PROCESSED:
+                session.processed_bytes -= entry.size
+            self._forget(entry)
+            session.counts.cancelled += 1
+        for kept in (session.processed, session.delivery.entries):
+            if any(entry.state is FORGOTTEN for entry in kept):
+                remaining = [entry for entry in kept if entry.state is not FORGOTTEN]
+                kept.clear()
+                kept.extend(remaining)
+
+    def cancel_waiting(self, session: Session) -> list[int]:
+        """Forget all waiting jobs of a session; return their numbers."""
+        entries = session.line.clear()
+        entries += [e for _, ticket, e in self._delayed if e.session is session and e.delayed == ticket]
+        self._forget_waiting(session, entries)
+        return [entry.number for entry in entries]
+
+    def _forget_waiting(self, session: Session, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            self._forget(entry)
+            session.counts.cancelled += 1
+            self._note_left(entry)
+        if not session.line and session in self._turns:
+            self._turns.remove(session)
+
+    def _forget(self, entry: Entry) -> None:
+        self._undelay(entry)
+        entry.state = FORGOTTEN
+        entry.payload = entry.outcome = None  # the line may hold the entry for a while yet
+        entry.session.entries.pop(entry.number, None)
+
+    # Holders and what they run ----------------------------------------------------------
+
+    def enlist(self, key: Hashable, slaves: int) -> Holder:
+        """Return the holder `key`, which is made if there is none."""
+        holder = self.holders.get(key)
+        if holder is None:
+            holder = self.holders[key] = Holder(key, slaves)
+        holder.slaves = slaves
+        return holder
+
+    def dismiss(self, key: Hashable, reason: Any = "its holder is gone") -> list[Entry]:
+        """Forget a holder; all it held waits again, and none of it is charged. Returns what it held.
+
+        Jobs that must not be started twice may have been started: they are lost, for that reason.
+        """
+        holder = self.holders.pop(key, None)
+        if holder is None:
+            return []
+        held = list(holder.assigned)
+        self.give_back(holder, held, reason)
+        return held
+
+    def assign(self, holder: Holder, limit: int | None = None) -> list[Entry]:
+        """Assign the next jobs to `holder`: sessions in turns, up to `limit` or its fair share of them."""
+        if limit is None:
+            limit = self._share(holder)
+        batch: list[Entry] = []
+        size = 0
+        exhausted = 0
+        turns = self._turns
+        while limit > 0 and exhausted < len(turns) and size < ASSIGNMENT_BYTES:
+            session = turns[0]
+            turns.rotate(-1)
+            quantum = min(session.assignable(), max(1, limit // len(turns)))
+            if quantum == 0:
+                exhausted += 1  # its client does not pop what is processed
+                continue
+            exhausted = 0
+            for _ in range(quantum):
+                entry = session.line.popleft()
+                entry.state = ASSIGNED
+                entry.holder = holder
+                holder.assigned[entry] = None
+                batch.append(entry)
+                size += entry.size
+                limit -= 1
+                session.assigned += 1
+                self._note_left(entry)
+                if size >= ASSIGNMENT_BYTES:
+                    break
+            if not session.line:
+                turns.remove(session)
+        return batch
+
+    def assign_to(self, holder: Holder, entry: Entry) -> bool:
+        """Assign a waiting job to a holder that has started it already; return False if it does not wait."""
+        if entry.state is not WAITING:
+            return False
+        self._take_from_line(entry)
+        self._undelay(entry)
+        entry.state = ASSIGNED
+        entry.holder = holder
+        holder.assigned[entry] = None
+        entry.session.assigned += 1
+        self._note_left(entry)
+        return True
+
+    def _note_left(self, entry: Entry) -> None:
+        if not entry.left:
+            entry.left = True
+            entry.session.counts.left += 1
+            entry.session.counts.left_bytes += entry.size
+
+    def _share(self, holder: Holder) -> int:
+        """How many more jobs `holder` should have (guided self-scheduling, Polychronopoulos and Kuck 1987).
+
+        One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but
+        never more than an even share of half of what waits, so that at the end
+        nobody sits on jobs that others could start.
+        """
+        waiting = sum(session.assignable() for session in self._turns)
+        if not waiting:
+            return 0
+        slaves = sum(other.slaves for other in self.holders.values()) or 1
+        known = [session.seconds for session in self._turns if session.seconds is not None]
+        ahead = 0.0
+        if known and (mean := sum(known) / len(known)) < LONG_SECONDS:
+            ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / max(1e-6, mean)))
+        fair = waiting / (2 * slaves)
+        wanted = holder.slaves + int(holder.slaves * min(ahead, fair))
+        return min(waiting, max(0, wanted - len(holder.assigned)))
+
+    def idle_share(self, holder: Holder) -> int:
+        """How many jobs `holder` should be given now, or 0 while it has more than half of its share."""
+        share = self._share(holder)
+        held = len(holder.assigned)
+        return share if held < holder.slaves or share >= ceil(held / 2) else 0
+
+    def give_back(self, holder: Holder, entries: Iterable[Entry], started: Any = None) -> None:
+        """Let jobs wait again that `holder` does not process after all; nobody is charged.
+
+        Where they may have been `started`, for a reason that tells why they
+        did not end, those that must not be started twice are lost.
+        """
+        for entry in entries:
+            if entry.holder is not holder or entry.state is not ASSIGNED:
+                continue
+            if started is not None:
+                entry.losses = [*(entry.losses or []), started]
+            if entry.losses is not None and (entry.terms.once or len(entry.losses) >= MAX_LOSSES):
+                self._lose(entry)
+            else:
+                self._wait_again(entry)
+
+    def charge(self, holder: Holder, entry: Entry, death: Any) -> bool:
+        """Charge a job for the death of the slave that ran it.
+
+        It waits again, unless it was its last chance: then its outcome says
+        so. Returns whether it was.
+        """
+        if entry.holder is not holder or entry.state is not ASSIGNED:
+            return False
+        entry.session.counts.lost += 1
+        entry.deaths = [*(entry.deaths or []), death]
+        if len(entry.deaths) < MAX_DEATHS and not entry.terms.once:
+            self._wait_again(entry)
+            return False
+        self._lose(entry)
+        return True
+
+    def _lose(self, entry: Entry) -> None:
+        self._unassign(entry)
+        entry.size = 0
+        self._process(entry, self._lost([*(entry.deaths or []), *(entry.losses or [])]))
+
+    def _wait_again(self, entry: Entry) -> None:
+        self._unassign(entry)
+        entry.state = WAITING
+        self._undelay(entry)
+        session = entry.session
+        if not session.line:
+            self._turns.appendleft(session)
+        session.line.put_back(entry)
+
+    def _unassign(self, entry: Entry) -> None:
+        if entry.holder is not None:
+            entry.holder.assigned.pop(entry, None)
+            entry.holder = None
+            entry.session.assigned -= 1
+
+    def finish(
+        self,
+        session: Session,
+        number: int,
+        outcome: Any,
+        seconds: float = 0.0,
+        size: int = 0,
+        again_at: Callable[[float], float] | None = None,
+        holder: Holder | None = None,
+    ) -> bool:
+        """Take the outcome of a job, which ran for so long and takes so many bytes; False if it comes late.
+
+        Where the job failed and wants to be tried again, `again_at` tells the
+        moment at which a delay from now is over; while it has retries left, it
+        waits again then. Such a failure counts only if it comes from the `holder` that has the job: it may be told
+        twice, and meanwhile the job may be tried elsewhere.
+
+        The first outcome wins, wherever it comes from: also from a holder that
+        had been given up, of a job that waits again or runs elsewhere by now.
+        """
+        entry = session.entries.get(number)
+        if entry is None or entry.state is PROCESSED:
+            session.counts.late += 1
+            return False
+        elsewhere = entry.state is not ASSIGNED or (holder is not None and entry.holder is not holder)
+        if again_at is not None and entry.terms.retries and elsewhere:
+            session.counts.late += 1
+            return False
+        if again_at is not None and entry.failures < entry.terms.retries:
+            self._delay(entry, again_at(entry.terms.backoff * 2.0 ** min(entry.failures, MAX_DOUBLINGS)))
+            return True
+        self._take_from_line(entry)
+        self._undelay(entry)
+        self._unassign(entry)
+        known = session.seconds
+        session.seconds = seconds if known is None else known + FRESHNESS * (seconds - known)
+        entry.size = size
+        self._process(entry, outcome)
+        return True
+
+    def _take_from_line(self, entry: Entry) -> None:
+        self._note_left(entry)  # whoever counts jobs that left the line is not to miss this one
+        if entry.state is WAITING and not entry.delayed:
+            entry.session.line.remove(entry)
+            if not entry.session.line:
+                self._turns.remove(entry.session)
+
+    def _undelay(self, entry: Entry) -> None:
+        if entry.delayed:
+            entry.delayed = 0
+            entry.session.delayed -= 1
+            entry.session.delayed_bytes -= entry.size
+
+    def _delay(self, entry: Entry, moment: float) -> None:
+        self._unassign(entry)
+        entry.state = WAITING
+        entry.delayed = next(self._tickets)
+        entry.session.delayed += 1
+        entry.session.delayed_bytes += entry.size
+        entry.failures += 1
+        entry.session.counts.retried += 1
+        heappush(self._delayed, (moment, entry.delayed, entry))
+
+    def next_wake(self) -> float | None:
+        """Return the moment at which the next delayed job may wait in the line again."""
+        return self._delayed[0][0] if self._delayed else None
+
+    def wake(self, now: float) -> int:
+        """Let delayed jobs whose moment has come wait in the line; return how many."""
+        woken = 0
+        while self._delayed and self._delayed[0][0] <= now:
+            _, ticket, entry = heappop(self._delayed)
+            if entry.state is WAITING and entry.delayed == ticket:
+                self._wait_again(entry)
+                woken += 1
+        return woken
+
+    def _process(self, entry: Entry, outcome: Any) -> None:
+        entry.session.processed_bytes += entry.size
+        entry.state = PROCESSED
+        entry.outcome = outcome
+        entry.payload = None
+        entry.session.processed.append(entry)
+        entry.session.counts.processed += 1
+
+    # Handing out over a wire ------------------------------------------------------------
+
+    def pop(self, session: Session, limit: int = 1) -> list[Entry]:
+        """Take processed jobs out of the ledger, those that were processed first first."""
+        popped = []
+        for _ in range(min(limit, len(session.processed))):
+            entry = session.processed.popleft()
+            entry.state = FORGOTTEN
+            del session.entries[entry.number]
+            session.processed_bytes -= entry.size
+            popped.append(entry)
+        session.counts.popped += len(popped)
+        return popped
+
+    def put_back(self, entry: Entry, outcome: Any) -> None:
+        """Undo a `pop`, of a client that was interrupted before it had the job in its hands."""
+        session = entry.session
+        if session.key in self.sessions:
+            entry.state = PROCESSED
+            session.entries[entry.number] = entry
+            session.processed.appendleft(entry)
+            session.processed_bytes += entry.size
+            session.counts.popped -= 1
+            entry.outcome = outcome
+
+    def collect(self, session: Session, acknowledged: int, limit: int, max_bytes: int) -> Delivery:
+        """Return processed jobs for delivery over a wire on which answers can be lost.
+
+        A batch is kept, and returned again, until a later call acknowledges
+        its number; only then its jobs leave the ledger.
+        """
+        delivery = session.delivery
+        if acknowledged >= delivery.number and delivery.entries:
+            session.counts.popped += len(delivery.entries)
+            for entry in delivery.entries:
+                session.processed_bytes -= entry.size
+                self._forget(entry)
+            delivery.entries = []
+        if not delivery.entries and session.processed:
+            delivery.number += 1
+            size = 0
+            while session.processed and len(delivery.entries) < limit and size < max_bytes:
+                entry = session.processed.popleft()
+                size += entry.size
+                delivery.entries.append(entry)
+        return delivery
+
+    def fetch(self, holder: Holder, acknowledged: int) -> Delivery:
+        """Assign jobs for delivery over a wire on which answers can be lost.
+
+        As in `collect`, a batch that is not acknowledged is returned again.
+        """
+        delivery = holder.delivery
+        if acknowledged >= delivery.number:
+            delivery.entries = self.assign(holder, self.idle_share(holder))
+            if delivery.entries:
+                delivery.number += 1
+        return delivery

@@ -1,0 +1,168 @@
+"""A master whose slaves are processes of this machine: a ledger and a crew, without any network."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from papyros.checks import check_slaves
+from papyros.crew import Crew
+from papyros.deadlines import Deadline
+from papyros.entries import Entry
+from papyros.packing import PackingMaster
+from papyros.process import Death
+from papyros.status import SlaveStatus
+from papyros.story import show_print, tell_overdue
+from papyros.tasks import CrewOptions, Finished, Task
+from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry, encode_lost, encode_overdue
+
+__all__ = ["MultiProcessMaster"]
+
+
+class MultiProcessMaster(PackingMaster):
+    """Runs jobs in slave processes of this machine.
+
+    Slaves are fresh interpreters: no ``if __name__ == "__main__"`` guard is
+    needed, and jobs that are defined in ``__main__``, in a notebook or in a
+    function work. They start with the first job. A slave that dies is replaced; the job
+    that it ran is tried again, three times in all.
+
+    Args:
+        slaves: the number of processes; by default the CPUs that this process may use.
+        max_waiting: at most so many jobs wait.
+        max_processed: at most so many processed jobs wait to be popped.
+        max_bytes: the arguments, or the result, of a job may not be larger.
+        max_waiting_bytes: `addJob` waits for room while the arguments of waiting jobs take so many bytes or more.
+        max_processed_bytes: no more jobs are assigned while results that wait to be popped take so many bytes or
+            more; a single result may not be larger.
+        echo: whether to show what jobs print and log line by line, each with the job it is of.
+    """
+
+    def __init__(
+        self,
+        slaves: int | None = None,
+        max_waiting: int | None = None,
+        max_processed: int | None = None,
+        *,
+        max_bytes: int = MAX_PAYLOAD_BYTES,
+        max_waiting_bytes: int | None = None,
+        max_processed_bytes: int | None = None,
+        echo: bool = False,
+    ) -> None:
+        super().__init__(
+            max_waiting,
+            max_processed,
+            max_bytes=max_bytes,
+            max_waiting_bytes=max_waiting_bytes,
+            max_processed_bytes=max_processed_bytes,
+            echo=echo,
+        )
+        count = check_slaves(slaves)
+        self._holder = self._ledger.enlist("crew", count)
+        self._hungry = True  # the crew found less than it asked for, so it is to be poked
+        self._broken = ""
+        largest = min(max_bytes, max_processed_bytes or max_bytes)
+        self._crew = Crew(count, _LedgerSource(self), CrewOptions(largest, sys.path))
+        self._started = False
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Start the slaves, and wait until all are ready; return whether they are in time."""
+        deadline = Deadline(timeout)
+        with self._lock:
+            self._check_usable()
+            self._start()
+        return self._crew.wait_ready(deadline.remaining())
+
+    def _start(self) -> None:
+        if not self._started:
+            self._started = True
+            atexit.register(self.close)
+            self._crew.start()
+
+    _can_stop = True
+
+    def _stop_running(self, entries: Sequence[Entry]) -> None:
+        self._crew.cancel(set(entries))
+
+    def _slaves_now(self) -> tuple[SlaveStatus, ...]:
+        slaves = [
+            SlaveStatus(
+                view.name, self._job_text(view.tag.number) if view.tag else "", view.seconds, view.ahead, view.ready
+            )
+            for view in self._crew.views()
+        ]
+        to_come = self._holder.slaves - len(slaves)
+        return (*slaves, *[SlaveStatus("a slave to come", ready=False)] * to_come)
+
+    def _work_came(self) -> None:
+        if not self._started:
+            self._start()
+        if self._hungry:
+            self._hungry = False
+            self._crew.poke()
+        if self._broken:
+            self._fail_waiting()
+
+    def _stop(self) -> None:
+        self._crew.close()
+
+    def _fail_waiting(self) -> None:
+        """Give all jobs that wait an outcome, since no slave will ever run them."""
+        while batch := self._ledger.assign(self._holder, 1000):
+            for entry in batch:
+                self._ledger.finish(entry.session, entry.number, encode_lost(self._broken))
+        self._outcomes_came()
+
+
+class _LedgerSource:
+    """Feeds a crew from the ledger of a master."""
+
+    def __init__(self, master: MultiProcessMaster) -> None:
+        self._master = master
+
+    def take(self, limit: int) -> list[Task]:
+        master = self._master
+        with master._lock:
+            batch = master._ledger.assign(master._holder, limit)
+            master._hungry = len(batch) < limit
+            if batch:
+                master._room.notify_all()
+            return [Task(entry, entry.payload[0], entry.payload[1], entry.terms) for entry in batch]
+
+    def definition(self, digest: bytes) -> bytes:
+        return self._master._packer.definitions[digest]
+
+    def finished(self, batch: list[Finished]) -> None:
+        master = self._master
+        with master._lock:
+            for done in batch:
+                master._finish(done.tag, done, done.seconds, len(done.outcome), asks_for_retry(done.outcome))
+            master._outcomes_came()
+
+    def overdue(self, tag: Any, slave: str, timeout: float) -> None:
+        self.finished([Finished(tag, encode_overdue(tell_overdue(slave, timeout)), timeout, slave)])
+
+    def died(self, tag: Any, death: Death) -> None:
+        master = self._master
+        with master._lock:
+            master._ledger.charge(master._holder, tag, death)
+            master._outcomes_came()
+
+    def returned(self, tags: list[Any], reason: str) -> None:
+        master = self._master
+        with master._lock:
+            master._ledger.give_back(master._holder, tags, reason or None)
+            master._outcomes_came()
+
+    def printed(self, tag: Any, slave: str, text: str) -> None:
+        with self._master._lock:
+            job = self._master._job_text(tag.number)
+        show_print(job, slave, text)
+
+    def broken(self, reason: str) -> None:
+        master = self._master
+        with master._lock:
+            master._broken = reason
+            master._fail_waiting()

@@ -1,0 +1,135 @@
+"""A master whose slaves are threads of this process.
+
+For jobs that wait (for files, networks, other programs) or that compute in
+extensions that release the interpreter's lock. Jobs and results are not copied.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+
+from papyros.bookkeeping import BookkeepingMaster
+from papyros.checks import check_slaves
+from papyros.entries import ASSIGNED, Entry
+from papyros.errors import JobTimeout
+from papyros.jobs import wants_retry
+from papyros.outcome import Outcome
+from papyros.running import run_job
+from papyros.status import SlaveStatus
+
+__all__ = ["MultiThreadedMaster"]
+
+#: How long `close` waits for a job that runs. A thread cannot be stopped: one that goes on is left behind.
+CLOSE_SECONDS = 5.0
+
+
+class MultiThreadedMaster(BookkeepingMaster):
+    """Runs jobs in threads.
+
+    The threads start with the first job. They are daemon threads: a program
+    that ends without closing its master does not wait for running jobs.
+
+    A thread cannot be stopped. When the `timeout` of a job is up, its outcome
+    is a `JobTimeout` all the same and another thread takes the place of the
+    one that runs it, but that one goes on until the job ends by itself. `cancelJob`
+    discards waiting jobs only.
+
+    Args:
+        slaves: the number of threads; by default the CPUs that this process may use.
+        max_waiting: at most so many jobs wait.
+        max_processed: at most so many processed jobs wait to be popped.
+    """
+
+    def __init__(
+        self,
+        slaves: int | None = None,
+        max_waiting: int | None = None,
+        max_processed: int | None = None,
+    ) -> None:
+        super().__init__(max_waiting, max_processed)
+        self._slaves = check_slaves(slaves)
+        self._work = threading.Condition(self._lock)
+        self._holder = self._ledger.enlist("threads", self._slaves)
+        self._threads: dict[threading.Thread, tuple[Entry, float] | None] = {}  # what each runs, since when
+        self._started = 0
+        self._idle = 0
+
+    def _work_came(self) -> None:
+        if len(self._threads) < self._slaves and not self._closed:
+            waiting = sum(session.assignable() for session in self._ledger.sessions.values())
+            if waiting > self._idle:
+                self._start_slave()
+        self._work.notify()
+
+    def _start_slave(self) -> None:
+        if not self._started:
+            atexit.register(self.close)
+        name = f"papyros-slave-{self._started + 1}"
+        thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        thread.start()  # it waits for the lock
+        self._started += 1
+        self._threads[thread] = None
+
+    def _serve(self) -> None:
+        mine = threading.current_thread()
+        while (entry := self._next_entry(mine)) is not None:
+            job = entry.payload
+            outcome = run_job(job, mine.name)
+            again = outcome.exception is not None and wants_retry(job, outcome.exception)
+            with self._lock:
+                self._finish(entry, outcome, outcome.seconds, again=again)
+                self._outcomes_came()
+
+    def _next_entry(self, mine: threading.Thread) -> Entry | None:
+        """Wait for a job to run; None when this thread is to end."""
+        with self._lock:
+            while True:
+                if self._closed or mine not in self._threads:
+                    return None
+                self._threads[mine] = None
+                if batch := self._ledger.assign(self._holder, 1):
+                    break
+                self._idle += 1
+                self._work.wait()
+                self._idle -= 1
+            [entry] = batch
+            now = time.monotonic()
+            self._threads[mine] = (entry, now)
+            self._room.notify()
+            if entry.terms.timeout is not None:
+                self._alarm.set(now + entry.terms.timeout, lambda: self._abandon(mine, entry, now))
+            return entry
+
+    def _abandon(self, thread: threading.Thread, entry: Entry, since: float) -> None:
+        """Give up a thread whose job has run for too long, and let another one take its place."""
+        with self._lock:
+            if self._threads.get(thread) != (entry, since) or entry.state is not ASSIGNED:
+                return
+            del self._threads[thread]
+            text = (
+                f"{self._job_text(entry.number)} ran longer than its timeout of {entry.terms.timeout:g} s; "
+                f"the thread {thread.name} cannot be stopped and goes on"
+            )
+            self._finish(entry, Outcome.failed(JobTimeout(text), thread.name, entry.terms.timeout or 0.0), 0.0)
+            self._outcomes_came()
+            self._work_came()
+
+    def _slaves_now(self) -> tuple[SlaveStatus, ...]:
+        now = time.monotonic()
+        return tuple(
+            SlaveStatus(thread.name, self._job_text(runs[0].number), now - runs[1])
+            if runs is not None
+            else SlaveStatus(thread.name)
+            for thread, runs in self._threads.items()
+        )
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._work.notify_all()
+            threads = list(self._threads)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.monotonic()))

@@ -1,0 +1,86 @@
+"""What became of a job: a result, or an exception with its traceback as text.
+
+An `Outcome` is made where a job runs, survives a trip between processes and is
+read through the job it belongs to. How the trip is made is `papyros.wire`'s
+affair; nothing in here pickles, runs a job or knows a master.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any
+
+from papyros.errors import RemoteTraceback
+
+__all__ = ["Outcome", "describe_exception"]
+
+
+class Outcome:
+    """The result of a job, or the exception that it raised.
+
+    Attributes:
+        value: what the job returned; None where it raised.
+        exception: what the job raised; None where it returned.
+        traceback: the text of the exception's traceback, as the process that ran the job would print it.
+        slave: who ran the job, as ``HOST/PID``, or the name of a thread.
+        seconds: how long the job ran.
+    """
+
+    __slots__ = ("_frames", "exception", "seconds", "slave", "traceback", "value")
+
+    def __init__(
+        self,
+        value: Any = None,
+        exception: BaseException | None = None,
+        traceback: str = "",
+        slave: str = "",
+        seconds: float = 0.0,
+    ) -> None:
+        self.value = value
+        self.exception = exception
+        self.traceback = traceback
+        self.slave = slave
+        self.seconds = seconds
+        self._frames = exception.__traceback__ if exception is not None else None
+
+    @classmethod
+    def failed(cls, exception: BaseException, slave: str = "", seconds: float = 0.0) -> Outcome:
+        """Return the outcome of a job that raised `exception` in this process."""
+        text = describe_exception(exception)
+        attach_traceback(exception, text)
+        return cls(None, exception, text, slave, seconds)
+
+    @classmethod
+    def failed_elsewhere(cls, exception: BaseException, text: str, slave: str = "", seconds: float = 0.0) -> Outcome:
+        """Return the outcome of a job that raised `exception` in another process.
+
+        The traceback's text becomes the exception's `traceback` and, as its
+        `__cause__`, part of what Python prints when nobody catches it.
+        """
+        attach_traceback(exception, text)
+        BaseException.__setattr__(exception, "__cause__", RemoteTraceback(text))
+        return cls(None, exception, text, slave, seconds)
+
+    def get(self) -> Any:
+        """Return the result, or raise the exception."""
+        if self.exception is None:
+            return self.value
+        # Raised once for each look at the result: the frames of an earlier look would pile up.
+        raise self.exception.with_traceback(self._frames)
+
+
+def attach_traceback(exception: BaseException, text: str) -> None:
+    """Set `exception.traceback`, also where its class has other ideas of setting attributes."""
+    BaseException.__setattr__(exception, "traceback", text)
+
+
+def describe_exception(exception: BaseException) -> str:
+    """Return the traceback of `exception` as text, even when its `__str__` raises."""
+    try:
+        return "".join(traceback.format_exception(exception))
+    except BaseException as error:  # noqa: BLE001 - the user's __str__ or __repr__ may raise anything at all
+        frames = "".join(traceback.format_tb(exception.__traceback__))
+        return (
+            f"Traceback (most recent call last):\n{frames}"
+            f"{type(exception).__qualname__}: <its text cannot be had: {type(error).__name__}>\n"
+        )

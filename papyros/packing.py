@@ -1,0 +1,71 @@
+"""A master whose jobs leave this process: the part that masters of processes and of clusters share."""
+
+from __future__ import annotations
+
+from papyros.bookkeeping import BookkeepingMaster
+from papyros.entries import Entry
+from papyros.jobs import Job
+from papyros.ledger import Ledger
+from papyros.outcome import Outcome
+from papyros.story import tell_deaths
+from papyros.terms import Terms
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer, Payload, decode_outcome, encode_lost
+
+__all__ = ["PackingMaster"]
+
+
+class PackingMaster(BookkeepingMaster):
+    """Packs jobs when they are added, and unpacks their outcomes when they are popped.
+
+    Args:
+        max_waiting: at most so many jobs wait.
+        max_processed: at most so many processed jobs wait to be popped.
+        max_bytes: the arguments, or the result, of a job may not be larger.
+        max_waiting_bytes: `addJob` waits for room while the arguments of waiting jobs take so many bytes or more.
+        max_processed_bytes: no more jobs are assigned while results that wait to be popped take so many bytes or
+            more; a single result may not be larger.
+        echo: whether to show what jobs print and log, line by line, each with the job it is of.
+    """
+
+    def __init__(
+        self,
+        max_waiting: int | None = None,
+        max_processed: int | None = None,
+        *,
+        max_bytes: int = MAX_PAYLOAD_BYTES,
+        max_waiting_bytes: int | None = None,
+        max_processed_bytes: int | None = None,
+        echo: bool = False,
+    ) -> None:
+        super().__init__(max_waiting, max_processed, max_waiting_bytes, max_processed_bytes, ledger_of_payloads())
+        self._packer = Packer(check_bytes(max_bytes))
+        self._echo = echo
+
+    def _pack(self, job: Job) -> tuple[Payload, int]:
+        payload = self._packer.pack(job)
+        return payload, len(payload.blob)
+
+    def _unpack(self, job: Job, entry: Entry) -> Outcome:
+        outcome = entry.outcome
+        if isinstance(outcome, Outcome):
+            return outcome  # of a job that could not be packed
+        if isinstance(outcome, bytes):
+            return decode_outcome(outcome, job)  # of a job that was lost
+        return decode_outcome(outcome.outcome, job, outcome.slave, outcome.seconds)
+
+    def _terms(self, terms: Terms) -> Terms:
+        return terms._replace(echo=True) if self._echo else terms
+
+
+def ledger_of_payloads() -> Ledger:
+    """Return a ledger in which the outcome of a job that was lost is encoded like all others."""
+    return Ledger(lost=lambda deaths: encode_lost(tell_deaths(deaths)))
+
+
+def check_bytes(max_bytes: int) -> int:
+    """Return a bound on the size of payloads, or refuse it."""
+    if isinstance(max_bytes, bool) or not isinstance(max_bytes, int):
+        raise TypeError(f"max_bytes is a whole number, not {max_bytes!r}")
+    if not 1 <= max_bytes <= MAX_PAYLOAD_BYTES:
+        raise ValueError(f"max_bytes is from 1 to {MAX_PAYLOAD_BYTES}, which one message can hold, not {max_bytes}")
+    return max_bytes

@@ -1,0 +1,377 @@
+"""One slave process, as its crew sees it: how to start it, talk to it, and learn why it died.
+
+Everything that depends on the operating system is in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
+
+from papyros import slave as inside
+from papyros.forensics import MARK, oom_kills, sweep, tell_memory
+from papyros.frames import Frame, FrameReader, Outbox, pack_frame, split_column
+from papyros.story import show
+
+if TYPE_CHECKING:
+    from papyros.tasks import Task
+
+__all__ = ["Death", "Outcomes", "Printed", "SlaveProcess", "python_environment"]
+
+#: Libraries that start threads of their own; with many slaves, one for each slave is enough.
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+LAST_LINES = 20
+
+#: How long a process that was killed may take to be gone.
+REAP_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Death:
+    """How a slave ended.
+
+    Attributes:
+        slave: its name, ``HOST/PID``.
+        cause: the signal or the exit code, in words.
+        lines: the last lines that it wrote to its standard error stream.
+        memory: how much memory it had used, at most, and whether that was the likely cause; in words.
+    """
+
+    slave: str
+    cause: str
+    lines: tuple[str, ...]
+    memory: str = ""
+
+    def __str__(self) -> str:
+        told = f"slave {self.slave} {self.cause}" + (f" ({self.memory})" if self.memory else "")
+        return told + (", its last lines:\n" + "\n".join(f"    {line}" for line in self.lines) if self.lines else "")
+
+
+class Outcomes(NamedTuple):
+    """Outcomes that came from a slave, encoded, with their tasks and how long each took."""
+
+    tasks: list[Task]
+    encoded: list[memoryview]
+    seconds: array[float]
+
+
+class Printed(NamedTuple):
+    """What a job printed."""
+
+    task: Task
+    text: str
+
+
+class SlaveProcess:
+    """A slave process, with what was sent to it and not answered yet.
+
+    Args:
+        path: the search path for modules in the slave.
+        max_bytes: a larger result of a job is refused.
+
+    Attributes:
+        queue: the tasks that it has, in order; the first ones may be started.
+        check_at: when to look next whether a job has run for too long, if ever.
+        unwanted: the tags of tasks that were cancelled when they were about to start.
+        sentence: the task for whose sake the slave is being killed, and why.
+        ready: whether it has said that it is.
+        gone: whether it is dead and buried.
+    """
+
+    def __init__(self, path: Sequence[str], max_bytes: int) -> None:
+        self.queue: deque[Task] = deque()
+        self.check_at: float | None = None
+        self.sentence: tuple[Task, str] | None = None
+        self.unwanted: set[Any] = set()
+        self.ready = False
+        self.gone = False
+        self._received = 0
+        self._memory_before = 0
+        self._definitions: dict[bytes, int] = {}
+        self._epoch = 0
+        self._mark = uuid.uuid4().hex
+        self._oom_kills = oom_kills()
+        ours, theirs = socket.socketpair()
+        self._token_out, self._token_in = os.pipe()
+        os.set_blocking(self._token_out, False)
+        os.set_blocking(self._token_in, False)
+        with theirs, tempfile.TemporaryFile() as slate:
+            slate.truncate(inside.SLATE_BYTES)
+            self._slate = mmap.mmap(slate.fileno(), inside.SLATE_BYTES)
+            fds = (theirs.fileno(), self._token_out, slate.fileno())
+            self._popen = subprocess.Popen(
+                [sys.executable, "-m", "papyros.slave", *map(str, fds), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                pass_fds=fds,
+                env=_slave_environment() | {MARK: self._mark},
+                start_new_session=True,  # Ctrl-C reaches the crew only; and what a job starts can be ended with it
+            )
+        ours.setblocking(False)
+        self._sock = ours
+        self._reader = FrameReader(ours)
+        self.outbox = Outbox(ours)
+        self.pid = self._popen.pid
+        self.name = f"{socket.gethostname()}/{self.pid}"
+        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._death = _DeathWatch(self._popen)
+        assert self._popen.stdout is not None
+        assert self._popen.stderr is not None
+        self._streams = [
+            _Stream(self._popen.stdout, lambda: sys.stdout, None),
+            _Stream(self._popen.stderr, lambda: sys.stderr, self._lines),
+        ]
+        hello = json.dumps({"path": [p or str(Path.cwd()) for p in path], "max_bytes": max_bytes})
+        self.outbox.put(pack_frame(inside.HELLO, 0, [hello.encode()]))
+
+    # File descriptors, for a selector ---------------------------------------------------
+
+    @property
+    def socket_fd(self) -> int:
+        """Readable when outcomes came."""
+        return self._sock.fileno()
+
+    @property
+    def death_fd(self) -> int:
+        """Readable when the process has ended."""
+        return self._death.fd
+
+    def streams(self, selector: selectors.BaseSelector) -> Iterator[tuple[int, Callable[[], None]]]:
+        """Yield the standard streams, and what to do when one can be read."""
+        for stream in self._streams:
+            yield stream.fd, lambda stream=stream: stream.forward(selector)  # type: ignore[misc]
+
+    def fds(self) -> list[int]:
+        """All file descriptors that a selector may watch."""
+        return [self.socket_fd, self.death_fd, *(stream.fd for stream in self._streams)]
+
+    # Jobs out, outcomes in --------------------------------------------------------------
+
+    def send(self, tasks: Sequence[Task], definition: Callable[[bytes], bytes]) -> None:
+        """Send tasks, and the definitions of their classes that the slave has not."""
+        epoch = self._epoch.to_bytes(inside.TOKEN_BYTES, "little")
+        numbers = array("I")
+        for task in tasks:
+            number = self._definitions.get(task.definition)
+            if number is None:
+                number = self._definitions[task.definition] = len(self._definitions)
+                self.outbox.put(pack_frame(inside.DEFINE, number, [definition(task.definition)]))
+            numbers.append(number)
+        flags = bytes(inside.ECHO * task.terms.echo | inside.ONCE * task.terms.once for task in tasks)
+        self.queue.extend(tasks)
+        blobs = [task.blob for task in tasks]
+        lengths = array("Q", map(len, blobs)).tobytes()
+        with contextlib.suppress(OSError):  # it died; its death is noticed elsewhere
+            # Tokens first: a slave that has a job and finds no token knows that the job was taken back.
+            os.write(self._token_in, epoch * len(tasks))
+        self.outbox.put(pack_frame(inside.JOBS, len(tasks), [epoch, numbers.tobytes(), flags, lengths, *blobs]))
+
+    def recall(self) -> list[Task]:
+        """Take back all tasks that the slave has not started."""
+        taken = 0
+        with contextlib.suppress(BlockingIOError):
+            while token_bytes := os.read(self._token_out, 1 << 16):
+                taken += len(token_bytes) // inside.TOKEN_BYTES
+        self._epoch += 1
+        recalled = [self.queue.pop() for _ in range(taken)]
+        recalled.reverse()
+        return recalled
+
+    def receive(self) -> Iterator[Outcomes | Printed]:
+        """Yield what came: outcomes, in the order of the queue, and what jobs printed."""
+        for frame in self._frames():
+            if frame.kind == inside.READY:
+                self.ready = True
+                self.name = bytes(frame.body).decode()
+                self._memory_before = frame.number << 20
+            elif frame.kind == inside.OUTCOMES:
+                seconds = array("d")
+                seconds.frombytes(frame.body[: 8 * frame.number])
+                encoded = split_column(frame.body, frame.number, 8 * frame.number)
+                tasks = [self.queue.popleft() for _ in encoded]
+                self._received += frame.number
+                yield Outcomes(tasks, encoded, seconds)
+            elif frame.kind == inside.PRINTED and (task := self._find(frame.number)) is not None:
+                text = bytes(frame.body[1:]).decode(errors="replace")
+                if frame.body[:1] == inside.ON_STDERR:
+                    self._lines.extend(text.splitlines())
+                yield Printed(task, text)
+
+    def _find(self, ordinal: int) -> Task | None:
+        """Return the task that the slave started as its so manieth one."""
+        position = ordinal - (self._received & 0xFFFFFFFF) - 1
+        return self.queue[position] if 0 <= position < len(self.queue) else None
+
+    def _frames(self) -> list[Frame]:
+        frames: list[Frame] = []
+        try:
+            while True:
+                frames += self._reader.read()
+        except BlockingIOError:
+            return frames
+        except (EOFError, OSError):  # its death is noticed elsewhere
+            return frames
+
+    # The end ----------------------------------------------------------------------------
+
+    def running(self) -> tuple[Task, float] | None:
+        """Return the task that the slave runs, or ran when it died, and since when; or None."""
+        started, finished, moment = inside.SLATE.unpack_from(self._slate)
+        position = started - self._received - 1
+        if started == finished or not 0 <= position < len(self.queue):
+            return None
+        return self.queue[position], moment
+
+    def started(self) -> list[Task]:
+        """Return the tasks that the slave has started, and whose outcomes have not come."""
+        started, _, _ = inside.SLATE.unpack_from(self._slate)
+        return [self.queue[position] for position in range(min(started - self._received, len(self.queue)))]
+
+    def kill(self) -> None:
+        """Kill the slave, whatever it does; that it died is noticed as with every death."""
+        _signal_group(self.pid, signal.SIGKILL)
+
+    def dismiss(self) -> None:
+        """Tell the slave to go: an idle one ends by itself, a busy one is stopped."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        if self.running() is not None:
+            _signal_group(self.pid, signal.SIGTERM)
+
+    def wait(self, timeout: float) -> None:
+        """Wait until the process has ended, or the time is up."""
+        self._death.wait(timeout)
+
+    def bury(self) -> Death:
+        """End the process, if it lives, and what it started; let go of everything."""
+        self.gone = True
+        _signal_group(self.pid, signal.SIGKILL)  # before it is reaped, so that the number is still its own
+        self._death.wait(REAP_SECONDS)
+        code, peak = _reap(self._popen)
+        sweep(self._mark)
+        for stream in self._streams:
+            stream.close()
+        self._sock.close()
+        self._death.close()
+        os.close(self._token_in)
+        os.close(self._token_out)
+        self._slate.close()
+        killed_for_memory = code == -signal.SIGKILL and oom_kills() > self._oom_kills
+        memory = tell_memory(peak, self._memory_before, killed_for_memory)
+        return Death(self.name, _cause(code), tuple(self._lines), memory)
+
+
+class _Stream:
+    """A standard stream of a slave, forwarded line by line to the same stream of this process."""
+
+    def __init__(self, pipe: IO[bytes], target: Callable[[], IO[str] | None], lines: deque[str] | None) -> None:
+        os.set_blocking(pipe.fileno(), False)
+        self._pipe = pipe
+        self.fd = pipe.fileno()
+        self._target = target
+        self._lines = lines
+        self._partial = b""
+
+    def forward(self, selector: selectors.BaseSelector | None = None) -> None:
+        try:
+            chunk = os.read(self.fd, 1 << 16)
+        except BlockingIOError:
+            return
+        if not chunk and selector is not None:
+            selector.unregister(self.fd)
+        *lines, self._partial = (self._partial + chunk).split(b"\n")
+        self._write(lines)
+
+    def _write(self, lines: list[bytes]) -> None:
+        texts = [line.decode(errors="replace") for line in lines]
+        if self._lines is not None:
+            self._lines.extend(texts)
+        if texts:
+            show(self._target(), "\n".join(texts) + "\n")
+
+    def close(self) -> None:
+        self.forward()
+        if self._partial:
+            self._write([self._partial])
+        self._pipe.close()
+
+
+class _DeathWatch:
+    """Makes the end of a process an event that a selector can wait for."""
+
+    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
+        self._popen = popen
+        if hasattr(os, "pidfd_open"):
+            self.fd = os.pidfd_open(popen.pid)
+            self._thread = None
+        else:  # macOS: a thread waits, and closes its end of a pipe
+            self.fd, end = os.pipe()
+            self._thread = threading.Thread(target=self._wait_and_close, args=(end,), daemon=True)
+            self._thread.start()
+
+    def _wait_and_close(self, end: int) -> None:
+        os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT)
+        os.close(end)
+
+    def wait(self, timeout: float) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.fd, selectors.EVENT_READ)
+            selector.select(timeout)
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+        os.close(self.fd)
+
+
+def python_environment() -> dict[str, str]:
+    """Return the environment for another Python process that is to find this Papyros."""
+    environment = dict(os.environ)
+    home = str(Path(__file__).resolve().parent.parent)
+    if "site-packages" not in home:  # a checkout: what made it importable here may not hold there
+        known = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{known}{os.pathsep}{home}" if known else home
+    return environment
+
+
+def _slave_environment() -> dict[str, str]:
+    """Return the environment of a slave, with modest thread pools unless the user says otherwise."""
+    return dict.fromkeys(THREAD_LIMITS, "1") | python_environment()
+
+
+def _reap(popen: subprocess.Popen[bytes]) -> tuple[int, int]:
+    """Return the exit code of a process that has ended, negative for a signal, and its peak memory in bytes."""
+    _, status, usage = os.wait4(popen.pid, 0)
+    popen.returncode = os.waitstatus_to_exitcode(status)
+    return popen.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def _cause(code: int) -> str:
+    if code >= 0:
+        return f"ended with exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"was killed by {signal.Signals(-code).name}"
+    return f"was killed by signal {-code}"

@@ -1,0 +1,27 @@
+"""What it is to run a job: call it, time it, and catch whatever it raises."""
+
+from __future__ import annotations
+
+import time
+
+from papyros.jobs import Job
+from papyros.outcome import Outcome
+
+__all__ = ["run_job"]
+
+
+def run_job(job: Job, slave: str) -> Outcome:
+    """Call the job with its arguments and return the outcome.
+
+    Everything that can be raised is an outcome, SystemExit and
+    KeyboardInterrupt too: no job ends the loop of the slave that runs it.
+    """
+    started = time.perf_counter()
+    try:
+        value = job(*job.args, **job.kwds)
+    except BaseException as error:  # noqa: BLE001 - see above
+        seconds = time.perf_counter() - started
+        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
+            BaseException.with_traceback(error, error.__traceback__.tb_next)  # begin with the job's own frame
+        return Outcome.failed(error, slave, seconds)
+    return Outcome(value, None, "", slave, time.perf_counter() - started)

@@ -1,0 +1,374 @@
+"""What a slave process does: a fresh interpreter, started by a crew as ``python -m papyros.slave``.
+
+Apart from its standard streams a slave has three things of its crew, as file
+descriptors named in its arguments:
+
+- a stream socket: definitions and jobs come in, outcomes go out, in the same order;
+- the read end of a pipe of *tokens*: a job that was sent may be started only
+  after a token was taken, and the crew takes tokens back to give the jobs to
+  somebody else. A read of a pipe is atomic, so a job is started by one slave only,
+  even while this one computes and answers to nobody;
+- a page of shared memory, the *slate*, on which the slave notes how many jobs
+  it started and finished and when, so that whoever finds it dead knows what it was doing.
+
+Tokens carry the epoch of the jobs that they are for; the crew begins a new one
+each time that it takes tokens back.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import mmap
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from array import array
+from collections import deque
+from typing import Any
+
+from papyros.errors import PayloadError
+from papyros.frames import Frame, FrameReader, pack_frame, split_column
+from papyros.jobs import Job
+from papyros.outcome import Outcome
+from papyros.running import run_job
+from papyros.wire import build_job, encode_outcome, encode_refusal, load_definition
+
+__all__ = [
+    "DEFINE",
+    "HELLO",
+    "JOBS",
+    "OUTCOMES",
+    "PRINTED",
+    "READY",
+    "SLATE",
+    "SLATE_BYTES",
+    "TOKEN_BYTES",
+    "Slave",
+]
+
+# Kinds of frames. To the slave:
+HELLO = 1  # JSON: search path and bounds
+DEFINE = 2  # a definition; the frame's number is the one by which jobs refer to it
+# As many jobs as the frame's number says: epoch, column of definitions, of flags, of blobs
+JOBS = 3
+# From the slave:
+READY = 10  # its name; the frame's number is its peak memory so far, in MB
+OUTCOMES = 11  # a column of seconds, then a column of encoded outcomes
+# Text that a job printed; the frame's number says which job, counted from the first that was started; the first byte
+# of the body says on which stream.
+PRINTED = 12
+# Flags of jobs.
+ECHO, ONCE = 1, 2
+
+ON_STDOUT, ON_STDERR = b"o", b"e"
+
+#: jobs started, jobs finished, and the monotonic time at which the last of these happened
+SLATE = struct.Struct("=QQd")
+SLATE_BYTES = mmap.PAGESIZE
+
+TOKEN_BYTES = 4
+
+#: Outcomes of quick jobs are gathered for so long before they are sent.
+FLUSH_SECONDS = 0.0005
+
+#: ... and sent after so long by another thread, should the next job be a long one.
+GUARD_SECONDS = 0.002
+
+#: A slave whose crew is gone ends its job after so long.
+ORPHAN_SECONDS = 0.5
+
+
+class Slave:
+    """Takes jobs from a socket, runs them one at a time, and sends the outcomes back.
+
+    Args:
+        sock: the stream to and from the crew.
+        tokens: the file descriptor of the pipe of tokens; reads from it do not block.
+        slate: the shared memory.
+    """
+
+    def __init__(self, sock: socket.socket, tokens: int, slate: mmap.mmap) -> None:
+        self.name = f"{socket.gethostname()}/{os.getpid()}"
+        self._sock = sock
+        self._reader = FrameReader(sock)
+        self._tokens = tokens
+        self._slate = slate
+        self._max_bytes = 0
+        self._definitions: dict[int, bytes] = {}
+        self._classes: dict[int, type[Job] | PayloadError] = {}
+        self._queue: deque[tuple[bytes, int, int, memoryview]] = deque()  # epoch, definition, flags, blob
+        self._echo = False
+        self._started = 0
+        self._lock = threading.Lock()  # guards what follows, and the sending
+        self._outcomes: list[bytes] = []
+        self._seconds = array("d")
+        self._flushed = 0.0
+        self._unsent = threading.Event()
+        self._idle = False
+
+    def serve(self) -> None:
+        """Work until the crew closes the connection."""
+        threading.Thread(target=self._watch_crew, name="papyros-watch", daemon=True).start()
+        threading.Thread(target=self._guard_outcomes, name="papyros-guard", daemon=True).start()
+        try:
+            while True:
+                _, definition, flags, blob = self._next_job()
+                self._echo = bool(flags & ECHO)
+                self._run(definition, blob)
+                if flags & ONCE:
+                    self._flush()  # what has become of it must not die with the job after it
+        except (EOFError, OSError):
+            return  # the crew is gone, or has no more use for this slave
+
+    # Jobs in ----------------------------------------------------------------------------
+
+    def _next_job(self) -> tuple[bytes, int, int, memoryview]:
+        """Wait for a job that this slave may start."""
+        while True:
+            while not self._queue:
+                self._receive()
+            try:
+                epoch = os.read(self._tokens, TOKEN_BYTES)
+            except BlockingIOError:
+                self._queue.clear()  # all that is here was taken back
+                continue
+            if not epoch:
+                raise EOFError("the pipe of tokens was closed")
+            while not self._queue or self._queue[0][0] != epoch:
+                if self._queue:
+                    self._queue.popleft()  # of an earlier epoch: taken back
+                else:
+                    self._receive()  # its token came first; the job itself is on its way
+            return self._queue.popleft()
+
+    def _receive(self) -> None:
+        self._flush()
+        self._idle = True
+        frames = self._reader.read()
+        self._idle = False
+        for frame in frames:
+            if frame.kind == JOBS:
+                self._enqueue(frame)
+            elif frame.kind == DEFINE:
+                self._definitions[frame.number] = bytes(frame.body)
+            elif frame.kind == HELLO:
+                self._greet(frame)
+
+    def _enqueue(self, frame: Frame) -> None:
+        count, body = frame.number, frame.body
+        epoch = bytes(body[:TOKEN_BYTES])
+        definitions = array("I")
+        after = TOKEN_BYTES + 4 * count
+        definitions.frombytes(body[TOKEN_BYTES:after])
+        flags = body[after : after + count]
+        blobs = split_column(body, count, after + count)
+        self._queue.extend((epoch, *job) for job in zip(definitions, flags, blobs, strict=True))
+
+    def print(self, text: str, stream: bytes) -> bool:
+        """Send what the running job prints to its client; return False if nobody there wants it."""
+        if not self._echo:
+            return False
+        body = stream + text.encode(errors="replace")
+        with self._lock:
+            self._sock.sendall(b"".join(pack_frame(PRINTED, self._started & 0xFFFFFFFF, [body])))
+        return True
+
+    def _greet(self, frame: Frame) -> None:
+        hello = json.loads(bytes(frame.body))
+        self._max_bytes = hello["max_bytes"]
+        sys.path[:] = hello["path"]
+        self._sock.sendall(b"".join(pack_frame(READY, peak_memory() >> 20, [self.name.encode()])))
+
+    # Running ----------------------------------------------------------------------------
+
+    def _run(self, definition: int, blob: memoryview) -> None:
+        self._started += 1
+        started = time.monotonic()
+        SLATE.pack_into(self._slate, 0, self._started, self._started - 1, started)
+        encoded, seconds = self._outcome_of(definition, blob)
+        finished = time.monotonic()
+        SLATE.pack_into(self._slate, 0, self._started, self._started, finished)
+        with self._lock:
+            self._outcomes.append(encoded)
+            self._seconds.append(seconds)
+        if finished - self._flushed > FLUSH_SECONDS:
+            self._flush()
+        elif not self._unsent.is_set():
+            self._unsent.set()
+
+    def _outcome_of(self, definition: int, blob: memoryview) -> tuple[bytes, float]:
+        started = time.perf_counter()
+        try:
+            job_class = self._classes.get(definition) or self._load(definition)
+            if isinstance(job_class, PayloadError):
+                raise job_class
+            job = build_job(job_class, blob)
+        except PayloadError as error:
+            return encode_refusal(error), 0.0
+        except BaseException as error:  # noqa: BLE001 - loading may run code of the user's that raises anything
+            return encode_outcome(Outcome.failed(error), None), 0.0
+        outcome = run_job(job, self.name)
+        if self._echo:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        encoded = encode_outcome(outcome, job, self._max_bytes)
+        return encoded, time.perf_counter() - started
+
+    def _load(self, definition: int) -> type[Job] | PayloadError:
+        loaded: type[Job] | PayloadError
+        try:
+            loaded = load_definition(self._definitions.pop(definition))
+        except PayloadError as error:
+            loaded = error  # and so for each further job of this class
+        self._classes[definition] = loaded
+        return loaded
+
+    # Outcomes out -----------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        with self._lock:
+            self._flushed = time.monotonic()
+            if not self._outcomes:
+                return
+            outcomes, self._outcomes = self._outcomes, []
+            seconds, self._seconds = self._seconds, array("d")
+            lengths = array("Q", map(len, outcomes)).tobytes()
+            for buffer in pack_frame(OUTCOMES, len(outcomes), [seconds.tobytes(), lengths, *outcomes]):
+                self._sock.sendall(buffer)
+
+    def _guard_outcomes(self) -> None:
+        """Send outcomes that wait while a long job runs."""
+        while True:
+            self._unsent.wait()
+            time.sleep(GUARD_SECONDS)
+            self._unsent.clear()
+            try:
+                self._flush()
+            except OSError:
+                return
+
+    # The end ----------------------------------------------------------------------------
+
+    def _watch_crew(self) -> None:
+        """End this process soon after its crew is gone, whatever a job is doing."""
+        poll = select.poll()
+        poll.register(self._sock, getattr(select, "POLLRDHUP", 0))
+        poll.poll()
+        deadline = time.monotonic() + ORPHAN_SECONDS
+        while time.monotonic() < deadline and not self._idle:
+            time.sleep(0.01)
+        if not self._idle:
+            os._exit(1)
+
+
+class _Echo(io.TextIOBase):
+    """Stands in for a standard stream: what jobs print goes to their clients, line by line, if those want it."""
+
+    def __init__(self, stream: Any, slave: Slave, kind: bytes) -> None:
+        self._stream = stream
+        self._kind = kind
+        self._slave = slave
+        self._partial = ""
+
+    def write(self, text: str) -> int:
+        lines, newline, rest = (self._partial + text).rpartition("\n")
+        if newline and not self._send(lines + newline):
+            self._stream.write(lines + newline)
+        self._partial = rest
+        return len(text)
+
+    def flush(self) -> None:
+        text, self._partial = self._partial, ""
+        if text and not self._send(text):
+            self._stream.write(text)
+        self._stream.flush()
+
+    def _send(self, text: str) -> bool:
+        try:
+            return self._slave.print(text, self._kind)
+        except OSError:  # the crew is gone
+            return False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return int(self._stream.fileno())
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return str(self._stream.encoding)
+
+    @property
+    def buffer(self) -> _EchoBytes:
+        return _EchoBytes(self)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _EchoBytes(io.RawIOBase):
+    """The binary side of an `_Echo`."""
+
+    def __init__(self, echo: _Echo) -> None:
+        self._echo = echo
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._echo.write(bytes(data).decode(self._echo.encoding, errors="replace"))
+        return len(data)
+
+    def flush(self) -> None:
+        if not self.closed:
+            self._echo.flush()
+
+
+def peak_memory() -> int:
+    """Return how many bytes of memory this process has used at most; on Linux, its parent's are counted in."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel end this process when the thread that started it ends (Linux only)."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the crew whose file descriptors, and whose process's number, the arguments name."""
+    socket_fd, tokens, slate_fd, parent = map(int, arguments)
+    _die_with_parent()
+    if os.getppid() != parent:
+        return  # the crew died before the kernel was told
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the crew's affair
+    for fd in (socket_fd, tokens, slate_fd):
+        os.set_inheritable(fd, False)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    with socket.socket(fileno=socket_fd) as sock, mmap.mmap(slate_fd, SLATE_BYTES) as slate:
+        os.close(slate_fd)
+        slave = Slave(sock, tokens, slate)
+        sys.stdout = _Echo(sys.stdout, slave, ON_STDOUT)
+        sys.stderr = _Echo(sys.stderr, slave, ON_STDERR)
+        slave.serve()
+
+
+if __name__ == "__main__":
+    # The module that the tests and the crew import is `papyros.slave`; run that one, not a copy named __main__.
+    from papyros.slave import main as serve
+
+    serve(sys.argv[1:])

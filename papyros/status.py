@@ -1,0 +1,100 @@
+"""A snapshot of what a master and its slaves do; for people, and for programs that watch them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["SlaveStatus", "Status"]
+
+
+@dataclass(frozen=True, slots=True)
+class SlaveStatus:
+    """What a slave did at a moment.
+
+    Attributes:
+        name: its name: ``HOST/PID`` of a process, or the name of a thread.
+        job: what it ran, in words; empty where it was idle.
+        seconds: for how long it had run that.
+        ahead: how many further jobs it had been sent.
+        ready: whether it could run jobs; False while it starts.
+    """
+
+    name: str
+    job: str = ""
+    seconds: float = 0.0
+    ahead: int = 0
+    ready: bool = True
+
+    @property
+    def host(self) -> str:
+        """The name of its machine; empty for a thread."""
+        return self.name.rpartition("/")[0]
+
+    @property
+    def pid(self) -> int:
+        """The number of its process; 0 for a thread."""
+        number = self.name.rpartition("/")[2]
+        return int(number) if number.isdigit() else 0
+
+    def __str__(self) -> str:
+        does = f"{self.job} for {self.seconds:.1f} s" if self.job else "idle" if self.ready else "starting"
+        return f"{self.name}: {does}" + (f", {self.ahead} ahead" if self.ahead else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a master and its slaves did at a moment.
+
+    Attributes:
+        master: which master it is, in words.
+        slaves: the slaves that there were.
+        clients: how many clients there were.
+        waiting: how many jobs waited.
+        assigned: how many were assigned to slaves.
+        processed: how many were processed, and not popped.
+        lost: how often a slave had died while it ran a job.
+        retried: how often a job had been tried again after an exception.
+        late: how many outcomes had come for jobs that had one already, or that nobody wanted any more.
+        held: how many of those that waited could not be assigned yet: results were not popped, or a retry is due later.
+    """
+
+    master: str
+    slaves: tuple[SlaveStatus, ...] = ()
+    clients: int = 1
+    waiting: int = 0
+    assigned: int = 0
+    processed: int = 0
+    lost: int = 0
+    retried: int = 0
+    late: int = 0
+    held: int = 0
+
+    @property
+    def stalled(self) -> str:
+        """Why nothing goes on although jobs wait, in words; empty where that is not so."""
+        if not self.waiting:
+            return ""
+        jobs = _count(self.waiting, "job waits", "jobs wait")
+        if not self.slaves:
+            return f"{jobs}, no slave is connected"
+        if not any(slave.ready for slave in self.slaves):
+            return f"{jobs}, the slaves are starting"
+        if self.assigned or self.held < self.waiting or any(slave.job for slave in self.slaves):
+            return ""
+        return f"{jobs}, and no slave may start one: too many processed jobs were not popped, or a retry is due later"
+
+    def __str__(self) -> str:
+        lines = [
+            self.master,
+            f"  {_count(len(self.slaves), 'slave', 'slaves')}, {_count(self.clients, 'client', 'clients')}",
+            f"  jobs: {self.waiting} waiting, {self.assigned} assigned, {self.processed} processed",
+            f"  since the start: slaves lost {self.lost}, jobs retried {self.retried}, outcomes late {self.late}",
+            *(f"  {slave}" for slave in self.slaves),
+        ]
+        if self.stalled:
+            lines.append(f"  stalled: {self.stalled}")
+        return "\n".join(lines)
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

@@ -1,0 +1,80 @@
+"""What a crew of slaves is given, gives back and shows: the words between a crew and those it works for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from papyros.frames import Buffer
+from papyros.terms import DEFAULT_TERMS, Terms
+
+if TYPE_CHECKING:
+    from papyros.process import Death
+
+__all__ = ["CrewOptions", "Finished", "SlaveView", "Source", "Task"]
+
+
+class Task(NamedTuple):
+    """A job, as a crew sees it: somebody's tag, the digest of its class's definition, its blob, its terms."""
+
+    tag: Any
+    definition: bytes
+    blob: Buffer
+    terms: Terms = DEFAULT_TERMS
+
+
+class Finished(NamedTuple):
+    """An outcome, encoded, with the tag of its task."""
+
+    tag: Any
+    outcome: Buffer
+    seconds: float
+    slave: str
+
+
+class SlaveView(NamedTuple):
+    """What a slave does at a moment: its name and number, what it runs, for how long, and how much it has ahead."""
+
+    name: str
+    pid: int
+    tag: Any | None
+    seconds: float
+    ahead: int
+    ready: bool
+
+
+class Source(Protocol):
+    """Where a crew takes tasks from and brings outcomes to. All of it is called in the crew's thread."""
+
+    def take(self, limit: int) -> list[Task]:
+        """Return up to `limit` tasks; if fewer, poke the crew when there are more."""
+
+    def definition(self, digest: bytes) -> bytes:
+        """Return the definition with that digest."""
+
+    def finished(self, batch: list[Finished]) -> None:
+        """Take outcomes."""
+
+    def overdue(self, tag: Any, slave: str, timeout: float) -> None:
+        """Take note that a task ran for longer than its timeout, and was stopped."""
+
+    def died(self, tag: Any, death: Death) -> None:
+        """Take note that the slave that ran this task died of it."""
+
+    def returned(self, tags: list[Any], reason: str) -> None:
+        """Take back tasks that the crew does not process; those with a reason were started, and stopped for it."""
+
+    def printed(self, tag: Any, slave: str, text: str) -> None:
+        """Take what a job printed."""
+
+    def broken(self, reason: str) -> None:
+        """Take note that slaves cannot be started at all."""
+
+
+@dataclass(frozen=True)
+class CrewOptions:
+    """What slaves are told when they start."""
+
+    max_bytes: int
+    path: Sequence[str]

@@ -1,0 +1,102 @@
+"""The waiting line of a session: higher priority first, then the order of adding.
+
+A job that waits again takes its old place. Only the ledger uses this; nothing
+in here changes a job's state.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import deque
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from papyros.entries import Entry
+
+__all__ = ["WaitingLine"]
+
+
+class WaitingLine:
+    """Jobs that wait, in the order in which they are to be assigned.
+
+    Adding at the end and taking from the front cost the same however long the
+    line is. Jobs that were removed from the middle stay in place as ghosts and
+    are skipped when their turn comes.
+    """
+
+    __slots__ = ("_length", "_levels", "_priorities", "_removed", "_returned", "size")
+
+    def __init__(self) -> None:
+        self._levels: dict[int, deque[Entry]] = {}
+        self._priorities: list[int] = []  # negated, so that the highest comes first
+        self._returned: list[tuple[int, int, Entry]] = []  # a heap: jobs that wait again
+        self._removed: set[Entry] = set()
+        self._length = 0
+        self.size = 0  # in bytes
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, entry: Entry) -> None:
+        """Put a new job at the end of its priority."""
+        level = self._levels.get(entry.priority)
+        if level is None:
+            level = self._levels[entry.priority] = deque()
+            insort(self._priorities, -entry.priority)
+        level.append(entry)
+        self._length += 1
+        self.size += entry.size
+
+    def put_back(self, entry: Entry) -> None:
+        """Put a job back to the place that its priority and number give it."""
+        if entry in self._removed:
+            self._removed.discard(entry)  # it has its old place still
+        else:
+            heappush(self._returned, (-entry.priority, entry.number, entry))
+        self._length += 1
+        self.size += entry.size
+
+    def popleft(self) -> Entry:
+        """Take the next job; the line must not be empty."""
+        while True:
+            entry = self._take_next()
+            if self._removed and entry in self._removed:
+                self._removed.discard(entry)
+                continue
+            self._length -= 1
+            self.size -= entry.size
+            return entry
+
+    def _take_next(self) -> Entry:
+        first = self._priorities[0] if self._priorities else None
+        if self._returned:
+            priority, number, entry = self._returned[0]
+            if first is None or (priority, number) < (first, self._levels[-first][0].number):
+                heappop(self._returned)
+                return entry
+        if first is None:
+            raise IndexError("the waiting line is empty")
+        level = self._levels[-first]
+        entry = level.popleft()
+        if not level:
+            del self._levels[-first]
+            del self._priorities[0]
+        return entry
+
+    def remove(self, entry: Entry) -> None:
+        """Take a job out of the middle of the line, in which it must be."""
+        self._removed.add(entry)
+        self._length -= 1
+        self.size -= entry.size
+        if not self._length:
+            self.clear()
+
+    def clear(self) -> list[Entry]:
+        """Empty the line; return the jobs that were in it."""
+        entries = [self.popleft() for _ in range(self._length)]
+        self._levels.clear()
+        self._priorities.clear()
+        self._returned.clear()
+        self._removed.clear()
+        return entries

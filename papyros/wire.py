@@ -1,0 +1,332 @@
+"""Payloads: how jobs and outcomes become bytes and jobs and outcomes again.
+
+The only place that pickles for a trip. A job travels as the digest of its
+class's *definition*, which each slave is sent once, and a blob with the
+arguments. A class that can be imported is pickled by its name; one that cannot
+(of ``__main__``, of a notebook, of a function) by value, by cloudpickle.
+
+Whoever only passes payloads on (the crew, the slave host, the distributed
+master) handles bytes, and never comes in here to look into them. How batches of
+payloads are framed is `papyros.frames`' affair.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sys
+from collections.abc import Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cloudpickle
+
+from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
+from papyros.jobs import Job, user_state, wants_retry
+from papyros.outcome import Outcome, describe_exception
+
+__all__ = [
+    "MAX_PAYLOAD_BYTES",
+    "Buffer",
+    "Packer",
+    "Payload",
+    "asks_for_retry",
+    "build_job",
+    "decode_outcome",
+    "encode_lost",
+    "encode_outcome",
+    "encode_overdue",
+    "encode_refusal",
+    "load_definition",
+]
+
+Buffer = bytes | bytearray | memoryview
+
+#: Larger arguments or results are refused, unless a master is told otherwise: what one Pyro message can hold.
+MAX_PAYLOAD_BYTES = (1 << 30) - (1 << 20)
+
+PROTOCOL = 5
+
+_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
+_SHORT = 32  # containers up to this length are looked through for what plain pickle can do
+
+# The first byte of an encoded outcome says what follows.
+_RESULT = b"R"  # a pickled result
+_ERROR = b"E"  # a pickled tuple: pickled exception or None, type name, text, traceback
+_FAILED = b"F"  # the same, of a job that is to be tried again if it has retries left
+_REFUSED = b"P"  # JSON: the text of a PayloadError and whether it was the size
+_LOST = b"L"  # JSON: the text of a SlaveLost
+_OVERDUE = b"T"  # JSON: the text of a JobTimeout
+
+
+class Payload(NamedTuple):
+    """A job, packed."""
+
+    definition: bytes
+    blob: Buffer
+
+
+# Jobs -------------------------------------------------------------------------------------
+
+
+class Packer:
+    """Packs the jobs of one client, and keeps the definitions of their classes.
+
+    Args:
+        max_bytes: larger arguments are refused.
+    """
+
+    def __init__(self, max_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+        self.max_bytes = max_bytes
+        #: Definitions by their digests.
+        self.definitions: dict[bytes, bytes] = {}
+        #: The names of their classes, by their digests.
+        self.labels: dict[bytes, str] = {}
+        self._digests: dict[type[Job], bytes] = {}
+
+    def pack(self, job: Job) -> Payload:
+        """Pack a job.
+
+        Raises:
+            PayloadError: its class or its arguments cannot be pickled, or are too large.
+        """
+        digest = self._digests.get(type(job)) or self._define(type(job))
+        call = (job.args, job.kwds, user_state(job))
+        try:
+            if not call[1] and _is_plain(call[0]) and call[2] is None:
+                blob = pickle.dumps(call, PROTOCOL)
+            else:
+                blob = cloudpickle.dumps(call, PROTOCOL)
+        except Exception as error:
+            raise PayloadError(f"the arguments of {job!r} cannot be pickled: {_brief(error)}") from error
+        if len(blob) > self.max_bytes:
+            raise PayloadTooLargeError(
+                f"the arguments of {job!r} take {len(blob):,} bytes; the bound is {self.max_bytes:,} bytes"
+            )
+        return Payload(digest, blob)
+
+    def _define(self, job_class: type[Job]) -> bytes:
+        try:
+            pickled = cloudpickle.dumps(job_class, PROTOCOL)
+        except Exception as error:
+            raise PayloadError(
+                f"the job class {job_class.__qualname__} cannot be pickled, with what it refers to: {_brief(error)}"
+            ) from error
+        definition = pickle.dumps((job_class.__qualname__, pickled, _search_path()), PROTOCOL)
+        digest = blake2b(definition, digest_size=16).digest()
+        self.definitions[digest] = definition
+        self.labels[digest] = job_class.__qualname__
+        self._digests[job_class] = digest
+        return digest
+
+
+def _is_plain(args: Sequence[Any], depth: int = 2) -> bool:
+    """Whether plain pickle does for the arguments: builtins, and short tuples and lists of them."""
+    for arg in args:
+        kind = type(arg)
+        if kind in _ATOMS:
+            continue
+        if kind not in (tuple, list) or len(arg) > _SHORT or not depth or not _is_plain(arg, depth - 1):
+            return False
+    return True
+
+
+def _search_path() -> list[str]:
+    """Where modules of this program may lie that a slave on the same file system can import too."""
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    folders = [str(Path(main).resolve().parent)] if main else []
+    here = str(Path.cwd())
+    return folders if here in folders else [*folders, here]
+
+
+def load_definition(definition: Buffer) -> type[Job]:
+    """Return the job class of a definition.
+
+    The folders that the client named are looked in last.
+
+    Raises:
+        PayloadError: it cannot be unpickled here; the text names the class and says why.
+    """
+    name, pickled, folders = pickle.loads(definition)
+    for folder in folders:
+        if folder not in sys.path and Path(folder).is_dir():
+            sys.path.append(folder)
+    try:
+        job_class: type[Job] = pickle.loads(pickled)
+    except Exception as error:
+        hint = ""
+        if isinstance(error, ModuleNotFoundError):
+            hint = (
+                f"; install {error.name} where the slaves run, or let it travel along with "
+                f"cloudpickle.register_pickle_by_value({error.name})"
+            )
+        raise PayloadError(f"the job class {name} cannot be loaded: {_brief(error)}{hint}") from error
+    return job_class
+
+
+def build_job(job_class: type[Job], blob: Buffer) -> Job:
+    """Return the job that was packed into `blob`.
+
+    Raises:
+        PayloadError: its arguments cannot be unpickled.
+    """
+    try:
+        args, kwds, state = pickle.loads(blob)
+    except Exception as error:
+        raise PayloadError(f"the arguments of a {job_class.__name__} cannot be unpickled: {_brief(error)}") from error
+    job = job_class.__new__(job_class)
+    job._args = args
+    job._kwds = kwds
+    if state is not None:
+        job.__dict__.update(state)
+    return job
+
+
+# Outcomes ---------------------------------------------------------------------------------
+
+
+def encode_outcome(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
+    """Encode an outcome; always succeeds.
+
+    A result that cannot be pickled, or is too large, becomes a `PayloadError`;
+    an exception that cannot be pickled a `RemoteError` with its name and text.
+    """
+    if outcome.exception is not None:
+        again = isinstance(job, Job) and wants_retry(job, outcome.exception)
+        return (_FAILED if again else _ERROR) + _encode_error(outcome.exception, outcome.traceback)
+    try:
+        pickled = _dumps(outcome.value)
+    except BaseException as error:  # noqa: BLE001 - a __reduce__ of the user's may raise anything
+        return _encode_refusal(
+            f"the result of {job!r} cannot be pickled: {_brief(error)}", False, describe_exception(error)
+        )
+    if len(pickled) > max_bytes:
+        text = f"the result of {job!r} takes {len(pickled):,} bytes; the bound is {max_bytes:,} bytes"
+        return _encode_refusal(text, True)
+    return _RESULT + pickled
+
+
+def _dumps(value: Any) -> bytes:
+    try:
+        return pickle.dumps(value, PROTOCOL)
+    except Exception:  # noqa: BLE001 - whatever plain pickle dislikes, cloudpickle is asked for
+        pickled: bytes = cloudpickle.dumps(value, PROTOCOL)
+        return pickled
+
+
+def _encode_error(error: BaseException, traceback: str) -> bytes:
+    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    return pickle.dumps((_pickle_exception(error), name, _text_of(error), traceback), PROTOCOL)
+
+
+def _pickle_exception(error: BaseException) -> bytes | None:
+    """Pickle an exception so that it can be unpickled too, or return None.
+
+    An exception whose constructor takes other arguments than it hands on to
+    `Exception` pickles, but does not unpickle, or not to the same: it is
+    rebuilt without its constructor.
+    """
+    rebuilt = (_rebuild_exception, (type(error), error.args, error.__dict__))
+    for form in (error, _Rebuilt(rebuilt)):
+        try:
+            pickled = _dumps(form)
+            copy = pickle.loads(pickled)
+            if isinstance(copy, BaseException) and _text_of(copy) == _text_of(error):
+                return pickled
+        except BaseException:  # noqa: BLE001, S112 - the next form is tried, and in the end the stand-in does
+            continue
+    return None
+
+
+class _Rebuilt:
+    """Pickles as a call that makes an exception."""
+
+    def __init__(self, call: tuple[Any, ...]) -> None:
+        self._call = call
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self._call
+
+
+def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+def _encode_refusal(text: str, too_large: bool, traceback: str = "") -> bytes:
+    return _REFUSED + json.dumps([text, too_large, traceback]).encode()
+
+
+def encode_refusal(error: PayloadError) -> bytes:
+    """Encode the outcome of a job that could not be unpacked where it was to run."""
+    return _encode_refusal(str(error), isinstance(error, PayloadTooLargeError), describe_exception(error))
+
+
+def encode_lost(text: str) -> bytes:
+    """Encode the outcome of a job that lost its slave too often, with the story of it."""
+    return _LOST + json.dumps(text).encode()
+
+
+def encode_overdue(text: str) -> bytes:
+    """Encode the outcome of a job that was stopped because its time was up."""
+    return _OVERDUE + json.dumps(text).encode()
+
+
+def asks_for_retry(encoded: Buffer) -> bool:
+    """Whether an encoded outcome is that of a job which is to be tried again, if it has retries left."""
+    return bytes(encoded[:1]) == _FAILED
+
+
+def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float = 0.0) -> Outcome:
+    """Decode an outcome; always succeeds.
+
+    A result that cannot be unpickled here becomes a `PayloadError`, an exception a `RemoteError`.
+    """
+    kind, body = bytes(encoded[:1]), memoryview(encoded)[1:]
+    if kind == _RESULT:
+        try:
+            return Outcome(pickle.loads(body), None, "", slave, seconds)
+        except KeyboardInterrupt:
+            raise  # the user's
+        except BaseException as error:  # noqa: BLE001 - a __setstate__ may raise anything, SystemExit too
+            refusal = PayloadError(f"the result of {job!r} cannot be unpickled: {_brief(error)}")
+            refusal.__cause__ = error
+            return Outcome.failed(refusal, slave, seconds)
+    if kind in (_ERROR, _FAILED):
+        pickled, name, text, traceback = pickle.loads(body)
+        return Outcome.failed_elsewhere(_unpickle_exception(pickled, name, text), traceback, slave, seconds)
+    if kind == _REFUSED:
+        text, too_large, traceback = json.loads(bytes(body))
+        refusal = PayloadTooLargeError(text) if too_large else PayloadError(text)
+        if traceback:
+            return Outcome.failed_elsewhere(refusal, traceback, slave, seconds)
+        return Outcome.failed(refusal, slave, seconds)
+    told = json.loads(bytes(body))
+    return Outcome.failed(JobTimeout(told) if kind == _OVERDUE else SlaveLost(told), slave, seconds)
+
+
+def _unpickle_exception(pickled: bytes | None, name: str, text: str) -> BaseException:
+    if pickled is not None:
+        try:
+            error = pickle.loads(pickled)
+            if isinstance(error, BaseException):
+                return error
+        except KeyboardInterrupt:
+            raise  # the user's
+        except BaseException:  # noqa: BLE001 - its class may be unknown here: the stand-in says what it was
+            return RemoteError(text, name)
+    return RemoteError(text, name)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as failure:  # noqa: BLE001 - a __str__ of the user's may raise anything
+        return f"<its text cannot be had: {type(failure).__name__}>"
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {_text_of(error)}"
