@@ -1,0 +1,218 @@
+"""The batches that clients, masters and slave hosts send each other, as bytes.
+
+Each batch is a message of a few columns and then one byte string for each job
+or outcome, which nobody on the way looks into.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from papyros.frames import Buffer, pack_message, unpack_message
+from papyros.terms import Terms
+
+__all__ = [
+    "AddedJob",
+    "HostJob",
+    "HostReport",
+    "JobOutcome",
+    "pack_added",
+    "pack_definitions",
+    "pack_host_jobs",
+    "pack_outcomes",
+    "pack_report",
+    "unpack_added",
+    "unpack_definitions",
+    "unpack_host_jobs",
+    "unpack_outcomes",
+    "unpack_report",
+]
+
+
+class AddedJob(NamedTuple):
+    """A job on its way from a client to the master."""
+
+    number: int
+    definition: bytes
+    blob: Buffer
+    terms: Terms
+
+
+class HostJob(NamedTuple):
+    """A job on its way from the master to a slave host."""
+
+    session: str
+    number: int
+    definition: bytes
+    blob: Buffer
+    terms: Terms
+
+
+class JobOutcome(NamedTuple):
+    """An outcome on its way to the client of a session."""
+
+    session: str
+    number: int
+    outcome: Buffer
+    seconds: float
+    slave: str
+
+
+class HostReport(NamedTuple):
+    """What a slave host tells its master: outcomes, deaths of slaves, jobs that it gives back, what jobs printed."""
+
+    outcomes: list[JobOutcome]
+    deaths: list[tuple[str, int, str]]  # session, number, how the slave died
+    returned: list[tuple[str, int, str]]  # session, number, why it was stopped where it had been started
+    prints: list[tuple[str, int, str, str]]  # session, number, slave, text
+
+    @classmethod
+    def empty(cls) -> HostReport:
+        """Return a report of nothing."""
+        return cls([], [], [], [])
+
+
+class _Table:
+    """Gives the different values of a column numbers, so that each is sent once."""
+
+    def __init__(self) -> None:
+        self.positions: dict[Any, int] = {}
+
+    def column(self, values: Iterable[Hashable]) -> bytes:
+        known = self.positions
+        return array("I", [known.setdefault(value, len(known)) for value in values]).tobytes()
+
+
+def _numbers(kind: str, view: Buffer) -> array[int]:
+    numbers = array(kind)
+    numbers.frombytes(view)
+    return numbers
+
+
+def _definition_columns(definitions: Iterable[bytes]) -> tuple[bytes, bytes]:
+    table = _Table()
+    column = table.column(definitions)
+    return column, b"".join(table.positions)
+
+
+def _definitions(column: Buffer, digests: memoryview) -> list[bytes]:
+    table = [bytes(digests[start : start + 16]) for start in range(0, len(digests), 16)]
+    return [table[position] for position in _numbers("I", column)]
+
+
+def _terms(table: Buffer, column: Buffer) -> list[Terms]:
+    terms = [Terms(*row) for row in json.loads(bytes(table))]
+    return [terms[position] for position in _numbers("I", column)]
+
+
+def pack_added(jobs: Sequence[AddedJob]) -> bytes:
+    """Pack jobs for the master."""
+    column, digests = _definition_columns(job.definition for job in jobs)
+    terms = _Table()
+    terms_column = terms.column(job.terms for job in jobs)
+    head = [
+        array("Q", [job.number for job in jobs]).tobytes(),
+        json.dumps(list(terms.positions)).encode(),
+        terms_column,
+        column,
+        digests,
+    ]
+    return pack_message([*head, *(job.blob for job in jobs)])
+
+
+def unpack_added(message: memoryview) -> list[AddedJob]:
+    """Unpack what `pack_added` packed."""
+    numbers, terms, terms_column, column, digests, *blobs = unpack_message(message)
+    columns = (_numbers("Q", numbers), _definitions(column, digests), blobs, _terms(terms, terms_column))
+    return [AddedJob(*row) for row in zip(*columns, strict=True)]
+
+
+def pack_host_jobs(jobs: Sequence[HostJob]) -> bytes:
+    """Pack jobs for a slave host."""
+    column, digests = _definition_columns(job.definition for job in jobs)
+    sessions = _Table()
+    session_column = sessions.column(job.session for job in jobs)
+    terms = _Table()
+    terms_column = terms.column(job.terms for job in jobs)
+    head = [
+        json.dumps(list(sessions.positions)).encode(),
+        json.dumps(list(terms.positions)).encode(),
+        terms_column,
+        session_column,
+        array("Q", [job.number for job in jobs]).tobytes(),
+        column,
+        digests,
+    ]
+    return pack_message([*head, *(job.blob for job in jobs)])
+
+
+def unpack_host_jobs(message: memoryview) -> list[HostJob]:
+    """Unpack what `pack_host_jobs` packed."""
+    names, terms, terms_column, session_column, numbers, column, digests, *blobs = unpack_message(message)
+    sessions = json.loads(bytes(names))
+    columns = (
+        [sessions[position] for position in _numbers("I", session_column)],
+        _numbers("Q", numbers),
+        _definitions(column, digests),
+        blobs,
+        _terms(terms, terms_column),
+    )
+    return [HostJob(*row) for row in zip(*columns, strict=True)]
+
+
+def pack_outcomes(outcomes: Sequence[JobOutcome]) -> bytes:
+    """Pack outcomes, for a master or a client."""
+    sessions, slaves = _Table(), _Table()
+    session_column = sessions.column(done.session for done in outcomes)
+    slave_column = slaves.column(done.slave for done in outcomes)
+    head = [
+        json.dumps([list(sessions.positions), list(slaves.positions)]).encode(),
+        session_column,
+        array("Q", [done.number for done in outcomes]).tobytes(),
+        array("d", [done.seconds for done in outcomes]).tobytes(),
+        slave_column,
+    ]
+    return pack_message([*head, *(done.outcome for done in outcomes)])
+
+
+def unpack_outcomes(message: memoryview) -> list[JobOutcome]:
+    """Unpack what `pack_outcomes` packed."""
+    names, session_column, numbers, seconds_column, slave_column, *encoded = unpack_message(message)
+    sessions, slaves = json.loads(bytes(names))
+    seconds = array("d")
+    seconds.frombytes(seconds_column)
+    columns = (
+        [sessions[position] for position in _numbers("I", session_column)],
+        _numbers("Q", numbers),
+        encoded,
+        seconds,
+        [slaves[position] for position in _numbers("I", slave_column)],
+    )
+    return [JobOutcome(*row) for row in zip(*columns, strict=True)]
+
+
+def pack_report(report: HostReport) -> bytes:
+    """Pack what a slave host has to say."""
+    rest = json.dumps([report.deaths, report.returned, report.prints]).encode()
+    return pack_message([rest, pack_outcomes(report.outcomes)])
+
+
+def unpack_report(message: memoryview) -> HostReport:
+    """Unpack what `pack_report` packed."""
+    rest, outcomes = unpack_message(message)
+    deaths, returned, prints = json.loads(bytes(rest))
+    return HostReport(unpack_outcomes(outcomes), deaths, returned, prints)
+
+
+def pack_definitions(definitions: dict[bytes, bytes]) -> bytes:
+    """Pack definitions, with their digests."""
+    return pack_message([part for item in definitions.items() for part in item])
+
+
+def unpack_definitions(message: memoryview) -> dict[bytes, bytes]:
+    """Unpack what `pack_definitions` packed."""
+    parts = unpack_message(message)
+    return {bytes(parts[i]): bytes(parts[i + 1]) for i in range(0, len(parts), 2)}

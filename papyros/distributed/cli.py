@@ -1,0 +1,368 @@
+"""The command line: ``python -m papyros.distributed`` starts a master, slaves, or all of it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import math
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import papyros
+from papyros.cpus import usable_cpus
+from papyros.distributed.cluster import LocalCluster
+from papyros.distributed.config import apply_pyro_items, read_config
+from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
+from papyros.distributed.host import SlaveHost
+from papyros.distributed.lifeline import Lifeline
+from papyros.distributed.naming import (
+    DEFAULT_GROUP,
+    DEFAULT_NAMESERVER,
+    Address,
+    NameServer,
+    ask_status,
+    check_group,
+    parse_address,
+)
+from papyros.distributed.server import LOOPBACK, MasterServer
+from papyros.distributed.signals import StopSignals
+from papyros.errors import (
+    ClusterError,
+    ConfigError,
+    GroupTakenError,
+    MasterNotFoundError,
+    NameServerNotFoundError,
+    PapyrosError,
+)
+from papyros.wire import MAX_PAYLOAD_BYTES
+
+__all__ = ["main"]
+
+#: Options that a standalone cluster hands on to its parts.
+PASSED = ("port", "lease", "grace", "drain", "max_bytes")
+
+#: How long running jobs may take to end after SIGTERM.
+DRAIN_SECONDS = 60.0
+
+#: More slaves than this are a mistake.
+MOST_SLAVES = 10_000
+
+DESCRIPTION = """\
+Start one part of a Papyros cluster: the master of a group, or slaves for it.
+
+Three parts make a cluster, started in any order and on any machines:
+
+  pyro5-ns                                   the name server, on port 9090
+  python -m papyros.distributed              the master of the group
+  python -m papyros.distributed --slaves=3   three slaves; repeat this on each machine
+
+Then, in a program:
+
+  from papyros.distributed import DistributedMaster
+  master = DistributedMaster()
+
+Or all three parts at once, on this machine:
+
+  python -m papyros.distributed --standalone --slaves=3
+"""
+
+EPILOG = """\
+Ctrl-C or SIGTERM ends a part and gives back what it had not finished; a second
+one ends it at once. Slaves outlive their master and serve the next one.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\nTry --help.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m papyros.distributed",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--slaves",
+        nargs="?",
+        const=usable_cpus(),
+        type=_slaves,
+        metavar="N",
+        help=f"start N slaves (by default {usable_cpus()}, the CPUs that may be used here) instead of a master",
+    )
+    add("--group", type=_group, metavar="G", help=f"the group that these parts belong to (default: {DEFAULT_GROUP})")
+    add(
+        "--nameserver",
+        type=_nameserver,
+        metavar="HOST[:PORT]",
+        help=f"where the name server is (default: {DEFAULT_NAMESERVER})",
+    )
+    add("--host", metavar="ADDRESS", help=f"the address that the master listens on (default: {LOOPBACK})")
+    add("--port", type=_port, metavar="PORT", help="the port that the master listens on (default: any free one)")
+    add("--lease", type=_seconds, metavar="S", help=f"give up slaves silent for S seconds (default: {LEASE_SECONDS:g})")
+    add(
+        "--grace", type=_seconds, metavar="S", help=f"give up clients silent for S seconds (default: {GRACE_SECONDS:g})"
+    )
+    add(
+        "--drain",
+        type=_seconds,
+        metavar="S",
+        help=f"after SIGTERM, let running jobs end for at most S seconds (default: {DRAIN_SECONDS:g})",
+    )
+    add("--max-bytes", type=_bytes, metavar="N", help="refuse results of jobs that take more than N bytes")
+    add("--status", action="store_true", help="print what the master of the group and its slaves do, and end")
+    add("--config", type=Path, metavar="FILE", help="read options from a TOML file; those given here win")
+    add("--logging", action="store_true", default=None, help="show more of what happens")
+    add(
+        "--standalone",
+        action="store_true",
+        default=None,
+        help="start name server, master and slaves on this machine, as one cluster",
+    )
+    add("--version", action="version", version=f"Papyros {papyros.__version__}")
+    add("--lifeline", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
+def _whole(text: str, least: int, most: int, what: str) -> int:
+    """Return a whole number, or refuse it; the digits are counted first, since Python reads no more than 4300."""
+    if text.isascii() and text.isdigit() and len(text) <= 20 and least <= int(text) <= most:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{_shown(text)} is no {what}; write a whole number from {least} to {most}")
+
+
+def _shown(text: str) -> str:
+    return ascii(text) if len(text) < 80 else ascii(text[:80]) + "..."
+
+
+def _slaves(text: str) -> int:
+    return _whole(text, 1, MOST_SLAVES, "number of slaves")
+
+
+def _group(text: str) -> str:
+    try:
+        return check_group(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _nameserver(text: str) -> str:
+    try:
+        parse_address(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _bytes(text: str) -> int:
+    return _whole(text, 1, MAX_PAYLOAD_BYTES, "number of bytes")
+
+
+def _port(text: str) -> int:
+    return _whole(text, 0, 65535, "port")
+
+
+#: How a value of a configuration file is checked: as the same option on the command line is.
+CHECKS: dict[str, Callable[[str], object]] = {
+    "group": _group,
+    "nameserver": _nameserver,
+    "slaves": _slaves,
+    "port": _port,
+    "lease": _seconds,
+    "grace": _seconds,
+    "drain": _seconds,
+    "max_bytes": _bytes,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        _merge_config(options)
+        lifeline = None
+        tell: Callable[[str], None] = _print
+        if options.lifeline is not None:
+            lifeline, tell = Lifeline(options.lifeline), logging.getLogger(__name__).info
+            hello = lifeline.hello()
+            sys.path[:] = hello["path"]
+            apply_pyro_items(hello["pyro"])
+        if options.logging:
+            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s")
+        group = check_group(options.group or DEFAULT_GROUP)
+        nameserver = parse_address(options.nameserver or DEFAULT_NAMESERVER)
+        if options.status:
+            return _print_status(group, nameserver)
+        with StopSignals() as stop:
+            if lifeline is not None:
+                lifeline.watch(stop.set)
+            if options.standalone:
+                return _run_standalone(options, group, nameserver, stop)
+            if options.slaves is not None:
+                return _run_host(options, group, nameserver, stop, lifeline, tell)
+            return _run_master(options, group, nameserver, stop, lifeline, tell)
+    except ConfigError as error:
+        parser.error(str(error))
+    except PapyrosError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+
+
+def _merge_config(options: argparse.Namespace) -> None:
+    """Take from the configuration file what the command line does not say."""
+    if options.config is None:
+        return
+    given, items = read_config(options.config, CHECKS)
+    for name, value in given.items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    apply_pyro_items(items)
+
+
+def _run_master(
+    options: argparse.Namespace,
+    group: str,
+    nameserver: Address,
+    stop: StopSignals,
+    lifeline: Lifeline | None,
+    tell: Callable[[str], None],
+) -> int:
+    taken: list[GroupTakenError] = []
+
+    def give_way(error: GroupTakenError) -> None:
+        taken.append(error)
+        stop.set()
+
+    server = MasterServer(
+        group,
+        nameserver,
+        options.host or LOOPBACK,
+        options.port or 0,
+        options.lease or LEASE_SECONDS,
+        options.grace or GRACE_SECONDS,
+        on_taken=give_way,
+    )
+    try:
+        if not _register(server, stop, tell):
+            return 0
+        tell(
+            f"the master of the group {group!r} is up at {server.address}, "
+            f"registered with the name server at {nameserver}; Ctrl-C ends it"
+        )
+        if lifeline is not None:
+            lifeline.ready(address=str(server.address))
+        stop.wait()
+    finally:
+        server.close()
+    if taken:
+        raise taken[0]
+    tell(f"the master of the group {group!r} has ended")
+    return 0
+
+
+def _register(server: MasterServer, stop: StopSignals, tell: Callable[[str], None]) -> bool:
+    """Register the master as soon as a name server is there; False when it is to end before."""
+    told = False
+    while not stop.is_set():
+        try:
+            server.register()
+        except NameServerNotFoundError as error:
+            if not told:
+                tell(f"waiting for a name server: {error}")
+            told = True
+            stop.wait(0.5)
+        else:
+            return True
+    return False
+
+
+def _run_host(
+    options: argparse.Namespace,
+    group: str,
+    nameserver: Address,
+    stop: StopSignals,
+    lifeline: Lifeline | None,
+    tell: Callable[[str], None],
+) -> int:
+    slaves = options.slaves
+    max_bytes = options.max_bytes or MAX_PAYLOAD_BYTES
+    host = SlaveHost(group, nameserver, slaves, max_bytes, tell, on_failure=stop.set)
+    host.start()
+    if lifeline is not None:
+        threading.Thread(target=_announce, args=(host, lifeline), daemon=True).start()
+    try:
+        stop.wait()
+        if stop.number == signal.SIGTERM and not host.broken:
+            tell("draining: running jobs end, no more are taken; a second signal ends it now")
+            host.drain(options.drain or DRAIN_SECONDS)
+    finally:
+        host.close()
+    if host.broken:
+        raise ClusterError(host.broken)
+    tell(f"the slave host of the group {group!r} has ended")
+    return 0
+
+
+def _announce(host: SlaveHost, lifeline: Lifeline) -> None:
+    if host.wait_ready():
+        lifeline.ready()
+
+
+def _run_standalone(options: argparse.Namespace, group: str, nameserver: Address, stop: StopSignals) -> int:
+    host = options.host or (nameserver.host if options.nameserver else LOOPBACK)
+    passed = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in PASSED if getattr(options, name)]
+    passed += ["--logging"] if options.logging else []
+    with LocalCluster(options.slaves, group=group, host=host, port=nameserver.port, options=passed) as cluster:
+        _print(
+            f"the group {group!r} is up: name server at {cluster.nameserver}, master at {cluster.address}, "
+            f"{cluster.slaves} slaves; Ctrl-C ends all of it"
+        )
+        stop.wait()
+        if stop.number == signal.SIGTERM:
+            cluster.drain(options.drain or DRAIN_SECONDS)
+    return 0
+
+
+def _print_status(group: str, nameserver: Address) -> int:
+    names = NameServer(nameserver)
+    uri = names.lookup(group)
+    if uri is None:
+        known = ", ".join(names.groups()) or "none"
+        raise MasterNotFoundError(
+            f"no master of the group {group!r} is registered at {nameserver}; groups that have one: {known}"
+        )
+    try:
+        print(ask_status(uri))
+    except ConnectionError as error:
+        raise MasterNotFoundError(f"the master of the group {group!r} does not answer: {error}") from error
+    return 0
+
+
+def _print(text: str) -> None:
+    try:
+        print(f"papyros: {text}", flush=True)
+    except OSError:
+        # Nobody reads any more. What is left in the buffer is not to be tried again at the exit.
+        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -1,0 +1,467 @@
+"""A client's master: jobs are sent ahead to the group's master, outcomes received ahead.
+
+`DistributedMaster` keeps its own ledger, in which the whole cluster is one
+holder of jobs. One thread sends, another receives; the program's own calls
+never wait for the network, except those that cancel. A job is kept here until its
+outcome is in hand, so when another master takes over, all that is unfinished is added to it again,
+under the same numbers.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import itertools
+import json
+import logging
+import math
+import threading
+import uuid
+from array import array
+from collections.abc import Sequence
+from typing import Any
+
+from papyros.bookkeeping import Claim
+from papyros.deadlines import Deadline
+from papyros.distributed.batches import (
+    AddedJob,
+    pack_added,
+    pack_definitions,
+    unpack_outcomes,
+)
+from papyros.distributed.finder import MasterFinder
+from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.naming import (
+    DEFAULT_GROUP,
+    DEFAULT_NAMESERVER,
+    ask_status,
+    check_group,
+    parse_address,
+)
+from papyros.distributed.server import LOOPBACK
+from papyros.entries import Entry
+from papyros.frames import unpack_message
+from papyros.jobs import Job, keeper_of
+from papyros.packing import PackingMaster
+from papyros.status import Status
+from papyros.story import show_print
+from papyros.wire import MAX_PAYLOAD_BYTES
+
+__all__ = ["DistributedMaster"]
+
+log = logging.getLogger(__name__)
+
+#: So many jobs go into one message, at most.
+SEND_JOBS = 2000
+
+#: How long a call waits at the master for room for more jobs before it asks again.
+ROOM_SECONDS = 1.0
+
+#: A master that went away has so long to come back before this client hosts one.
+HOST_AFTER_SECONDS = 3.0
+
+#: How long a call that cancels waits for a master that has gone away.
+CANCEL_SECONDS = 10.0
+
+#: A goodbye may take so long.
+LEAVE_SECONDS = 2.0
+
+
+class DistributedMaster(PackingMaster):
+    """A client of the master of a group.
+
+    Where no master is registered for the group, this client hosts it in its own
+    process, until it is closed: a name server and slaves are then all it takes.
+
+    Args:
+        group: the name of the group.
+        nameserver: where the name server is, as ``HOST[:PORT]``.
+        host_master: whether to host the master where none is registered.
+        host: the address on which such a master listens.
+        timeout: how long to wait for a name server, and for a master if none is to be hosted.
+        host_after: a master that goes away has so many seconds to come back before this client hosts one.
+        port: the port on which it listens; 0 = any free one.
+        max_waiting: at most so many jobs wait.
+        max_processed: at most so many processed jobs wait to be popped.
+        max_bytes: the arguments of a job may not be larger.
+        max_waiting_bytes: `addJob` waits for room while the arguments of jobs that wait here take so many bytes
+            or more.
+        max_processed_bytes: no more jobs are sent while results that wait to be popped take so many bytes or more.
+        echo: whether to show what jobs print and log line by line, each with the job it is of.
+
+    Raises:
+        NameServerNotFoundError: no name server answers.
+        MasterNotFoundError: no master is registered, and none is to be hosted.
+        GroupNameError: the name of the group is not valid.
+    """
+
+    def __init__(
+        self,
+        group: str = DEFAULT_GROUP,
+        nameserver: str = DEFAULT_NAMESERVER,
+        *,
+        host_master: bool = True,
+        host: str = LOOPBACK,
+        max_waiting: int | None = None,
+        max_processed: int | None = None,
+        timeout: float | None = 0.0,
+        host_after: float = HOST_AFTER_SECONDS,
+        port: int = 0,
+        max_bytes: int = MAX_PAYLOAD_BYTES,
+        max_waiting_bytes: int | None = None,
+        max_processed_bytes: int | None = None,
+        echo: bool = False,
+    ) -> None:
+        super().__init__(
+            max_waiting,
+            max_processed,
+            max_bytes=max_bytes,
+            max_waiting_bytes=max_waiting_bytes,
+            max_processed_bytes=max_processed_bytes,
+            echo=echo,
+        )
+        self._limited = max_waiting is not None or max_waiting_bytes is not None
+        self.group = check_group(group)
+        self._stop_event = threading.Event()
+        self._warned = False
+        self._finder = MasterFinder(
+            group, parse_address(nameserver), self._stop_event, host_master, host, port, check_timeout(host_after)
+        )
+        self._holder = self._ledger.enlist("cluster", 1)
+        self._key = uuid.uuid4().hex
+        # What the two threads share, guarded by the lock:
+        self._news = threading.Condition(self._lock)  # for the sender: jobs to send, or trouble
+        self._joined = threading.Condition(self._lock)  # for the receiver: where to receive from
+        self._uri = ""
+        self._patience = 0.0  # how long a call may wait at the master for outcomes
+        self._silence = 0.0  # after how long without a sign of life the master is given up
+        self._stay = ""
+        self._stay_before = False
+        self._trouble = False
+        self._sent: dict[int, Entry] = {}
+        self._left = (0, 0)  # how many of those that were sent left the master's waiting line, and their bytes
+        self._total = (0, 0)  # how many were sent, and their bytes
+        self._unwanted: list[int] = []
+        self._acknowledged = 0
+        self._tickets = itertools.count(1)
+        # The sender's own:
+        self._sequence = 0
+        self._needed: set[bytes] = set()  # the definitions that it refers to
+        self._message: bytes | None = None  # sent, but not known to have arrived
+        self._defined: set[bytes] = set()
+        self._sender_line = self._connect(Deadline(timeout))
+        self._receiver_line: Line | None = None
+        atexit.register(self.close)
+        self._threads = [
+            threading.Thread(target=self._send, name="papyros-send", daemon=True),
+            threading.Thread(target=self._receive, name="papyros-receive", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # What a master of books asks for ----------------------------------------------------
+
+    def _work_came(self) -> None:
+        self._news.notify()
+
+    def _waiting_elsewhere(self) -> tuple[int, int]:
+        return max(0, self._total[0] - self._left[0]), max(0, self._total[1] - self._left[1])
+
+    def _dropped(self, numbers: Sequence[int]) -> None:
+        self._unwanted.extend(number for number in numbers if self._sent.pop(number, None) is not None)
+        if self._unwanted:
+            self._news.notify()
+
+    def status(self) -> Status:
+        """Return a snapshot of the whole cluster, of which the master is asked; see `Master.status`.
+
+        Raises:
+            ConnectionError: the master cannot be reached.
+        """
+        self._check_process()
+        with self._lock:
+            self._check_usable()
+            uri = self._uri
+        return ask_status(uri)
+
+    def cancelJob(self, job: Job) -> bool:
+        """Discard a job, also while it runs; see `Master.cancelJob`. Asks the master, if need be."""
+        ticket = next(self._tickets)
+        while True:
+            if super().cancelJob(job):
+                return True
+            claimed = keeper_of(job)
+            if not isinstance(claimed, Claim) or claimed.master is not self:
+                return False
+            cancelled = self._cancel_at_master([claimed.number], ticket)
+            if cancelled is not None:
+                return bool(cancelled)
+
+    def cancelAllJobs(self) -> None:
+        """Discard all jobs that no slave was given yet; see `Master.cancelAllJobs`. Asks the master."""
+        super().cancelAllJobs()
+        ticket = next(self._tickets)
+        while self._cancel_at_master(None, ticket) is None:
+            super().cancelAllJobs()  # another master may have taken over: then what had been sent waits here again
+
+    def _cancel_at_master(self, numbers: list[int] | None, ticket: int) -> list[int] | None:
+        """Cancel sent jobs, all when `numbers` is None.
+
+        Returns the numbers of those that were, or None when the line to the
+        master was lost and found again: then it is to be tried again, with the same ticket.
+        """
+        message = array("Q", numbers or []).tobytes()
+        # On the line on which jobs are sent, so that what is on its way arrives first.
+        line, stay = self._sender_line, self._stay
+        try:
+            answer, reply = line.call("cancel", self._key, numbers is None, ticket, message=message)
+        except LineBrokenError:
+            return [] if self._gave_up(stay) else None
+        if not answer["known"]:
+            return [] if self._gave_up(stay) else None
+        cancelled = array("Q")
+        cancelled.frombytes(reply)
+        with self._lock:
+            self._note_left(answer["left"])
+            gone = [number for number in cancelled if (self._sent.pop(number, None)) is not None]
+            for number in gone:
+                if number in self._jobs:
+                    self._discard(number)
+        return gone
+
+    def _gave_up(self, stay: str) -> bool:
+        """Wait until the sender has found a master again; return whether that took too long."""
+        deadline = Deadline(CANCEL_SECONDS)
+        with self._lock:
+            self._trouble = True
+            self._news.notify()
+            while self._trouble and self._stay == stay:
+                if self._stop_event.is_set() or not deadline.wait(self._joined):
+                    log.warning("no master of the group %r can be reached, so sent jobs are not cancelled", self.group)
+                    return True
+        return False
+
+    def _discard(self, number: int) -> None:
+        for session in self._ledger.sessions.values():
+            if number in session.entries:
+                self._ledger.discard(session, [number])
+                self._let_go([number])
+                return
+
+    # Finding the master -----------------------------------------------------------------
+
+    def _connect(self, deadline: Deadline) -> Line:
+        """Return a line to the master on which the session is open, for the first time."""
+        line = self._finder.first(deadline)
+        while not self._join(line):
+            line = self._finder.first(deadline)
+        return line
+
+    def _join(self, line: Line) -> bool:
+        """Open the session, or find it again; False if the line broke. What a new master lacks waits again."""
+        try:
+            answer, _ = line.call("join", self._key)
+        except LineBrokenError:
+            return False
+        with self._lock:
+            if answer["stay"] != self._stay:
+                self._stay = answer["stay"]
+                reason = "the master was lost, and with it what became of the job"
+                self._ledger.give_back(self._holder, list(self._holder.assigned), reason if self._stay_before else None)
+                self._stay_before = True
+                self._outcomes_came()
+                self._sent.clear()
+                self._unwanted.clear()
+                self._defined.clear()
+                self._total = self._left = (0, 0)
+                self._acknowledged = self._sequence = 0
+                self._room.notify_all()
+                self._message = None
+            self._uri = line.uri
+            self._patience = float(answer["patience"])
+            self._silence = self._patience + float(answer["lease"])
+            line.expect(ROOM_SECONDS + self._silence)
+            self._trouble = False
+            self._joined.notify_all()
+        return True
+
+    # Sending ----------------------------------------------------------------------------
+
+    def _send(self) -> None:
+        """The sender: what is added here is added there."""
+        while not self._stop_event.is_set():
+            try:
+                self._send_on(self._sender_line)
+            except LineBrokenError as error:
+                log.info("%s", error)
+                self._sender_line.close()
+                with contextlib.suppress(LineBrokenError):
+                    line = self._finder.again()
+                    self._sender_line = line
+                    self._join(line)
+        with contextlib.suppress(LineBrokenError):
+            self._sender_line.call("leave", self._key, timeout=LEAVE_SECONDS)
+        self._sender_line.close()
+
+    def _send_on(self, line: Line) -> None:
+        while not self._stop_event.is_set():
+            if self._message is None:
+                unwanted = self._wait_for_news()
+                if unwanted:
+                    self._drop(line, unwanted)
+            if self._message is None:
+                continue
+            self._define(line, self._needed)
+            answer = _check(line.call("add", self._key, self._sequence, ROOM_SECONDS, message=self._message)[0])
+            if answer["accepted"]:
+                self._message = None
+            with self._lock:
+                self._note_left(answer["left"])
+
+    def _wait_for_news(self) -> list[int]:
+        """Wait for jobs to send, which make the next message, or for jobs that nobody wants any more: return those.
+
+        The message is noted before anything is said on a line, which may break: then it is said again on the next one.
+        """
+        with self._lock:
+            while not self._something_to_send():
+                self._news.wait()
+            if self._stop_event.is_set():
+                return []
+            if self._trouble:
+                raise LineBrokenError("the receiver lost the master")
+            batch = self._next_batch()
+            unwanted, self._unwanted = self._unwanted, []
+        if batch:
+            self._message, self._needed = pack_added(batch), {job.definition for job in batch}
+            self._sequence += 1
+        return unwanted
+
+    def _something_to_send(self) -> bool:
+        return (
+            self._stop_event.is_set()
+            or self._trouble
+            or bool(self._unwanted)
+            or any(session.assignable() for session in self._ledger.sessions.values())
+        )
+
+    def _next_batch(self) -> list[AddedJob]:
+        entries = self._ledger.assign(self._holder, SEND_JOBS)
+        self._sent.update((entry.number, entry) for entry in entries)
+        self._total = (self._total[0] + len(entries), self._total[1] + sum(entry.size for entry in entries))
+        return [AddedJob(entry.number, entry.payload[0], entry.payload[1], entry.terms) for entry in entries]
+
+    def _drop(self, line: Line, unwanted: list[int]) -> None:
+        try:
+            _check(line.call("drop", self._key, message=array("Q", unwanted).tobytes())[0])
+        except LineBrokenError:
+            with self._lock:
+                self._unwanted += unwanted
+            raise
+
+    def _define(self, line: Line, needed: set[bytes]) -> None:
+        missing = needed - self._defined
+        if missing:
+            definitions = {digest: self._packer.definitions[digest] for digest in missing}
+            labels = {digest.hex(): self._packer.labels[digest] for digest in missing}
+            _check(line.call("define", self._key, labels, message=pack_definitions(definitions))[0])
+            self._defined |= missing
+
+    # Receiving --------------------------------------------------------------------------
+
+    def _receive(self) -> None:
+        """The receiver: outcomes come in here ahead of the calls that pop them."""
+        while not self._stop_event.is_set():
+            with self._lock:
+                while self._trouble and not self._stop_event.is_set():
+                    self._joined.wait()
+                uri = self._uri
+            try:
+                with Line(uri, silence=self._silence) as line:
+                    self._receiver_line = line
+                    self._receive_on(line)
+            except LineBrokenError as error:
+                log.info("%s", error)
+            with self._lock:
+                if uri == self._uri and not self._stop_event.is_set():
+                    self._trouble = True
+                    self._news.notify()
+
+    def _receive_on(self, line: Line) -> None:
+        bounded = self._limited
+        with self._lock:
+            stay = self._stay
+        while not self._stop_event.is_set():
+            answer, message = line.call("collect", self._key, self._acknowledged, bounded, self._patience)
+            _check(answer)
+            prints, outcomes = [], []
+            if answer["news"]:
+                printed, encoded = unpack_message(message)
+                prints, outcomes = json.loads(bytes(printed)), unpack_outcomes(encoded)
+            self._show(prints)
+            self._warn(answer["slaves"])
+            with self._lock:
+                if self._stay != stay:
+                    raise LineBrokenError("another master took over")
+                self._acknowledged = answer["number"]
+                self._note_left(answer["left"])
+                for done in outcomes:
+                    entry = self._sent.pop(done.number, None)
+                    if entry is not None:
+                        self._ledger.finish(entry.session, done.number, done, done.seconds, len(done.outcome))
+                self._outcomes_came()
+
+    def _show(self, prints: list[tuple[int, str, str]]) -> None:
+        """Show what jobs printed, which is asked for with `echo`."""
+        for number, slave, text in prints:
+            with self._lock:
+                job = self._job_text(number)
+            show_print(job, slave, text)
+
+    def _warn(self, slaves: int) -> None:
+        """Say, once, why nothing comes: it has been asked for a while."""
+        with self._lock:
+            waiting = len(self._sent)
+        if slaves or not waiting:
+            self._warned = False
+        elif not self._warned:
+            self._warned = True
+            log.warning("%d jobs wait, no slave is connected to the master of the group %r", waiting, self.group)
+
+    def _note_left(self, left: Sequence[int]) -> None:
+        if tuple(left) != self._left:
+            self._left = (left[0], left[1])
+            if self._limited:
+                self._room.notify_all()
+
+    # The end ----------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        with self._lock:
+            self._stop_event.set()
+            self._news.notify_all()
+            self._joined.notify_all()
+        if self._receiver_line is not None:
+            self._receiver_line.abort()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(LEAVE_SECONDS)
+        # A master that does not answer keeps them waiting: no longer.
+        self._sender_line.abort()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
+        self._finder.close()
+
+
+def check_timeout(seconds: float) -> float:
+    """Return a number of seconds, or refuse it as `Deadline` does."""
+    remaining = Deadline(seconds).remaining()
+    return math.inf if remaining is None else remaining
+
+
+def _check(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer, unless it says that the master does not know this client any more."""
+    if not answer["known"]:
+        raise LineBrokenError("the master does not know this client any more")
+    return answer

@@ -1,0 +1,129 @@
+"""A whole cluster on this machine: name server, master and slave host, as processes of their own."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from papyros.checks import check_slaves
+from papyros.distributed.client import DistributedMaster
+from papyros.distributed.lifeline import Part
+from papyros.distributed.naming import DEFAULT_GROUP, Address, check_group
+from papyros.distributed.server import LOOPBACK
+from papyros.errors import MasterClosedError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["LocalCluster"]
+
+#: How long all parts may take to be ready.
+READY_SECONDS = 60.0
+
+MODULE = "papyros.distributed"
+
+
+class LocalCluster:
+    """Name server, master and slaves on this machine, ready when the constructor returns.
+
+    All of them are real processes on free ports, and end with the program
+    that started them, however that ends.
+
+    Args:
+        slaves: how many slaves there are.
+        group: the name of the group.
+        host: the address on which name server and master listen.
+        port: the port of the name server; 0 = any free one.
+        options: further options of the command line for master and slave host, as ``["--lease=2"]``.
+
+    Raises:
+        ClusterError: a part cannot be started; what it printed says why.
+    """
+
+    def __init__(
+        self,
+        slaves: int | None = 2,
+        *,
+        group: str = DEFAULT_GROUP,
+        host: str = LOOPBACK,
+        port: int = 0,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.group = check_group(group)
+        self.slaves = check_slaves(slaves)
+        self._pid = os.getpid()
+        self._closed = False
+        self._parts: list[Part] = []
+        self._clients: list[DistributedMaster] = []
+        deadline = time.monotonic() + READY_SECONDS
+        atexit.register(self.close)
+        try:
+            names = self._start("name server", f"{MODULE}.nameserver", "--host", host, "--port", str(port))
+            facts = names.wait_ready(deadline - time.monotonic())
+            self._names = Address(host, facts["port"])
+            common = ("--group", group, "--nameserver", str(self._names), *options)
+            master = self._start("master", MODULE, *common, "--host", host)
+            crew = self._start("slave host", MODULE, *common, "--slaves", str(self.slaves))
+            #: Where the master listens, as ``HOST:PORT``.
+            self.address: str = master.wait_ready(deadline - time.monotonic())["address"]
+            crew.wait_ready(deadline - time.monotonic())
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def nameserver(self) -> str:
+        """Where the name server is, as ``HOST:PORT``."""
+        return str(self._names)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The numbers of the parts' processes: ``name server``, ``master`` and ``slave host``."""
+        return {part.name: part.pid for part in self._parts}
+
+    def master(self, **options: Any) -> DistributedMaster:
+        """Return a new client of the cluster; several are fine.
+
+        Should the cluster's master die, one of its clients hosts the next one,
+        as every `DistributedMaster` does that is not told otherwise.
+
+        Args:
+            options: those of `DistributedMaster`, but for the group and the name server.
+        """
+        if self._closed:
+            raise MasterClosedError("this LocalCluster is closed")
+        client = DistributedMaster(self.group, self.nameserver, **options)
+        self._clients.append(client)
+        return client
+
+    def drain(self, timeout: float = 60.0) -> None:
+        """Take no more jobs, and wait until those that run have ended, for at most `timeout` seconds."""
+        if not self._closed:
+            self._parts[-1].drain(timeout)
+
+    def close(self) -> None:
+        """Close its clients and end all parts, in bounded time. To close twice is harmless."""
+        if self._closed or self._pid != os.getpid():
+            return
+        self._closed = True
+        for client in self._clients:
+            client.close()
+        # Slaves first, so that they can say goodbye; the name server last, so that the name can be taken back.
+        for part in reversed(self._parts):
+            part.end()
+            part.wait()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _start(self, name: str, module: str, *arguments: str) -> Part:
+        part = Part(name, module, arguments)
+        self._parts.append(part)
+        return part

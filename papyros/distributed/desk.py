@@ -1,0 +1,384 @@
+"""The desk of a master: its ledger, who its clients and slave hosts are, and who waits for what.
+
+Nothing in here knows of connections or bytes on a wire: `papyros.distributed.service`
+translates. All of it is used with the desk's lock held. Payloads and outcomes are
+opaque, nothing is ever unpickled, and no module of a user's imported.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from papyros.bookkeeping import snapshot
+from papyros.deadlines import Alarm
+from papyros.distributed.batches import AddedJob, HostReport, JobOutcome
+from papyros.entries import PROCESSED, Entry, Holder, Session
+from papyros.packing import ledger_of_payloads
+from papyros.status import SlaveStatus, Status
+from papyros.wire import asks_for_retry
+
+__all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "ClientDesk", "Desk", "HostDesk"]
+
+#: A slave host that is silent for so long is given up, and its jobs wait again.
+LEASE_SECONDS = 10.0
+
+#: A client that is silent for so long is given up, and its jobs are dropped.
+GRACE_SECONDS = 60.0
+
+#: A client's jobs wait at the client while so many bytes of its jobs wait here, and its jobs are
+#: not assigned while so many bytes of its results wait to be collected.
+SESSION_BYTES = 256 << 20
+
+#: So much of what a client's jobs print is kept until the client collects it.
+PRINT_BYTES = 1 << 20
+
+#: The answers to so many cancellations are kept, in case they were lost on their way.
+MAX_TICKETS = 100
+
+#: Outcomes of jobs that nobody knows yet are kept for clients that lost their master: so many bytes.
+EARLY_BYTES = 256 << 20
+
+
+class ClientDesk:
+    """A client, as the master knows it."""
+
+    def __init__(self, session: Session, lock: threading.Lock, now: float) -> None:
+        self.session = session
+        self.stay = uuid.uuid4().hex
+        self.joined = self.seen = now
+        #: Notified when there is something to collect, or room for more jobs.
+        self.news = threading.Condition(lock)
+        self.sequence = 0
+        self.left_told = (0, 0)
+        self.definitions: dict[bytes, bytes] = {}
+        self.labels: dict[bytes, str] = {}
+        self.cancelled: dict[int, list[int]] = {}  # the answers to the last cancellations, by their tickets
+        self.prints: deque[tuple[int, str, str]] = deque()
+        self.printed_bytes = 0
+
+    def print(self, number: int, slave: str, text: str) -> None:
+        """Keep what a job printed; when there is too much, the oldest goes."""
+        self.prints.append((number, slave, text))
+        self.printed_bytes += len(text)
+        while self.printed_bytes > PRINT_BYTES and len(self.prints) > 1:
+            self.printed_bytes -= len(self.prints.popleft()[2])
+
+    def remember_cancelled(self, ticket: int, numbers: list[int]) -> None:
+        """Keep the answer to a cancellation, which may be asked for again; the oldest goes."""
+        self.cancelled[ticket] = numbers
+        if len(self.cancelled) > MAX_TICKETS:
+            del self.cancelled[next(iter(self.cancelled))]
+
+    def take_prints(self) -> list[tuple[int, str, str]]:
+        """Hand out what was printed."""
+        prints = list(self.prints)
+        self.prints.clear()
+        self.printed_bytes = 0
+        return prints
+
+
+class HostDesk:
+    """A slave host, as the master knows it."""
+
+    def __init__(self, holder: Holder, lock: threading.Lock, now: float) -> None:
+        self.holder = holder
+        self.stay = uuid.uuid4().hex
+        self.seen = now
+        #: Notified when there may be work, orders or questions.
+        self.work = threading.Condition(lock)
+        self.waiting = False
+        self.sequence = 0
+        self.orders: list[tuple[str, int]] = []  # jobs to stop, that it has not confirmed to have heard of
+        self.orders_heard = 0
+        self.asked = 0  # the number of the last question what its slaves do
+        self.answered = 0
+        self.slaves: tuple[SlaveStatus, ...] = ()
+
+    def hear_orders(self, heard: int) -> tuple[int, list[tuple[str, int]]]:
+        """Forget the first so many orders ever given, which the host has heard.
+
+        Returns the others, and how many it has heard once it hears them.
+        """
+        del self.orders[: max(0, heard - self.orders_heard)]
+        self.orders_heard = max(heard, self.orders_heard)
+        return self.orders_heard + len(self.orders), list(self.orders)
+
+
+class Desk:
+    """The state of a master.
+
+    Args:
+        lease: after how many seconds of silence a slave host is given up.
+        grace: after how many seconds of silence a client is given up.
+        clock: tells the time, in seconds, and never goes back.
+        alarm: calls back at moments of that clock.
+    """
+
+    def __init__(
+        self,
+        lease: float = LEASE_SECONDS,
+        grace: float = GRACE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+        alarm: Alarm | None = None,
+    ) -> None:
+        self.lease = lease
+        self.grace = grace
+        self.clock = clock
+        self.lock = threading.Lock()
+        self.ledger = ledger_of_payloads()
+        self.clients: dict[str, ClientDesk] = {}
+        self.hosts: dict[str, HostDesk] = {}
+        self.closing = False
+        self.question = 0
+        self.answers = threading.Condition(self.lock)
+        self._early: dict[tuple[str, int], tuple[float, JobOutcome]] = {}
+        self._early_bytes = 0
+        self._claims: dict[tuple[str, int], tuple[float, str]] = {}  # jobs that hosts run: since when, and which host
+        self._alarm = alarm or Alarm()
+        self._swept = clock()
+
+    # Clients ----------------------------------------------------------------------------
+
+    def welcome(self, key: str) -> ClientDesk:
+        """Return the client `key`, new or known."""
+        client = self.clients.get(key)
+        if client is None:
+            session = self.ledger.open(key, max_processed_bytes=SESSION_BYTES)
+            client = self.clients[key] = ClientDesk(session, self.lock, self.clock())
+        client.seen = self.clock()
+        return client
+
+    def client(self, key: str) -> ClientDesk | None:
+        """Return a client of whom a call has come."""
+        client = self.clients.get(key)
+        if client is not None:
+            client.seen = self.clock()
+        return client
+
+    def add(self, client: ClientDesk, jobs: Iterable[AddedJob]) -> None:
+        """Let jobs wait; those whose outcomes were here before them are processed at once."""
+        added = 0
+        for job in jobs:
+            key = (str(client.session.key), job.number)
+            early = self._early.pop(key, None)
+            if early is not None:
+                self._early_bytes -= len(early[1].outcome)
+            if early is None or (job.terms.retries and asks_for_retry(early[1].outcome)):
+                payload = (job.definition, job.blob)
+                self.ledger.add(client.session, job.number, payload, len(job.blob), job.terms)
+                if key in self._claims:
+                    self._grant(key, self._claims.pop(key)[1])
+                added += 1
+            else:
+                self.ledger.settle(client.session, job.number, early[1])
+                client.news.notify_all()
+        self.wake_hosts(added)
+
+    def stop(self, client: ClientDesk, numbers: Iterable[int]) -> list[int]:
+        """Forget jobs that are not processed, and have those that run stopped; return which."""
+        stopped = []
+        for number in numbers:
+            entry = client.session.entries.get(number)
+            if entry is None or entry.state is PROCESSED:
+                continue
+            holder = entry.holder
+            self.ledger.discard(client.session, [number])
+            stopped.append(number)
+            host = self.hosts.get(str(holder.key)) if holder is not None else None
+            if host is not None:
+                host.orders.append((str(client.session.key), number))
+                host.work.notify_all()
+        return stopped
+
+    def drop_client(self, key: str) -> None:
+        """Forget a client, with all its jobs."""
+        client = self.clients.pop(key, None)
+        if client is None:
+            return
+        for entry in client.session.entries.values():
+            host = self.hosts.get(str(entry.holder.key)) if entry.holder is not None else None
+            if host is not None:
+                host.orders.append((key, entry.number))
+                host.work.notify_all()
+        self.ledger.drop(key)
+        client.news.notify_all()
+
+    # Slave hosts ------------------------------------------------------------------------
+
+    def enlist(self, key: str, slaves: int) -> bool:
+        """Welcome a slave host; return whether it was known, so that its jobs are still its own."""
+        host = self.hosts.get(key)
+        known = host is not None
+        if host is None:
+            host = self.hosts[key] = HostDesk(self.ledger.enlist(key, slaves), self.lock, self.clock())
+        host.holder.slaves = slaves
+        host.seen = self.clock()
+        return known
+
+    def claim(self, host: HostDesk, jobs: Iterable[tuple[str, int]]) -> None:
+        """Leave jobs with a host that has started them already, under a master before this one.
+
+        Those that their clients have not added again yet are left with it when they do.
+        """
+        self._forget_claims(str(host.holder.key))
+        for key in jobs:
+            if self._entry(*key) is not None:
+                self._grant(key, str(host.holder.key))
+            else:
+                self._claims[key] = (self.clock(), str(host.holder.key))
+
+    def _forget_claims(self, host_key: str) -> None:
+        for key in [key for key, (_, claimant) in self._claims.items() if claimant == host_key]:
+            del self._claims[key]
+
+    def _grant(self, key: tuple[str, int], host_key: str) -> None:
+        entry, host = self._entry(*key), self.hosts.get(host_key)
+        if entry is not None and host is not None:
+            self.ledger.assign_to(host.holder, entry)
+
+    def host(self, key: str) -> HostDesk | None:
+        """Return a slave host of whom a call has come."""
+        host = self.hosts.get(key)
+        if host is not None:
+            host.seen = self.clock()
+        return host
+
+    def dismiss_host(self, key: str, reason: str) -> None:
+        """Forget a slave host; what it held waits again."""
+        host = self.hosts.pop(key, None)
+        if host is None:
+            return
+        self._forget_claims(key)
+        held = self.ledger.dismiss(key, reason)
+        self._tell_clients(held)
+        self.wake_hosts(len(held))
+        host.work.notify_all()
+
+    def take_outcomes(self, outcomes: Iterable[JobOutcome], key: str) -> None:
+        """Take outcomes, of whoever has them: the first one of a job counts."""
+        host = self.hosts.get(key)
+        holder = host.holder if host is not None else Holder(key, 0)
+        touched: dict[str, ClientDesk] = {}
+        for done in outcomes:
+            self._claims.pop((done.session, done.number), None)
+            client = touched.get(done.session) or self.clients.get(done.session)
+            if client is None or done.number not in client.session.entries:
+                self._keep_early(client, done)
+                continue
+            touched[done.session] = client
+            again = (lambda delay: self.clock() + delay) if asks_for_retry(done.outcome) else None
+            entry = client.session.entries[done.number]
+            self.ledger.finish(client.session, done.number, done, done.seconds, len(done.outcome), again, holder)
+            if entry.delayed:
+                self._set_alarm()
+        for client in touched.values():
+            client.news.notify_all()
+
+    def take_news(self, host: HostDesk, report: HostReport) -> None:
+        """Take the bad news, and the prints, of a slave host."""
+        for session_key, number, _ in (*report.deaths, *report.returned):
+            self._claims.pop((session_key, number), None)
+        for session_key, number, death in report.deaths:
+            if (entry := self._entry(session_key, number)) is not None:
+                self.ledger.charge(host.holder, entry, death)
+                self._tell_clients([entry])
+        for session_key, number, reason in report.returned:
+            if (entry := self._entry(session_key, number)) is not None:
+                self.ledger.give_back(host.holder, [entry], reason or None)
+                self._tell_clients([entry])
+        for session_key, number, slave, text in report.prints:
+            if (client := self.clients.get(session_key)) is not None:
+                client.print(number, slave, text)
+                client.news.notify_all()
+        self.wake_hosts(len(report.deaths) + len(report.returned))
+
+    def wake_hosts(self, jobs: int) -> None:
+        """Wake as many waiting slave hosts as there is work for: idle ones first, then those that get some ahead."""
+        for most in (1, 2):
+            for host in self.hosts.values():
+                if jobs <= 0:
+                    return
+                if host.waiting and len(host.holder.assigned) < most * host.holder.slaves:
+                    host.waiting = False
+                    host.work.notify_all()
+                    jobs -= host.holder.slaves
+
+    # Time passes ------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Give up those who have been silent for too long."""
+        now = self.clock()
+        slept = now - self._swept - self.lease / 2
+        self._swept = now
+        if slept > 0:
+            # It was this process that slept: the others could not make themselves heard.
+            everybody: list[HostDesk | ClientDesk] = [*self.hosts.values(), *self.clients.values()]
+            for one in everybody:
+                one.seen += slept + self.lease / 2
+        for key in [key for key, host in self.hosts.items() if now - host.seen > self.lease]:
+            self.dismiss_host(key, f"its slave host was silent for more than {self.lease:g} s, so it was given up")
+        for key in [key for key, client in self.clients.items() if now - client.seen > self.grace]:
+            self.drop_client(key)
+        for claim in [claim for claim, (came, _) in self._claims.items() if now - came > self.grace]:
+            del self._claims[claim]
+        for early in [early for early, (came, _) in self._early.items() if now - came > self.grace]:
+            self._early_bytes -= len(self._early.pop(early)[1].outcome)
+
+    def close(self) -> None:
+        """Send everybody who waits away."""
+        self.closing = True
+        for client in self.clients.values():
+            client.news.notify_all()
+        for host in self.hosts.values():
+            host.work.notify_all()
+        self.answers.notify_all()
+
+    def close_alarm(self) -> None:
+        """End the thread that looks after retries. Called without the lock."""
+        self._alarm.close()
+
+    def status(self, master: str) -> Status:
+        """Return a snapshot."""
+        slaves = tuple(slave for host in self.hosts.values() for slave in host.slaves)
+        return snapshot(master, self.ledger, slaves, len(self.clients))
+
+    def job_label(self, session_key: str, number: int) -> str:
+        """Return a job in words, as far as a master knows them."""
+        client, entry = self.clients.get(session_key), self._entry(session_key, number)
+        if client is None or entry is None or entry.payload is None:
+            return "a job that nobody wants any more"
+        return f"{client.labels.get(entry.payload[0], 'job')} #{number}"
+
+    # Inside -----------------------------------------------------------------------------
+
+    def _entry(self, session_key: str, number: int) -> Entry | None:
+        client = self.clients.get(session_key)
+        return client.session.entries.get(number) if client is not None else None
+
+    def _tell_clients(self, entries: Iterable[Entry]) -> None:
+        for key in {str(entry.session.key) for entry in entries}:
+            if key in self.clients:
+                self.clients[key].news.notify_all()
+
+    def _keep_early(self, client: ClientDesk | None, done: JobOutcome) -> None:
+        """Keep an outcome for a client that may add its job again, having lost its master; else count it as late."""
+        if client is not None and self.clock() - client.joined > self.lease:
+            client.session.counts.late += 1
+            return
+        key = (done.session, done.number)
+        if key not in self._early and self._early_bytes + len(done.outcome) <= EARLY_BYTES:
+            self._early[key] = (self.clock(), done)
+            self._early_bytes += len(done.outcome)
+
+    def _set_alarm(self) -> None:
+        if (moment := self.ledger.next_wake()) is not None:
+            self._alarm.set(moment, self._wake_delayed)
+
+    def _wake_delayed(self) -> None:
+        with self.lock:
+            self.wake_hosts(self.ledger.wake(self.clock()))
+            self._set_alarm()

@@ -1,0 +1,124 @@
+"""Where a client's master is: found through the name server, or hosted by the client itself."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from papyros.deadlines import Deadline
+from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.naming import Address
+from papyros.distributed.seeker import Seeker
+from papyros.distributed.server import MasterServer
+from papyros.errors import GroupTakenError, MasterNotFoundError, NameServerNotFoundError, PapyrosError
+
+__all__ = ["MasterFinder"]
+
+log = logging.getLogger(__name__)
+
+#: How long a first connection waits before it is tried again.
+RETRY_SECONDS = 0.2
+
+
+class MasterFinder:
+    """Finds the master of a group for a client.
+
+    Args:
+        group: which group.
+        nameserver: where its master is registered.
+        stop: when set, finding ends.
+        host_master: whether to host the master here where none is registered.
+        host: the address on which it then listens.
+        port: the port on which it then listens; 0 = any free one.
+        host_after: a master that goes away has so many seconds to come back before one is hosted here.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        nameserver: Address,
+        stop: threading.Event,
+        host_master: bool,
+        host: str,
+        port: int,
+        host_after: float,
+    ) -> None:
+        self._group = group
+        self._nameserver = nameserver
+        self._stop = stop
+        self._host_master = host_master
+        self._host = host
+        self._port = port
+        self._host_after = host_after
+        self._seeker = Seeker(group, nameserver, stop, log.warning)
+        self._server: MasterServer | None = None
+
+    def first(self, deadline: Deadline) -> Line:
+        """Return a line to the master; what is not there, in time, is an error.
+
+        Raises:
+            NameServerNotFoundError: no name server answers.
+            MasterNotFoundError: no master is registered, and none is to be hosted.
+        """
+        while True:
+            try:
+                line = self._seeker.find()
+                if line is None and self._host_master:
+                    line = self._host_here()
+                if line is not None:
+                    return line
+                missing: Exception = self._no_master()
+            except (NameServerNotFoundError, LineBrokenError) as error:
+                missing = error
+            if deadline.expired():
+                raise missing
+            log.info("%s", missing)
+            self._stop.wait(min(RETRY_SECONDS, deadline.remaining() or RETRY_SECONDS))
+
+    def again(self) -> Line:
+        """Return a line to the master after one was lost, for which it may be necessary to wait.
+
+        Raises:
+            LineBrokenError: it was to stop before it was found.
+        """
+        while not self._stop.is_set():
+            line = self._seeker.seek(self._host_after if self._host_master else None)
+            if line is None and self._host_master and not self._stop.is_set():
+                try:
+                    line = self._host_here()
+                except (OSError, PapyrosError) as error:
+                    log.info("no master is hosted here for now: %s", error)
+            if line is not None:
+                return line
+        raise LineBrokenError("this master is being closed")
+
+    def close(self) -> None:
+        """End the master, if it is hosted here."""
+        if self._server is not None:
+            self._server.close()
+
+    def _host_here(self) -> Line | None:
+        """Host the master in this process; None when somebody else was quicker."""
+        if self._server is not None:
+            self._server.close()
+        # One that gives way to another ends all connections to it, so that everybody goes to that other one.
+        server = MasterServer(self._group, self._nameserver, self._host, self._port, on_taken=lambda _: server.close())
+        try:
+            server.register()
+        except GroupTakenError:
+            server.close()
+            return self._seeker.find()
+        except BaseException:
+            server.close()
+            raise
+        log.info("hosting the master of the group %r at %s", self._group, server.address)
+        self._server = server
+        return Line(server.uri)
+
+    def _no_master(self) -> MasterNotFoundError:
+        known = ", ".join(self._seeker.names.groups()) or "none"
+        return MasterNotFoundError(
+            f"no master of the group {self._group!r} answers that is registered at {self._nameserver}; "
+            f"groups that have one registered: {known}; start one with "
+            f"python -m papyros.distributed --group={self._group}"
+        )

@@ -1,0 +1,352 @@
+"""A slave host: the slaves of one machine, and the connection to the master for all of them.
+
+Jobs are fetched in batches before the slaves run out of them; outcomes are
+reported in batches as they come. When the master goes, the slaves stay, finish
+what they run, and serve the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from papyros.crew import Crew
+from papyros.deadlines import Deadline
+from papyros.distributed.batches import (
+    HostReport,
+    JobOutcome,
+    pack_report,
+    unpack_definitions,
+    unpack_host_jobs,
+)
+from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.naming import Address
+from papyros.distributed.seeker import Seeker
+from papyros.frames import pack_message
+from papyros.process import Death
+from papyros.story import tell_overdue
+from papyros.tasks import CrewOptions, Finished, Task
+from papyros.wire import MAX_PAYLOAD_BYTES, encode_overdue
+
+__all__ = ["SlaveHost"]
+
+log = logging.getLogger(__name__)
+
+#: How long to wait before a broken line is tried again.
+RETRY_SECONDS = 0.05
+
+#: A goodbye may take so long.
+RETIRE_SECONDS = 2.0
+
+
+class SlaveHost:
+    """Runs jobs for the master of a group, whichever that is at a time.
+
+    Args:
+        group: which group.
+        nameserver: where its master is registered.
+        slaves: how many slaves there are.
+        max_bytes: a larger result of a job is refused.
+        tell: is told in words what the host waits for and whom it serves.
+        on_failure: called, from another thread, when slaves cannot be started; `broken` says why.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        nameserver: Address,
+        slaves: int,
+        max_bytes: int = MAX_PAYLOAD_BYTES,
+        tell: Callable[[str], None] = log.info,
+        on_failure: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.group = group
+        self._on_failure = on_failure
+        self._key = uuid.uuid4().hex
+        self._count = slaves
+        self._tell = tell
+        self._stop = threading.Event()
+        self._seeker = Seeker(group, nameserver, self._stop, tell)
+        self._crew = Crew(slaves, _NetworkSource(self), CrewOptions(max_bytes, sys.path))
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)  # there is something to report
+        self._told = threading.Condition(self._lock)  # ... and it was reported
+        self._reporting = False
+        self._telling = threading.Lock()  # held while what was done is reported, or what is being done claimed
+        self._flying: list[tuple[str, int]] = []  # jobs whose outcomes are on their way to the master
+        self._sequence = 0
+        self._draining = threading.Event()
+        self._queue: deque[Task] = deque()
+        self._definitions: dict[bytes, bytes] = {}
+        self._report = HostReport.empty()
+        self._acknowledged = self._heard = 0  # of what this master has sent, also over a line that broke
+        self._connected = threading.Event()
+        self._stay = ""
+        self._uri = self._uid = ""
+        self._beat = self._silence = 1.0  # how often to show that this host lives, and how long a master may not
+        self._lines: set[Line] = set()
+        #: Why the slaves cannot be started, once that is so.
+        self.broken = ""
+        self._threads = [
+            threading.Thread(target=self._fetch, name="papyros-fetch", daemon=True),
+            threading.Thread(target=self._push, name="papyros-report", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Start the slaves, and look for the master; returns at once."""
+        self._crew.start()
+        for thread in self._threads:
+            thread.start()
+
+    def wait_ready(self, timeout: float | None = None) -> bool:
+        """Wait until all slaves are ready and a master is found; return whether they are, in time."""
+        deadline = Deadline(timeout)
+        if not self._crew.wait_ready(deadline.remaining()):
+            return False
+        return self._connected.wait(deadline.remaining()) and not self._stop.is_set() and not self.broken
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Take no more jobs, give back what was not started, let the rest end; return whether it did in time."""
+        deadline = Deadline(timeout)
+        self._draining.set()
+        with self._lock:
+            queue, self._queue = self._queue, deque()
+            self._report.returned.extend((*task.tag, "") for task in queue)
+            self._news.notify()
+        drained = self._crew.drain(deadline.remaining())
+        with self._lock:
+            while self._reporting or any(self._report):
+                if not deadline.wait(self._told):
+                    return False
+        return drained
+
+    def close(self) -> None:
+        """Stop what runs, give all of it back, end the slaves, leave."""
+        if self._stop.is_set():
+            return
+        self._draining.set()
+        self._crew.close()
+        self._stop.set()
+        self._connected.set()  # nobody is to wait for a master any more
+        with self._lock:
+            self._news.notify_all()
+            for line in self._lines:
+                line.abort()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
+        if self._uri:
+            with contextlib.suppress(LineBrokenError), Line(self._uri, RETIRE_SECONDS) as line:
+                if any(self._report):
+                    message = pack_report(self._report)
+                    line.call(
+                        "report", self._key, self._sequence + 1, self._uid, message=message, timeout=RETIRE_SECONDS
+                    )
+                line.call("retire", self._key, timeout=RETIRE_SECONDS)
+
+    # Jobs in ----------------------------------------------------------------------------
+
+    def _fetch(self) -> None:
+        """Find the master, and take jobs from it; again when it is gone."""
+        while not self._stop.is_set():
+            line = self._seeker.seek()
+            if line is None:
+                return
+            with self._use(line):
+                try:
+                    self._serve(line)
+                except LineBrokenError as error:
+                    log.info("%s", error)
+            self._connected.clear()
+
+    def _serve(self, line: Line) -> None:
+        answer, _ = line.call("enlist", self._key, self._count)
+        if answer["stay"] != self._stay:
+            # Not whether it was known: the answer that it was not may have been lost.
+            self._acknowledged = self._heard = 0
+            with self._lock:
+                # Of a master that is gone, or gave this host up: what was not started is given to others.
+                self._queue.clear()
+                for other in self._lines - {line}:
+                    other.abort()  # reports to a master that may never answer
+            with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
+                line.call("claim", self._key, self._started())
+            self._stay = answer["stay"]
+        self._beat = answer["patience"]
+        self._silence = answer["lease"]
+        self._uid = answer["uid"]
+        self._uri = line.uri
+        self._connected.set()
+        self._tell(f"{count_slaves(self._count)} the group {self.group!r}, whose master is at {_location(line.uri)}")
+        patience = answer["patience"]
+        answered = 0
+        while not self._stop.is_set():
+            if self._draining.is_set():
+                # It only shows that it lives.
+                line.call("tell", self._key, answered, self._slaves_now())
+                self._stop.wait(patience / 2)
+                continue
+            line.expect(patience + self._silence)
+            answer, message = line.call("fetch", self._key, self._acknowledged, self._heard, patience)
+            if not answer["known"]:
+                return
+            if answer["count"]:
+                self._accept(line, message)
+            self._acknowledged, self._heard = answer["number"], answer["heard"]
+            if answer["orders"]:
+                self._cancel({(session, number) for session, number in answer["orders"]})
+            if answer["question"] > answered:
+                answered = answer["question"]
+                line.call("tell", self._key, answered, self._slaves_now())
+
+    def _started(self) -> list[tuple[str, int]]:
+        """Give back what was not started; return what was, and not reported yet."""
+        self._crew.recall()
+        running = [view.tag for view in self._crew.views() if view.tag is not None]
+        with self._lock:
+            reported = [(done.session, done.number) for done in self._report.outcomes]
+            return [*running, *reported, *self._flying]
+
+    def _cancel(self, tags: set[tuple[str, int]]) -> None:
+        with self._lock:
+            self._queue = deque(task for task in self._queue if task.tag not in tags)
+        self._crew.cancel(tags)
+
+    def _slaves_now(self) -> list[list[Any]]:
+        return [[v.name, *(v.tag or ("", 0)), v.seconds, v.ahead, v.ready] for v in self._crew.views()]
+
+    def _accept(self, line: Line, message: memoryview) -> None:
+        jobs = unpack_host_jobs(message)
+        missing = {job.definition for job in jobs} - self._definitions.keys()
+        if missing:
+            answer, definitions = line.call("definitions", self._key, message=pack_message(list(missing)))
+            if not answer["known"]:
+                raise LineBrokenError("the master gave this slave host up")
+            self._definitions.update(unpack_definitions(definitions))
+        tasks = [
+            Task((job.session, job.number), job.definition, job.blob, job.terms)
+            for job in jobs
+            if job.definition in self._definitions  # else its client has left meanwhile
+        ]
+        with self._lock:
+            if self._draining.is_set():
+                self._report.returned.extend((*task.tag, "") for task in tasks)
+                self._news.notify()
+                return
+            self._queue.extend(tasks)
+        self._crew.poke()
+
+    # Outcomes out -----------------------------------------------------------------------
+
+    def _push(self) -> None:
+        """Report to the master; what a broken connection may have swallowed is reported again."""
+        message: bytes | None = None
+        while not self._stop.is_set():
+            if not self._connected.wait(1.0):
+                continue
+            try:
+                with Line(self._uri, silence=self._silence) as line, self._use(line):
+                    while not self._stop.is_set() and self._uri == line.uri:
+                        if message is None:
+                            message = self._next_report()
+                            self._sequence += 1
+                        with self._telling:
+                            answer, _ = line.call("report", self._key, self._sequence, self._uid, message=message)
+                            if not answer["taken"]:
+                                break  # it is for the next master
+                            message = None
+                            with self._lock:
+                                self._reporting = False
+                                self._flying = []
+                                self._told.notify_all()
+            except LineBrokenError as error:
+                log.info("%s", error)
+            self._stop.wait(RETRY_SECONDS)
+
+    def _next_report(self) -> bytes:
+        with self._lock:
+            if not any(self._report):
+                # A report of nothing shows that this host lives, also while a large batch of jobs is on its way to it.
+                self._news.wait(self._beat)
+            report, self._report = self._report, HostReport.empty()
+            self._reporting = True
+            self._flying = [(done.session, done.number) for done in report.outcomes]
+        return pack_report(report)
+
+    @contextlib.contextmanager
+    def _use(self, line: Line) -> Iterator[None]:
+        """Note that a line is in use, so that `close` can break it."""
+        with self._lock:
+            self._lines.add(line)
+            if self._stop.is_set():
+                line.abort()  # `close` came before it could know of this one
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._lines.discard(line)
+            line.close()
+
+
+class _NetworkSource:
+    """Feeds a crew from the network."""
+
+    def __init__(self, host: SlaveHost) -> None:
+        self._host = host
+
+    def take(self, limit: int) -> list[Task]:
+        host = self._host
+        with host._lock:
+            queue = host._queue
+            return [queue.popleft() for _ in range(min(limit, len(queue)))]
+
+    def definition(self, digest: bytes) -> bytes:
+        return self._host._definitions[digest]
+
+    def finished(self, batch: list[Finished]) -> None:
+        host = self._host
+        with host._lock:
+            host._report.outcomes.extend(
+                JobOutcome(done.tag[0], done.tag[1], done.outcome, done.seconds, done.slave) for done in batch
+            )
+            host._news.notify()
+
+    def overdue(self, tag: Any, slave: str, timeout: float) -> None:
+        self.finished([Finished(tag, encode_overdue(tell_overdue(slave, timeout)), timeout, slave)])
+
+    def died(self, tag: Any, death: Death) -> None:
+        host = self._host
+        with host._lock:
+            host._report.deaths.append((*tag, str(death)))
+            host._news.notify()
+
+    def returned(self, tags: list[Any], reason: str) -> None:
+        host = self._host
+        with host._lock:
+            host._report.returned.extend((*tag, reason) for tag in tags)
+            host._news.notify()
+
+    def printed(self, tag: Any, slave: str, text: str) -> None:
+        host = self._host
+        with host._lock:
+            host._report.prints.append((*tag, slave, text))
+            host._news.notify()
+
+    def broken(self, reason: str) -> None:
+        self._host.broken = reason
+        self._host._on_failure()
+
+
+def count_slaves(count: int) -> str:
+    """Return that so many slaves serve, in words."""
+    return "1 slave serves" if count == 1 else f"{count} slaves serve"
+
+
+def _location(uri: str) -> str:
+    return uri.partition("@")[2]

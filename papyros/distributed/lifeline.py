@@ -1,0 +1,136 @@
+"""The line between the parts of a local cluster and the program that started them.
+
+A part is told through it what it needs to know, says through it that it is
+ready, and ends when it breaks, since then the program is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from papyros.distributed.config import changed_pyro_items
+from papyros.errors import ClusterError
+from papyros.process import python_environment
+
+__all__ = ["Lifeline", "Part"]
+
+#: How long a part may take to end when it is asked to, before it is killed.
+END_SECONDS = 8.0
+
+
+class Lifeline:
+    """A part's end of the line.
+
+    Args:
+        fd: the file descriptor of a stream socket.
+    """
+
+    def __init__(self, fd: int) -> None:
+        os.set_inheritable(fd, False)
+        self._sock = socket.socket(fileno=fd)
+        self._file = self._sock.makefile("rb")
+
+    def hello(self) -> dict[str, Any]:
+        """Return what the program has to say first."""
+        hello: dict[str, Any] = json.loads(self._file.readline() or b"{}")
+        return hello
+
+    def ready(self, **facts: Any) -> None:
+        """Say that this part is ready, and what there is to know of it."""
+        with contextlib.suppress(OSError):  # the program is gone, which `watch` notices
+            self._sock.sendall(json.dumps(facts).encode() + b"\n")
+
+    def watch(self, end: Callable[[], None]) -> None:
+        """Call `end`, from another thread, when the program is gone or wants this part to end."""
+
+        def wait() -> None:
+            with contextlib.suppress(OSError):
+                while self._file.readline():
+                    pass  # nothing more is to be said; only the end matters
+            end()
+
+        threading.Thread(target=wait, name="papyros-lifeline", daemon=True).start()
+
+
+class Part:
+    """A part of a local cluster, as the program that started it sees it.
+
+    Args:
+        name: what it is, in words.
+        module: the module to run.
+        arguments: its arguments.
+    """
+
+    def __init__(self, name: str, module: str, arguments: Sequence[str]) -> None:
+        self.name = name
+        self._sock, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments, "--lifeline", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=python_environment(),
+                start_new_session=True,  # Ctrl-C is for the program, which ends its parts in order
+            )
+        hello = {"path": [p or os.getcwd() for p in sys.path], "pyro": changed_pyro_items()}
+        self._sock.sendall(json.dumps(hello).encode() + b"\n")
+
+    @property
+    def pid(self) -> int:
+        """The number of the process."""
+        return self._process.pid
+
+    def wait_ready(self, timeout: float) -> dict[str, Any]:
+        """Wait until the part is ready; return what it says.
+
+        Raises:
+            ClusterError: it ended, or is not ready in time.
+        """
+        deadline = time.monotonic() + timeout
+        heard = b""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            while not heard.endswith(b"\n"):
+                if not selector.select(max(0.0, deadline - time.monotonic())):
+                    raise ClusterError(f"the {self.name} of the local cluster is not ready after {timeout:g} s")
+                chunk = self._sock.recv(4096)
+                if not chunk:
+                    code = self._process.wait(END_SECONDS)
+                    raise ClusterError(
+                        f"the {self.name} of the local cluster ended with exit code {code} before it was ready; "
+                        "what it printed says why"
+                    )
+                heard += chunk
+        facts: dict[str, Any] = json.loads(heard)
+        return facts
+
+    def drain(self, timeout: float) -> None:
+        """Have the part end when what it runs has ended; wait for that."""
+        self._process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout)
+
+    def end(self) -> None:
+        """Ask the part to end; returns at once."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def wait(self) -> None:
+        """Wait until the part has ended; kill it if it does not."""
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._sock.close()

@@ -1,0 +1,185 @@
+"""The name server: finding and registering the master of a group.
+
+What a name server says is a hint: whoever is found there has to answer, and to
+say that it serves the group that was asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from Pyro5 import errors as pyro_errors
+from Pyro5.client import Proxy
+
+from papyros.distributed.line import Line, LineBrokenError
+from papyros.errors import ConfigError, GroupNameError, GroupTakenError, NameServerNotFoundError
+from papyros.status import SlaveStatus, Status
+
+__all__ = [
+    "DEFAULT_GROUP",
+    "DEFAULT_NAMESERVER",
+    "MASTER_OBJECT",
+    "Address",
+    "NameServer",
+    "ask_status",
+    "check_group",
+    "parse_address",
+]
+
+#: The group of those who name none.
+DEFAULT_GROUP = "papyros"
+
+#: Where Pyro5's name server listens when it is not told otherwise.
+DEFAULT_NAMESERVER = "localhost:9090"
+
+#: The identifier of a master in its daemon.
+MASTER_OBJECT = "papyros.master"
+
+_PREFIX = "papyros.master."
+_GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
+
+#: How long the name server, or a registered master, may take to answer.
+ANSWER_SECONDS = 3.0
+
+
+class Address(NamedTuple):
+    """A host and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, default_port: int = 9090) -> Address:
+    """Return the address that ``HOST[:PORT]`` or ``[IPV6]:PORT`` names.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([^\s:\[\]/@]+))(?::(\d{1,5}))?", text)
+    if match is None or not 0 < int(match[3] or default_port) < 65536:
+        raise ConfigError(f"{text!r} is no address of a name server; write HOST or HOST:PORT, like lab1:9090")
+    return Address(match[1] or match[2], int(match[3] or default_port))
+
+
+def check_group(group: str) -> str:
+    """Return the name of a group, or refuse it.
+
+    Raises:
+        GroupNameError: it is not 1 to 63 letters, digits, dots, dashes or underscores, a letter or digit first.
+    """
+    if not isinstance(group, str) or not _GROUP.fullmatch(group):
+        shown = ascii(group)[:80]
+        raise GroupNameError(
+            f"{shown} is no name of a group: use up to 63 letters, digits, '.', '-' or '_', "
+            "and begin with a letter or a digit"
+        )
+    return group
+
+
+class NameServer:
+    """A name server, asked over a connection of its own for each question.
+
+    Args:
+        address: where it is.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+
+    def lookup(self, group: str) -> str | None:
+        """Return the URI that is registered for the master of a group, or None.
+
+        Raises:
+            NameServerNotFoundError: no name server answers.
+        """
+        try:
+            return str(self._ask("lookup", _PREFIX + group))
+        except pyro_errors.NamingError:
+            return None
+
+    def groups(self) -> list[str]:
+        """Return the groups that have a master registered.
+
+        Raises:
+            NameServerNotFoundError: no name server answers.
+        """
+        return sorted(name.removeprefix(_PREFIX) for name in self._ask("list", prefix=_PREFIX))
+
+    def register(self, group: str, uri: str) -> None:
+        """Register the master of a group, in the place of one that does not answer any more.
+
+        Raises:
+            NameServerNotFoundError: no name server answers.
+            GroupTakenError: another master serves the group; the text says where.
+        """
+        while True:
+            try:
+                self._ask("register", _PREFIX + group, uri, safe=True)
+                return
+            except pyro_errors.NamingError:
+                known = self.lookup(group)
+            if known == uri:
+                return
+            if known is None:
+                continue  # removed meanwhile
+            if (answer := who_is(known)) is not None and answer.get("group") == group:
+                raise GroupTakenError(
+                    f"the group {group!r} has a master already: {known}, "
+                    f"process {answer.get('pid')} on {answer.get('host')}"
+                )
+            self._remove_if(group, known)
+
+    def unregister(self, group: str, uri: str) -> None:
+        """Remove the name of a master, if it is still that master's.
+
+        Raises:
+            NameServerNotFoundError: no name server answers.
+        """
+        self._remove_if(group, uri)
+
+    def _remove_if(self, group: str, uri: str) -> None:
+        # Between the question and the answer somebody may register: nothing better is to be had of a name server.
+        if self.lookup(group) == uri:
+            self._ask("remove", _PREFIX + group)
+
+    def _ask(self, method: str, *args: Any, **kwds: Any) -> Any:
+        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        try:
+            with Proxy(f"PYRO:Pyro.NameServer@{host}:{self.address.port}") as proxy:
+                proxy._pyroTimeout = ANSWER_SECONDS
+                proxy._pyroSerializer = "serpent"
+                proxy._pyroMaxRetries = 0
+                return proxy._pyroInvoke(method, args, kwds)
+        except pyro_errors.NamingError:
+            raise
+        except (pyro_errors.PyroError, OSError) as error:
+            raise NameServerNotFoundError(
+                f"no name server answers at {self.address} ({error}); start one with pyro5-ns, "
+                "or say where it is: --nameserver HOST[:PORT], in a program nameserver='HOST[:PORT]'"
+            ) from error
+
+
+def ask_status(uri: str) -> Status:
+    """Ask the master at a URI what it and its slaves do.
+
+    Raises:
+        LineBrokenError: it does not answer.
+    """
+    with Line(uri, ANSWER_SECONDS) as line:
+        answer, _ = line.call("status", timeout=ANSWER_SECONDS)
+    slaves = tuple(SlaveStatus(**slave) for slave in answer.pop("slaves"))
+    return Status(slaves=slaves, **answer)
+
+
+def who_is(uri: str) -> dict[str, Any] | None:
+    """Ask who answers at the URI of a master; None when nobody does."""
+    try:
+        with Line(uri, ANSWER_SECONDS) as line:
+            answer, _ = line.call("identify", timeout=ANSWER_SECONDS)
+    except LineBrokenError:
+        return None
+    return answer if isinstance(answer, dict) else None

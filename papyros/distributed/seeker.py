@@ -1,0 +1,88 @@
+"""Seeking the master of a group, again and again, for those who outlive it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.naming import Address, NameServer, who_is
+from papyros.errors import NameServerNotFoundError
+
+__all__ = ["Seeker"]
+
+log = logging.getLogger(__name__)
+
+FIRST_DELAY, LAST_DELAY = 0.02, 1.0
+
+
+class Seeker:
+    """Finds the master of a group through the name server.
+
+    Args:
+        group: which group.
+        nameserver: where to ask.
+        stop: when set, seeking ends.
+        tell: is told in words what is waited for, once for each thing.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        nameserver: Address,
+        stop: threading.Event,
+        tell: Callable[[str], None] = log.info,
+    ) -> None:
+        self.group = group
+        self.names = NameServer(nameserver)
+        self._stop = stop
+        self._tell = tell
+        self._told = ""
+
+    def find(self) -> Line | None:
+        """Return a line to the master; None when none is registered, or who is there does not say that it is that one.
+
+        Raises:
+            NameServerNotFoundError: no name server answers.
+        """
+        uri = self.names.lookup(self.group)
+        if uri is None or (who_is(uri) or {}).get("group") != self.group:
+            return None  # also where another group's master listens on the port of one that was killed
+        try:
+            return Line(uri)
+        except LineBrokenError as error:
+            log.debug("%s", error)
+            return None
+
+    def seek(self, patience: float | None = None) -> Line | None:
+        """Seek until the master is found; None when it was not within `patience` seconds, or is to stop."""
+        deadline = None if patience is None else time.monotonic() + patience
+        for delay in _delays():
+            try:
+                line = self.find()
+                waits_for = f"a master of the group {self.group!r}, of which {self.names.address} knows none yet"
+            except NameServerNotFoundError:
+                line = None
+                waits_for = f"a name server at {self.names.address}"
+            if line is not None:
+                self._told = ""
+                return line
+            if waits_for != self._told:
+                self._told = waits_for
+                self._tell(f"waiting for {waits_for}")
+            if deadline is not None and time.monotonic() + delay > deadline:
+                return None
+            if self._stop.wait(delay):
+                return None
+        return None
+
+
+def _delays() -> Iterator[float]:
+    """Growing delays, spread so that those who lost a master do not come back all at once."""
+    delay = FIRST_DELAY
+    while True:
+        yield delay * random.uniform(0.5, 1.5)  # noqa: S311 - no secret
+        delay = min(LAST_DELAY, delay * 2)

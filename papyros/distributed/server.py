@@ -1,0 +1,122 @@
+"""A master at work: a service on a daemon, registered with the name server for as long as it lives."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import socket
+import threading
+from collections.abc import Callable
+
+from papyros.distributed.daemon import Daemon
+from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
+from papyros.distributed.naming import MASTER_OBJECT, Address, NameServer
+from papyros.distributed.service import MasterService
+from papyros.errors import ClusterError, GroupTakenError, NameServerNotFoundError
+
+__all__ = ["LOOPBACK", "MasterServer"]
+
+log = logging.getLogger(__name__)
+
+#: Where everything listens that is not told otherwise.
+LOOPBACK = "127.0.0.1"
+
+#: How often the registration is looked after.
+REGISTER_SECONDS = 2.0
+
+
+class MasterServer:
+    """The master of a group, in this process.
+
+    Args:
+        group: which group.
+        nameserver: where to register.
+        host: the address to listen on.
+        port: the port to listen on; 0 = any free one.
+        lease: after how many seconds of silence a slave host is given up.
+        grace: after how many seconds of silence a client is given up.
+        on_taken: called, from another thread, when another master took the name over.
+    """
+
+    def __init__(
+        self,
+        group: str,
+        nameserver: Address,
+        host: str = LOOPBACK,
+        port: int = 0,
+        lease: float = LEASE_SECONDS,
+        grace: float = GRACE_SECONDS,
+        on_taken: Callable[[GroupTakenError], None] = lambda _: None,
+    ) -> None:
+        self.group = group
+        self._names = NameServer(nameserver)
+        self._lease = lease
+        self._on_taken = on_taken
+        self.service = MasterService(group, lease, grace)
+        try:
+            self._daemon = Daemon(host, port)
+        except OSError as error:
+            raise ClusterError(f"a master cannot listen on {Address(host, port)}: {error}") from error
+        self._daemon.register(self.service, MASTER_OBJECT)
+        #: Where clients and slave hosts reach this master.
+        self.address = Address(_published(host, nameserver), self._daemon.port)
+        self.uri = f"PYRO:{MASTER_OBJECT}@{self.address}"
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="papyros-keeper", daemon=True)
+        self._daemon.start()
+
+    def register(self) -> None:
+        """Register with the name server, and stay registered.
+
+        Raises:
+            NameServerNotFoundError: no name server answers; this may be tried again.
+            GroupTakenError: another master serves the group.
+        """
+        self._names.register(self.group, self.uri)
+        self._keeper.start()
+
+    def close(self) -> None:
+        """Take the name back, and end everybody's connection."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        if self._keeper.is_alive() and self._keeper is not threading.current_thread():
+            self._keeper.join()
+        with contextlib.suppress(NameServerNotFoundError):
+            self._names.unregister(self.group, self.uri)
+        self.service.close()
+        self._daemon.close_all()
+
+    def _keep(self) -> None:
+        """Stay registered, also with a name server that forgot; give up who is silent."""
+        missed = False
+        while not self._closing.wait(min(REGISTER_SECONDS, self._lease / 4)):
+            self.service.sweep()
+            try:
+                self._names.register(self.group, self.uri)
+                missed = False
+            except NameServerNotFoundError as error:
+                if not missed:
+                    log.warning("%s; the master goes on for those who are connected", error)
+                missed = True
+            except GroupTakenError as error:
+                log.error("%s; this master gives way", error)
+                self._on_taken(error)
+                return
+
+
+def _published(host: str, nameserver: Address) -> str:
+    """Return the address under which others reach a socket that is bound to `host`."""
+    if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - it is asked for here, not bound
+        return host
+    if ipaddress.ip_address(socket.gethostbyname(nameserver.host)).is_loopback:
+        raise ClusterError(
+            f"a master that listens on {host} needs an address by which other machines reach it, and the name "
+            f"server at {nameserver} does not tell which: say --host ADDRESS, or --nameserver with one that they use"
+        )
+    family = socket.AF_INET6 if host == "::" else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        # No packet is sent: the system only picks the interface that leads to the name server.
+        probe.connect((nameserver.host, nameserver.port))
+        return str(probe.getsockname()[0])

@@ -1,0 +1,375 @@
+"""The one object that a master exposes: narrow; bytes in, bytes out.
+
+Clients and slave hosts call it; each call runs in the thread of its connection
+and may wait there for work. What the calls mean is the `Desk`'s affair: this
+module takes messages apart and puts answers together.
+
+An answer on its way can be lost. So what is handed out is numbered and kept until
+the next call acknowledges it, and what comes in twice is taken once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import socket
+import uuid
+from array import array
+from typing import Any
+
+from Pyro5.callcontext import current_context
+from Pyro5.server import expose
+
+from papyros.distributed.batches import (
+    HostJob,
+    JobOutcome,
+    pack_definitions,
+    pack_host_jobs,
+    pack_outcomes,
+    unpack_added,
+    unpack_definitions,
+    unpack_report,
+)
+from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, SESSION_BYTES, Desk
+from papyros.distributed.line import ANNOTATION
+from papyros.entries import Entry, Session
+from papyros.frames import pack_message, unpack_message
+from papyros.status import SlaveStatus
+
+__all__ = ["MasterService"]
+
+#: How many outcomes, and bytes of them, go into one answer.
+COLLECT_JOBS = 5000
+COLLECT_BYTES = 8 << 20
+
+#: How long a client's call waits for outcomes, at most, before it asks again and so shows that it lives.
+PATIENCE_SECONDS = 10.0
+
+#: How long slave hosts may take to say what their slaves do.
+STATUS_SECONDS = 1.0
+
+LABEL_LENGTH = 80
+
+UNKNOWN = {"known": False}
+
+
+class MasterService:
+    """What clients and slave hosts can ask of a master.
+
+    Args:
+        group: the group that the master serves.
+        lease: after how many seconds of silence a slave host is given up.
+        grace: after how many seconds of silence a client is given up.
+    """
+
+    def __init__(self, group: str, lease: float = LEASE_SECONDS, grace: float = GRACE_SECONDS) -> None:
+        self._group = group
+        self._uid = uuid.uuid4().hex
+        self._desk = Desk(lease, grace)
+
+    @expose
+    def identify(self) -> dict[str, Any]:
+        """Say who this is."""
+        return {"group": self._group, "uid": self._uid, "host": socket.gethostname(), "pid": os.getpid()}
+
+    @expose
+    def status(self) -> dict[str, Any]:
+        """Return a snapshot, for which slave hosts are asked what their slaves do."""
+        desk = self._desk
+        deadline = desk.clock() + STATUS_SECONDS
+        with desk.lock:
+            desk.question += 1
+            question = desk.question
+            for host in desk.hosts.values():
+                host.asked = question
+                host.work.notify_all()
+            while any(host.answered < question for host in desk.hosts.values()) and not desk.closing:
+                if (remaining := deadline - desk.clock()) <= 0:
+                    break
+                desk.answers.wait(remaining)
+            master = f"master of the group {self._group!r}, process {os.getpid()} on {socket.gethostname()}"
+            return dataclasses.asdict(desk.status(master))
+
+    # Clients ----------------------------------------------------------------------------
+
+    @expose
+    def join(self, key: str) -> dict[str, Any]:
+        """Open the session of a client, or find it again."""
+        with self._desk.lock:
+            stay = self._desk.welcome(key).stay
+            lease, grace = self._desk.lease, self._desk.grace
+            return {"known": True, "stay": stay, "patience": min(PATIENCE_SECONDS, grace / 3, lease), "lease": lease}
+
+    @expose
+    def define(self, key: str, labels: dict[str, str]) -> dict[str, Any]:
+        """Keep definitions of job classes, and what to call them, for a client's jobs."""
+        definitions = unpack_definitions(_message())
+        with self._desk.lock:
+            client = self._desk.client(key)
+            if client is None:
+                return UNKNOWN
+            client.definitions.update(definitions)
+            client.labels.update((bytes.fromhex(digest), _printable(label)) for digest, label in labels.items())
+            return {"known": True}
+
+    @expose
+    def add(self, key: str, sequence: int, patience: float) -> dict[str, Any]:
+        """Let jobs wait, as soon as there is room; a sequence number that came before is a repetition."""
+        jobs = unpack_added(_message())
+        desk = self._desk
+        deadline = desk.clock() + patience
+        with desk.lock:
+            while True:
+                client = desk.client(key)
+                if client is None or desk.closing:
+                    return UNKNOWN
+                if sequence <= client.sequence or client.session.line.size < SESSION_BYTES:
+                    break
+                if (remaining := deadline - desk.clock()) <= 0:
+                    return {"known": True, "accepted": False, "left": _left(client.session)}
+                client.news.wait(remaining)
+            if sequence > client.sequence:
+                client.sequence = sequence
+                desk.add(client, jobs)
+            return {"known": True, "accepted": True, "left": _left(client.session)}
+
+    @expose
+    def collect(self, key: str, acknowledged: int, bounded: bool, patience: float) -> dict[str, Any]:
+        """Return outcomes and prints, and wait for them if there are none yet.
+
+        The answer tells how many jobs have left the waiting line; a client that
+        bounds their number hears of that at once.
+        """
+        desk = self._desk
+        deadline = desk.clock() + patience
+        with desk.lock:
+            while True:
+                client = desk.client(key)
+                if client is None or desk.closing:
+                    return UNKNOWN
+                delivery = desk.ledger.collect(client.session, acknowledged, COLLECT_JOBS, COLLECT_BYTES)
+                left = _left(client.session)
+                remaining = deadline - desk.clock()
+                news = delivery.entries or client.prints or (bounded and left != client.left_told)
+                if news or remaining <= 0:
+                    break
+                client.news.wait(remaining)
+            if delivery.entries:
+                desk.wake_hosts(len(client.session.line))  # that it collects may have made room for results
+            client.left_told = left
+            number, entries, prints = delivery.number, list(delivery.entries), client.take_prints()
+            slaves = sum(host.holder.slaves for host in desk.hosts.values())
+        if entries or prints:
+            _answer(pack_message([json.dumps(prints).encode(), pack_outcomes([_outcome_of(e) for e in entries])]))
+        return {
+            "known": True,
+            "number": number,
+            "count": len(entries),
+            "news": bool(entries or prints),
+            "left": left,
+            "slaves": slaves,
+        }
+
+    @expose
+    def cancel(self, key: str, everything: bool, ticket: int) -> dict[str, Any]:
+        """Forget all waiting jobs; or those whose numbers come along, which are stopped if they run.
+
+        The numbers of those that were forgotten go along with the answer. A
+        ticket that came before is a repetition, and gets the same answer.
+        """
+        with self._desk.lock:
+            client = self._desk.client(key)
+            if client is None:
+                return UNKNOWN
+            cancelled = client.cancelled.get(ticket)
+            if cancelled is None:
+                if everything:
+                    cancelled = self._desk.ledger.cancel_waiting(client.session)
+                else:
+                    cancelled = self._desk.stop(client, _numbers())
+                client.remember_cancelled(ticket, cancelled)
+            left = _left(client.session)
+        _answer(array("Q", cancelled).tobytes())
+        return {"known": True, "left": left}
+
+    @expose
+    def drop(self, key: str) -> dict[str, Any]:
+        """Forget jobs whose numbers come along, whatever their state; those that run go on, for nobody."""
+        with self._desk.lock:
+            client = self._desk.client(key)
+            if client is None:
+                return UNKNOWN
+            self._desk.ledger.discard(client.session, _numbers())
+            return {"known": True}
+
+    @expose
+    def leave(self, key: str) -> dict[str, Any]:
+        """Close the session of a client; its jobs are dropped."""
+        with self._desk.lock:
+            self._desk.drop_client(key)
+            return {"known": True}
+
+    # Slave hosts ------------------------------------------------------------------------
+
+    @expose
+    def enlist(self, key: str, slaves: int) -> dict[str, Any]:
+        """Welcome a slave host; says whether it was known, so that its jobs are still its own."""
+        with self._desk.lock:
+            known = self._desk.enlist(key, slaves)
+            host = self._desk.hosts[key]
+            lease = self._desk.lease
+            return {"known": known, "stay": host.stay, "uid": self._uid, "patience": lease / 3, "lease": lease}
+
+    @expose
+    def claim(self, key: str, jobs: list[list[Any]]) -> dict[str, Any]:
+        """Hear which jobs a slave host runs, or has outcomes of, that another master assigned to it."""
+        with self._desk.lock:
+            host = self._desk.host(key)
+            if host is None:
+                return UNKNOWN
+            self._desk.claim(host, [(session, number) for session, number in jobs])
+            return {"known": True}
+
+    @expose
+    def fetch(self, key: str, acknowledged: int, heard: int, patience: float) -> dict[str, Any]:
+        """Assign jobs to a slave host, or tell it which to stop; wait if there is nothing to tell."""
+        desk = self._desk
+        deadline = desk.clock() + patience
+        with desk.lock:
+            while True:
+                host = desk.host(key)
+                if host is None or desk.closing:
+                    return UNKNOWN
+                delivery = desk.ledger.fetch(host.holder, acknowledged)
+                heard, orders = host.hear_orders(heard)
+                remaining = deadline - desk.clock()
+                if delivery.entries or orders or host.asked > host.answered or remaining <= 0:
+                    break
+                host.waiting = True
+                host.work.wait(remaining)
+                host.waiting = False
+            number, entries = delivery.number, [e for e in delivery.entries if e.payload is not None]
+            for session in {entry.session for entry in entries}:
+                desk.clients[str(session.key)].news.notify_all()  # jobs left the line, so there is room
+        if entries:
+            _answer(
+                pack_host_jobs(
+                    [HostJob(str(e.session.key), e.number, e.payload[0], e.payload[1], e.terms) for e in entries]
+                )
+            )
+        return {
+            "known": True,
+            "number": number,
+            "count": len(entries),
+            "orders": orders,
+            "heard": heard,
+            "question": host.asked,
+        }
+
+    @expose
+    def tell(self, key: str, question: int, slaves: list[list[Any]]) -> dict[str, Any]:
+        """Hear what the slaves of a host do."""
+        desk = self._desk
+        with desk.lock:
+            host = desk.host(key)
+            if host is None:
+                return UNKNOWN
+            host.answered = question
+            host.slaves = tuple(
+                SlaveStatus(_printable(name), desk.job_label(session, number) if session else "", seconds, ahead, ready)
+                for name, session, number, seconds, ahead, ready in slaves
+            )
+            desk.answers.notify_all()
+            return {"known": True}
+
+    @expose
+    def definitions(self, key: str) -> dict[str, Any]:
+        """Return the definitions whose digests come along."""
+        wanted = [bytes(digest) for digest in unpack_message(_message())]
+        found: dict[bytes, bytes] = {}
+        with self._desk.lock:
+            if self._desk.host(key) is None:
+                return UNKNOWN
+            for client in self._desk.clients.values():
+                found.update((d, client.definitions[d]) for d in wanted if d in client.definitions)
+        _answer(pack_definitions(found))
+        return {"known": True}
+
+    @expose
+    def report(self, key: str, sequence: int, uid: str) -> dict[str, Any]:
+        """Take outcomes and bad news of a slave host; outcomes also of one that had been given up.
+
+        A report that was meant for another master, or comes when this one is
+        about to end, is not taken: it is to go to the one that the host is enlisted with.
+        """
+        report = unpack_report(_message())
+        desk = self._desk
+        with desk.lock:
+            if desk.closing or uid != self._uid:
+                return {"known": False, "taken": False}
+            host = desk.host(key)
+            if host is not None and sequence <= host.sequence:
+                return {"known": True, "taken": True}  # and the answer was lost
+            desk.take_outcomes(report.outcomes, key)
+            if host is None:
+                return {"known": False, "taken": True}
+            host.sequence = sequence
+            desk.take_news(host, report)
+            if host.waiting:
+                host.work.notify_all()
+            return {"known": True, "taken": True}
+
+    @expose
+    def retire(self, key: str) -> dict[str, Any]:
+        """Say goodbye to a slave host; what it holds waits again."""
+        with self._desk.lock:
+            self._desk.dismiss_host(key, "its slave host was closed")
+            return {"known": True}
+
+    # For the process that the service lives in ------------------------------------------
+
+    def sweep(self) -> None:
+        """Give up those who have been silent for too long."""
+        with self._desk.lock:
+            self._desk.sweep()
+
+    def close(self) -> None:
+        """Send everybody who waits for an answer away."""
+        with self._desk.lock:
+            self._desk.close()
+        self._desk.close_alarm()
+
+
+def _left(session: Session) -> tuple[int, int]:
+    """How many jobs have left the waiting line of a session for good, as far as is known, and their bytes."""
+    # Those that wait for their next try are not in the line, but take up room all the same.
+    return session.counts.left - session.delayed, session.counts.left_bytes - session.delayed_bytes
+
+
+def _message() -> memoryview:
+    """The batch that came with the call that this thread serves."""
+    return memoryview(current_context.annotations.get(ANNOTATION, b""))
+
+
+def _numbers() -> array[int]:
+    numbers = array("Q")
+    numbers.frombytes(_message())
+    return numbers
+
+
+def _answer(message: bytes) -> None:
+    """Send a batch along with the answer to the call that this thread serves."""
+    current_context.response_annotations = {ANNOTATION: message}
+
+
+def _printable(text: object) -> str:
+    """Return a text of somebody else's so that it is safe to print."""
+    shown = str(text)[:LABEL_LENGTH]
+    return shown if shown.isprintable() else ascii(shown)
+
+
+def _outcome_of(entry: Entry) -> JobOutcome:
+    if isinstance(entry.outcome, JobOutcome):
+        return entry.outcome
+    return JobOutcome(str(entry.session.key), entry.number, entry.outcome, 0.0, "")
