@@ -1,0 +1,283 @@
+"""Rows 11, 16, 17, 21 and 23: much, large, strange and all at once; and clients that die or fork."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from papyros import PayloadError, RemoteError
+from papyros.distributed.naming import ask_status
+from papyros.errors import PayloadTooLargeError
+from tests.chaos.conftest import LEASE, SLACK, start_host
+from tests.chaos.jobs import blob, pause, size_of
+from tests.contract import jobs_for_tests as strange
+from tests.contract.jobs_for_tests import double
+from tests.distributed.programs import uri_of
+from tests.support import Background, wait_until
+
+MB = 1 << 20
+
+
+def memory(pid: int, what: str = "VmRSS") -> int:
+    """Return how much memory a process has, or had at most (``VmHWM``), in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(what):
+            return int(line.split()[1]) * 1024
+    raise AssertionError(f"{what} of {pid} cannot be read")
+
+
+# Row 11 ---------------------------------------------------------------------------------
+
+DOOMED = """
+    import sys, threading
+    from papyros import DistributedMaster
+    from tests.chaos.jobs import size_of
+
+    master = DistributedMaster(*sys.argv[1:], host_master=False)
+    for number in range(20):
+        master.addJob(size_of(bytes(4 << 20)))
+    print("added", flush=True)
+    threading.Event().wait()
+"""
+
+
+def test_row_11_jobs_of_a_client_that_is_killed_go_after_a_grace_time_and_the_memory_too(launch, names, group):
+    master = launch.master(group, names, f"--lease={LEASE}", "--grace=2")
+    before = memory(master.pid)
+    client = launch.script(DOOMED, group, names, name="client")
+    uri = uri_of(names, group)
+    wait_until(lambda: ask_status(uri).waiting == 20, "20 jobs at the master")
+    assert memory(master.pid) > before + 60 * MB
+    client.end(signal.SIGKILL)
+    gone = time.monotonic()
+    wait_until(lambda: ask_status(uri).clients == 0, "the client given up")
+    assert time.monotonic() - gone <= 2 + 1 + SLACK
+    assert ask_status(uri).waiting == 0
+    wait_until(lambda: memory(master.pid) < before + 20 * MB, "the memory back", 5)
+
+
+@pytest.mark.slow
+def test_row_11_a_client_that_only_waits_is_not_given_up_however_short_the_grace_time(launch, names, group, tmp_path):
+    launch.master(group, names, f"--lease={LEASE}", "--grace=2")
+    start_host(launch, group, names, 1)
+    from papyros import DistributedMaster
+
+    with DistributedMaster(group, names, host_master=False) as client:
+        client.addJob(pause(str(tmp_path), "long", 6))
+        job = client.popProcessedJob(15)
+        assert job is not None, "the client was given up while it waited, and its job was stopped"
+        assert len(list(Path(tmp_path).glob("long.*.start"))) == 1
+
+
+# Row 16 ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [200 * MB, pytest.param(1000 * MB, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["argument", "result"])
+def test_row_16_something_large_takes_no_more_than_two_and_a_half_times_its_memory(workshop, size, what):
+    """In each process but that of the test, which holds what it compares with."""
+    workshop.client.addJob(double(1))
+    assert workshop.client.popProcessedJob(20).result == 2
+    pids = {"slave": workshop.wait_for_slaves(2)}
+    if workshop.master is not None:
+        pids |= {"master": [workshop.master.pid], "host": [workshop.host]}
+    base = max(memory(pid) for each in pids.values() for pid in each)
+    workshop.client.addJob(size_of(bytes(size)) if what == "argument" else blob(size))
+    job = workshop.client.popProcessedJob(100)
+    assert (job.result if what == "argument" else len(job.result)) == size
+    peaks = {name: max(memory(pid, "VmHWM") for pid in each) for name, each in pids.items()}
+    too_much = {name: round((peak - base) / size, 2) for name, peak in peaks.items() if peak > 2.5 * size + base}
+    assert not too_much, f"times its size: {too_much}"
+
+
+@pytest.mark.parametrize("kind", ["multiprocess", "distributed"])
+def test_row_16_an_argument_beyond_a_set_limit_is_a_clear_error_for_that_job_alone(make_workshop, kind):
+    client = make_workshop(kind, max_bytes=MB).client
+    large, small = size_of(bytes(2 * MB)), size_of(bytes(1000))
+    client.addJob(large)
+    client.addJob(small)
+    assert len(client.processedJobs(20)) == 2
+    assert small.result == 1000
+    assert isinstance(large.exception, PayloadTooLargeError)
+    assert "the bound is 1,048,576 bytes" in str(large.exception)
+
+
+def test_row_16_a_result_beyond_a_set_limit_is_a_clear_error_for_that_job_alone(launch, names, group):
+    from papyros import DistributedMaster
+
+    launch.master(group, names)
+    start_host(launch, group, names, 1, f"--max-bytes={MB}")
+    with DistributedMaster(group, names, host_master=False) as client:
+        large, small = blob(2 * MB), double(1)
+        client.addJob(large)
+        client.addJob(small)
+        assert len(client.processedJobs(20)) == 2
+        assert small.result == 2
+        assert isinstance(large.exception, PayloadTooLargeError)
+
+
+# Row 17 ---------------------------------------------------------------------------------
+
+
+def test_row_17_what_cannot_be_pickled_or_unpickled_on_any_leg_has_an_outcome(workshop):
+    client = workshop.client
+    legs = {
+        "argument out": (strange.echo(strange.ExplodesWhenPickled()), PayloadError, "exploded while it was packed"),
+        "argument in": (strange.echo(strange.ExplodesWhenUnpickled()), PayloadError, "exploded while it was unpacked"),
+        "result out": (strange.call(strange.ExplodesWhenPickled), PayloadError, "exploded while it was packed"),
+        "result in": (strange.call(strange.ExplodesWhenUnpickled), PayloadError, "exploded while it was unpacked"),
+        "lock": (strange.call(strange.make_lock), PayloadError, "pickle"),
+        "two arguments": (strange.fail(strange.TwoArguments, 3, "why"), strange.TwoArguments, "3: why"),
+        "keyword": (strange.call(raise_keyword), strange.KeywordOnly, "5"),
+        "no words": (strange.fail(strange.UnspeakableError), BaseException, None),
+        "locked": (strange.fail(strange.LockedError, "locked"), RemoteError, "LockedError: locked"),
+        "unloadable": (strange.fail(strange.UnloadableError, "bomb"), RemoteError, "UnloadableError: bomb"),
+        "reduced": (strange.fail(strange.StrangelyReducedError, "odd"), BaseException, "odd"),
+        "exit": (strange.fail(SystemExit, 3), SystemExit, "3"),
+        "interrupt": (strange.fail(KeyboardInterrupt, "no"), KeyboardInterrupt, "no"),
+    }
+    for job, _, _ in legs.values():
+        client.addJob(job)
+    assert len(client.processedJobs(40)) == len(legs)
+    for leg, (job, kind, text) in legs.items():
+        assert isinstance(job.exception, kind), (leg, job.exception)
+        assert isinstance(job.exception.traceback, str), leg
+        if text is not None:
+            assert text in str(job.exception), (leg, str(job.exception))
+    client.addJob(double(1))
+    assert client.popProcessedJob(20).result == 2
+    assert workshop.lost() == 0
+
+
+def raise_keyword():
+    raise strange.KeywordOnly(code=5)
+
+
+# Row 21 ---------------------------------------------------------------------------------
+
+
+def test_row_21_a_bounded_queue_waits_or_is_full_and_all_of_many_jobs_are_processed(make_workshop, kind):
+    client = make_workshop(kind, max_waiting=100).client
+    count = 10_000
+
+    def add():
+        full = 0
+        for number in range(count):
+            while True:
+                try:
+                    client.addJob(double(number), timeout=0 if number % 100 == 0 else None)
+                    break
+                except queue.Full:
+                    full += 1
+        return full
+
+    adding = Background(add)
+    results = []
+    while len(results) < count:
+        job = client.popProcessedJob(30)
+        if job is None:
+            assert adding.running, f"{len(results)} of {count}"
+            continue
+        results.append(job.result)
+        assert client.numPendingJobs() <= count
+    adding.result()
+    assert sorted(results) == list(range(0, 2 * count, 2))
+
+
+@pytest.mark.slow
+def test_row_21_a_hundred_thousand_jobs_in_a_bounded_queue_fill_no_memory(make_workshop, kind):
+    workshop = make_workshop(kind, max_waiting=1000, max_processed=1000)
+    client = workshop.client
+    adding = Background(lambda: [client.addJob(double(number)) for number in range(100_000)] and None)
+    base = memory(os.getpid())
+    total = 0
+    while total < 100_000:
+        job = client.popProcessedJob(30)
+        total += job is not None
+    adding.result()
+    assert memory(os.getpid()) < base + 100 * MB
+    if workshop.master is not None:
+        assert memory(workshop.master.pid, "VmHWM") < 200 * MB
+
+
+def test_row_21_results_that_a_client_does_not_pop_fill_no_memory(make_workshop, kind):
+    workshop = make_workshop(kind, max_processed_bytes=20 * MB)
+    client = workshop.client
+    base = memory(os.getpid())
+    for _ in range(100):
+        client.addJob(blob(4 * MB))
+    wait_until(lambda: client.status().processed or memory(os.getpid()) > base + 16 * MB, "first results")
+    steady = [0, 0]
+
+    def settled():
+        steady[0], steady[1] = steady[1], memory(os.getpid())
+        return abs(steady[0] - steady[1]) < MB
+
+    wait_until(settled, "no more results")
+    assert memory(os.getpid()) < base + 150 * MB
+    if workshop.master is not None:
+        # Its own bound, since it may be ahead of the client.
+        assert memory(workshop.master.pid) < 400 * MB
+    assert sum(len(job.result) == 4 * MB for job in client.processedJobs(60)) == 100
+
+
+@pytest.fixture(params=["multiprocess", "distributed"])
+def kind(request):
+    return request.param
+
+
+# Row 23 ---------------------------------------------------------------------------------
+
+
+def test_row_23_ten_threads_on_one_master_get_no_crossed_replies(workshop):
+    client = workshop.client
+    popped: list = []
+
+    def work(me):
+        for job in client.execute(strange.echo(me, number) for number in range(50)):
+            assert job.result == ((me, job.args[1]), {})
+        for number in range(50):
+            client.addJob(double(1000 * me + number))
+            client.status()
+        while (job := client.popProcessedJob(20)) is not None:
+            popped.append(job.result)
+
+    threads = [Background(work, me) for me in range(10)]
+    for thread in threads:
+        thread.result(60)
+    assert sorted(popped) == [2 * (1000 * me + number) for me in range(10) for number in range(50)]
+
+
+def test_row_23_a_forked_child_cannot_use_its_parents_master_and_does_not_harm_it(workshop, gates):
+    client = workshop.client
+    gate = gates()
+    client.addJob(strange.wait_at(gate.path, "held"))
+    gate.wait_for_arrivals(1)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            client.addJob(double(1))
+        except RuntimeError as error:
+            client.close()
+            code = 0 if "forked" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    gate.open()
+    assert client.popProcessedJob(20).result == "held"
+
+
+def test_row_23_a_master_cannot_be_pickled_and_says_so(workshop):
+    with pytest.raises(TypeError, match="pickle"):
+        pickle.dumps(workshop.client)
+    workshop.client.addJob(double(1))
+    assert workshop.client.popProcessedJob(20).result == 2
+    assert threading.active_count() < 50

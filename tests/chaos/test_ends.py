@@ -1,0 +1,108 @@
+"""Row 22: SIGTERM once and twice, and Ctrl-C, anywhere."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from papyros import DistributedMaster
+from tests.chaos.conftest import LEASE, SLACK, start_host
+from tests.chaos.jobs import note
+from tests.distributed.jobs import starts, trace
+from tests.distributed.programs import slaves_of, wait_until_gone
+
+
+def test_row_22_sigterm_lets_a_slave_host_finish_hand_back_and_leave(launch, names, group, gates, tmp_path):
+    gate = gates()
+    launch.master(group, names, f"--lease={LEASE}")
+    host = start_host(launch, group, names, 1)
+    with DistributedMaster(group, names, host_master=False) as client:
+        client.addJob(trace(str(tmp_path), "running", gate.path))
+        gate.wait_for_arrivals(1)
+        client.addJob(note(str(tmp_path), "waiting"))
+        slaves = slaves_of(host.pid)
+        host.send(signal.SIGTERM)
+        host.wait_for("draining")
+        start_host(launch, group, names, 1)
+        assert client.popProcessedJob(20).result == "waiting", "handed back, and run elsewhere"
+        gate.open()
+        assert client.popProcessedJob(20).result == "running"
+        assert host.ended(5) == 0
+        wait_until_gone(slaves, 2)
+        assert [len(starts(tmp_path, name)) for name in ("running", "waiting")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    "numbers", [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT,), (signal.SIGINT, signal.SIGINT)]
+)
+def test_row_22_a_second_signal_or_ctrl_c_ends_a_slave_host_now(launch, names, group, gates, tmp_path, numbers):
+    gate = gates()
+    launch.master(group, names, f"--lease={LEASE}")
+    host = start_host(launch, group, names, 1)
+    with DistributedMaster(group, names, host_master=False) as client:
+        client.addJob(trace(str(tmp_path), "running", gate.path))
+        gate.wait_for_arrivals(1)
+        slaves = slaves_of(host.pid)
+        for position, number in enumerate(numbers):
+            if position and number == signal.SIGTERM:
+                host.wait_for("draining")
+            host.send(number)
+        ended = time.monotonic()
+        host.ended(5)
+        wait_until_gone(slaves, 2)
+        start_host(launch, group, names, 1)
+        gate.wait_for_arrivals(2)
+        assert time.monotonic() - ended <= LEASE + 1 + 2 * SLACK  # with the start of the other host
+        gate.open()
+        assert client.popProcessedJob(20).result == "running"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_row_22_a_master_that_is_ended_leaves_no_orphan_and_the_next_one_has_all(
+    launch, names, group, gates, tmp_path, number
+):
+    gate = gates()
+    master = launch.master(group, names, f"--lease={LEASE}")
+    start_host(launch, group, names, 1)
+    with DistributedMaster(group, names, host_master=False) as client:
+        client.addJob(trace(str(tmp_path), "running", gate.path))
+        gate.wait_for_arrivals(1)
+        client.addJob(note(str(tmp_path), "waiting"))
+        assert master.end(number, 10) == 0
+        launch.master(group, names, f"--lease={LEASE}")
+        gate.open()
+        assert sorted(job.result for job in client.processedJobs(30)) == ["running", "waiting"]
+
+
+CLIENT = """
+    import sys
+    import papyros
+    from tests.distributed.jobs import trace
+
+    kind, folder, gate, group, names = sys.argv[1:]
+    master = papyros.MultiProcessMaster(2) if kind == "multiprocess" else papyros.DistributedMaster(group, names)
+    with master:
+        for name in ("a", "b"):
+            master.addJob(trace(folder, name, gate))
+        print("added", flush=True)
+        master.popProcessedJob()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("kind", ["multiprocess", "hosting"])
+def test_row_22_a_program_that_is_ended_leaves_no_orphan(launch, names, group, gates, tmp_path, kind, number):
+    gate = gates()
+    if kind == "hosting":
+        host = launch.part(f"--group={group}", f"--nameserver={names}", "--slaves=2", name="host")
+    program = launch.script(CLIENT, kind, str(tmp_path), gate.path, group, names, name="client")
+    gate.wait_for_arrivals(2)
+    slaves = slaves_of(program.pid)
+    program.send(number)
+    program.ended(10)
+    wait_until_gone(slaves, 2)
+    if kind == "hosting":
+        assert host.running, "slaves outlive a client, and wait for the next master"
+        assert host.end(signal.SIGINT, 10) == 0

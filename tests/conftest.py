@@ -1,0 +1,87 @@
+"""No test leaves anything behind: no thread, no child process, no open file."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+#: How long a thread, a process or a socket may take to go after the test that made it.
+TEARDOWN_SECONDS = 3.0
+
+#: tqdm starts one thread per program, and never ends it.
+STANDING_THREADS = ("TMonitor",)
+
+
+@pytest.fixture
+def standing() -> None:
+    """Make what stands longer than one test, before the test's leaks are counted.
+
+    A folder whose tests share something (a cluster) overrides this fixture.
+    """
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing_behind(standing: None) -> Iterator[None]:
+    before = _open_things()
+    yield
+    leaked = _leaked(before)
+    deadline = time.monotonic() + TEARDOWN_SECONDS
+    while leaked and time.monotonic() < deadline:
+        time.sleep(0.02)  # polling, as in tests.support.wait_until
+        leaked = _leaked(before)
+    if leaked:
+        pytest.fail("the test left behind: " + "; ".join(map(str, leaked)), pytrace=False)
+
+
+def _leaked(before: dict[Any, str]) -> list[str]:
+    leaked = [what for key, what in _open_things().items() if key not in before]
+    if leaked:
+        gc.collect()  # what only a cycle keeps open is no leak
+        leaked = [what for key, what in _open_things().items() if key not in before]
+    return leaked
+
+
+def _open_things() -> dict[Any, str]:
+    return {**_threads(), **_children(), **_descriptors()}
+
+
+def _threads() -> dict[Any, str]:
+    return {
+        ("thread", thread.ident): f"thread {thread.name!r}"
+        for thread in threading.enumerate()
+        if type(thread).__name__ not in STANDING_THREADS
+    }
+
+
+def _children() -> dict[Any, str]:
+    """The children of this process, those that ended without being waited for included."""
+    found: dict[Any, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue  # it has gone meanwhile
+        # The name in parentheses may hold anything, so what follows is read from the last one.
+        state, parent = stat.rpartition(")")[2].split()[:2]
+        if int(parent) == os.getpid():
+            found["process", folder.name] = f"process {folder.name} ({state}) {command}"
+    return found
+
+
+def _descriptors() -> dict[Any, str]:
+    found: dict[Any, str] = {}
+    for link in Path("/proc/self/fd").glob("*"):
+        try:
+            target = os.readlink(link)
+        except OSError:
+            continue  # the one that listed the folder
+        found["descriptor", link.name, target] = f"descriptor {link.name}: {target}"
+    return found

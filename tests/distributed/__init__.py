@@ -1,0 +1,1 @@
+"""Tests with real processes, a real name server, real signals and real terminals."""

@@ -1,0 +1,376 @@
+"""A client: it finds its master, does not wait for the network, and gets its fair share."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from papyros import (
+    DistributedMaster,
+    GroupNameError,
+    LocalCluster,
+    MasterNotFoundError,
+    MultiProcessMaster,
+    NameServerNotFoundError,
+    PayloadTooLargeError,
+)
+from papyros.errors import ConfigError
+from tests.contract.jobs_for_tests import double, nap, urgent, wait_at
+from tests.distributed.jobs import blob, size_of, starts, trace
+from tests.distributed.programs import cpu_seconds, free_port, groups, processes, uri_of
+from tests.support import Background, at_most, wait_until
+
+MB = 1 << 20
+
+
+@pytest.fixture
+def single():
+    """A cluster with a single slave."""
+    with LocalCluster(slaves=1) as cluster:
+        yield cluster
+
+
+def at_master(client):
+    """Return how many jobs the master has, of all its clients."""
+    status = client.status()
+    return status.waiting + status.assigned + status.processed
+
+
+def sent_ahead(*clients):
+    """Wait until all jobs that were added have arrived at the master; these are all the clients it has."""
+    pending = sum(client.numPendingJobs() for client in clients)
+    wait_until(lambda: at_master(clients[0]) == pending, "jobs sent ahead")
+
+
+# Finding the master -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host_master", [True, False])
+def test_no_name_server_is_an_error_in_words_at_once(host_master):
+    address = f"localhost:{free_port()}"
+    with at_most(1), pytest.raises(NameServerNotFoundError) as error:
+        DistributedMaster(nameserver=address, host_master=host_master)
+    assert address in str(error.value)
+    assert "pyro5-ns" in str(error.value)
+
+
+def test_a_name_server_that_does_not_answer_is_an_error_in_words_soon(launch):
+    names = launch.nameserver()
+    names.send(signal.SIGSTOP)
+    with at_most(5), pytest.raises(NameServerNotFoundError, match="no name server answers"):
+        DistributedMaster(nameserver=names.address)
+
+
+def test_an_unknown_group_is_an_error_that_lists_the_groups_there_are(launch, names, group):
+    launch.master(f"{group}.here", names)
+    with at_most(1), pytest.raises(MasterNotFoundError) as error:
+        DistributedMaster(f"{group}.elsewhere", names, host_master=False)
+    for words in (f"'{group}.elsewhere'", f"{group}.here", f"--group={group}.elsewhere"):
+        assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "group", ["", " ", "a b", "a/b", "../a", "a\nb", "a\n", ".a", "-a", "ä", "x" * 64, "x" * MB, "\x1b[31m", 7, None]
+)
+def test_a_bad_name_of_a_group_is_refused_before_anybody_is_asked(group):
+    with at_most(0.5), pytest.raises(GroupNameError) as error:
+        DistributedMaster(group, f"localhost:{free_port()}")
+    assert len(str(error.value)) < 300
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize("address", ["", "a:b:c", "host:0", "host:99999", "http://lab", "a b"])
+def test_a_bad_address_of_a_name_server_is_refused(address):
+    with pytest.raises(ConfigError, match="name server"):
+        DistributedMaster("lab", address)
+
+
+def test_work_goes_on_without_the_name_server_and_one_that_comes_back_empty_is_told(launch, group):
+    names = launch.nameserver()
+    address, port = names.address, int(names.address.rpartition(":")[2])
+    launch.master(group, address)
+    host = launch.host(group, address)
+    with DistributedMaster(group, address, host_master=False) as client:
+        names.end(signal.SIGKILL)
+        client.addJob(double(1))
+        assert client.popProcessedJob(10).result == 2
+        with pytest.raises(NameServerNotFoundError):
+            DistributedMaster(group, address)
+        launch.nameserver(port)
+        wait_until(lambda: groups(address) == [group], "the master registered again", 5)
+        client.addJob(double(2))
+        assert client.popProcessedJob(10).result == 4
+        with DistributedMaster(group, address, host_master=False) as newcomer:
+            newcomer.addJob(double(3))
+            assert newcomer.popProcessedJob(10).result == 6
+    assert host.text.count("waiting for") == 0
+
+
+def test_a_master_that_slept_gives_way_to_the_one_that_took_its_name(launch, names, group):
+    first = launch.master(group, names)
+    host = launch.host(group, names)
+    first.send(signal.SIGSTOP)
+    second = launch.part(f"--group={group}", f"--nameserver={names}", name="second")
+    second.wait_for("is up at", 10)
+    first.send(signal.SIGCONT)
+    assert first.ended(10) == 1
+    assert "gives way" in first.text or "has a master already" in first.text
+    with DistributedMaster(group, names, host_master=False) as client:
+        client.addJob(double(1))
+        assert client.popProcessedJob(30).result == 2
+    assert host.running
+
+
+# Not waiting for the network --------------------------------------------------------------
+
+
+def test_adding_jobs_does_not_wait_for_the_network(launch, names, group):
+    master = launch.master(group, names)
+    launch.host(group, names, 2)
+    with DistributedMaster(group, names, host_master=False) as client:
+        master.send(signal.SIGSTOP)
+        with at_most(0.5):
+            for number in range(1000):
+                client.addJob(double(number))
+        assert client.popProcessedJob(0) is None
+        assert client.numPendingJobs() == 1000
+        master.send(signal.SIGCONT)
+        results = [job.result for job in client.processedJobs(30)]
+    assert sorted(results) == list(range(0, 2000, 2))
+
+
+def test_popping_what_has_arrived_does_not_wait_for_the_network(launch, names, group, tmp_path):
+    master = launch.master(group, names)
+    launch.host(group, names, 2)
+    with DistributedMaster(group, names, host_master=False) as client:
+        for number in range(100):
+            client.addJob(double(number))
+        client.addJob(trace(str(tmp_path), "last"))
+        wait_until(lambda: starts(tmp_path, "last"), "the last job started")
+        wait_until(lambda: at_master(client) == 0, "all outcomes fetched from the master")
+        master.send(signal.SIGSTOP)
+        with at_most(0.2):
+            popped = list(iter(lambda: client.popProcessedJob(0), None))
+        master.send(signal.SIGCONT)
+    assert sorted(job.result for job in popped if job.result != "last") == list(range(0, 200, 2))
+    assert len(popped) == 101
+
+
+def test_closing_takes_bounded_time_though_the_master_does_not_answer(launch, names, group):
+    master = launch.master(group, names)
+    with DistributedMaster(group, names, host_master=False) as client:
+        master.send(signal.SIGSTOP)
+        client.addJob(double(1))  # the sender has to wait for an answer
+        closing = Background(client.close)
+        try:
+            closing.result(6)
+        finally:
+            master.send(signal.SIGCONT)
+            closing.result()
+
+
+def test_a_large_job_does_not_keep_others_from_being_added(single):
+    with single.master() as client:
+        with at_most(1):
+            client.addJob(size_of(bytes(64 * MB)))
+            for number in range(100):
+                client.addJob(double(number))
+        assert len(client.processedJobs(60)) == 101
+
+
+# Idling -----------------------------------------------------------------------------------
+
+
+def test_an_idle_cluster_computes_next_to_nothing_and_starts_at_once(mark):
+    with LocalCluster(slaves=2) as cluster, cluster.master() as client:
+        for number in range(20):
+            client.addJob(double(number))
+        assert len(client.processedJobs(30)) == 20
+        parts = list(processes(mark))
+        assert len(parts) == 5
+        before, own = cpu_seconds(parts), time.process_time()
+        time.sleep(3)  # what is measured takes this long
+        assert cpu_seconds(parts) - before < 0.1
+        assert time.process_time() - own < 0.1
+        with at_most(0.25):
+            client.addJob(double(21))
+            assert client.popProcessedJob().result == 42
+
+
+# Cancelling -------------------------------------------------------------------------------
+
+
+def test_a_job_that_was_sent_ahead_is_cancelled_at_the_master(single, gates, tmp_path):
+    gate = gates()
+    with single.master() as client:
+        client.addJob(wait_at(gate.path, "first"))
+        gate.wait_for_arrivals()
+        jobs = [trace(str(tmp_path), f"job-{number}") for number in range(5)]
+        for job in jobs:
+            client.addJob(job)
+        sent_ahead(client)
+        assert client.cancelJob(jobs[2])
+        assert not client.cancelJob(jobs[2])
+        assert client.numPendingJobs() == 5
+        gate.open()
+        results = [job.result for job in client.processedJobs(30)]
+        assert results == ["first", "job-0", "job-1", "job-3", "job-4"]
+        assert not list(tmp_path.glob("job-2.*"))
+        client.addJob(jobs[2])  # it belongs to nobody now
+        assert client.popProcessedJob(30) is jobs[2]
+
+
+def test_all_jobs_that_were_sent_ahead_are_cancelled_but_for_those_that_run(single, gates, tmp_path):
+    gate = gates()
+    with single.master() as client, single.master() as other:
+        client.addJob(running := wait_at(gate.path, "running"))
+        gate.wait_for_arrivals()
+        for number in range(500):
+            client.addJob(trace(str(tmp_path), f"job-{number}"))
+        other.addJob(double(21))
+        sent_ahead(client, other)
+        client.cancelAllJobs()
+        assert client.numPendingJobs() == 1
+        gate.open()
+        assert client.processedJobs(30) == [running]
+        assert other.popProcessedJob(30).result == 42
+        assert client.popProcessedJob() is None
+    assert not list(tmp_path.glob("job-*"))
+
+
+def test_jobs_are_cancelled_wherever_they_are_on_their_way(single, gates):
+    """Whether they wait here, are being sent, or have arrived: when the call returns, none is left but what runs."""
+    gate = gates()
+    with single.master() as client:
+        client.addJob(wait_at(gate.path))
+        gate.wait_for_arrivals()
+        for number in range(300):
+            client.addJob(double(number))
+            if number % 3:
+                client.addJob(double(number))
+            client.cancelAllJobs()
+            assert client.numPendingJobs() == 1
+        for number in range(300):
+            client.addJob(job := double(number))
+            assert client.cancelJob(job)
+        gate.open()
+        assert len(client.processedJobs(30)) == 1
+
+
+# Sizes ------------------------------------------------------------------------------------
+
+
+def test_large_arguments_and_results_travel_whole(cluster):
+    with cluster.master() as client:
+        client.addJob(blob(20 * MB))
+        assert client.popProcessedJob(30).result == bytes(20 * MB)
+        client.addJob(size_of(os.urandom(20 * MB)))
+        assert client.popProcessedJob(30).result == 20 * MB
+
+
+def test_many_large_results_travel_whole(cluster):
+    with cluster.master() as client:
+        for _ in range(8):
+            client.addJob(blob(20 * MB))
+        assert [len(job.result) for job in client.processedJobs(60)] == [20 * MB] * 8
+
+
+@pytest.fixture(params=["multiprocess", "distributed"])
+def with_bound(request):
+    """Make a master on which arguments are bounded."""
+    made = []
+
+    def make(max_bytes):
+        if request.param == "multiprocess":
+            made.append(MultiProcessMaster(1, max_bytes=max_bytes))
+        else:
+            made.append(request.getfixturevalue("cluster").master(max_bytes=max_bytes))
+        return made[-1]
+
+    yield make
+    for master in made:
+        master.close()
+
+
+@pytest.fixture
+def standing(request, standing):  # the cluster is asked for by name above
+    if getattr(request.node, "callspec", None) and "distributed" in request.node.callspec.params.values():
+        request.getfixturevalue("_shared_cluster")
+
+
+def test_arguments_beyond_the_bound_fail_that_job_alone(with_bound):
+    master = with_bound(MB)
+    jobs = [size_of(bytes(10)), size_of(bytes(2 * MB)), size_of(bytes(MB // 2))]
+    for job in jobs:
+        master.addJob(job)
+    assert set(master.processedJobs(30)) == set(jobs)
+    assert (jobs[0].result, jobs[2].result) == (10, MB // 2)
+    with pytest.raises(PayloadTooLargeError, match="1,048,576 bytes"):
+        jobs[1].result
+
+
+def bounded_results(make_master):
+    with make_master() as master:
+        jobs = [blob(10), blob(2 * MB), blob(MB // 2)]
+        for job in jobs:
+            master.addJob(job)
+        assert set(master.processedJobs(30)) == set(jobs)
+        assert (len(jobs[0].result), len(jobs[2].result)) == (10, MB // 2)
+        with pytest.raises(PayloadTooLargeError, match="1,048,576 bytes"):
+            jobs[1].result
+        assert len({job.slave for job in jobs}) == 1  # the slave has survived it
+
+
+def test_results_beyond_the_bound_fail_that_job_alone():
+    bounded_results(lambda: MultiProcessMaster(1, max_bytes=MB))
+
+
+def test_results_beyond_the_bound_of_a_slave_host_fail_that_job_alone(launch, names, group):
+    launch.master(group, names)
+    launch.host(group, names, 1, f"--max-bytes={MB}")
+    bounded_results(lambda: DistributedMaster(group, names, host_master=False))
+
+
+# Turns ------------------------------------------------------------------------------------
+
+
+def test_priorities_hold_across_the_network(single, gates):
+    gate = gates()
+    with single.master() as client:
+        client.addJob(wait_at(gate.path, "first"))
+        gate.wait_for_arrivals()
+        jobs = [double(0), urgent(1), double(1), urgent(2), double(2)]
+        lowest = nap(0, "lowest")
+        lowest.priority = -1
+        highest = nap(0, "highest")
+        highest.priority = 100
+        for job in (lowest, *jobs, highest):
+            client.addJob(job)
+        sent_ahead(client)
+        gate.open()
+        order = client.processedJobs(30)[1:]
+        assert order == [highest, jobs[1], jobs[3], jobs[0], jobs[2], jobs[4], lowest]
+
+
+def test_a_few_jobs_of_one_client_do_not_wait_for_the_many_of_another(single):
+    with single.master() as busy, single.master() as modest:
+        for number in range(2000):
+            busy.addJob(nap(0.0005, number))
+        assert busy.popProcessedJob(30) is not None
+        for number in range(10):
+            modest.addJob(nap(0.0005, number))
+        assert len(modest.processedJobs(30)) == 10
+        left = busy.numPendingJobs() - len(busy.processedJobs(0))
+        assert left > 1000, "the ten came back only when most of the two thousand were done"
+        assert len(busy.processedJobs(30)) >= left
+
+
+def test_clients_come_and_go(cluster):
+    for _ in range(20):
+        with cluster.master() as client:
+            client.addJob(double(21))
+            assert client.popProcessedJob(10).result == 42
+    assert uri_of(cluster.nameserver, cluster.group) is not None

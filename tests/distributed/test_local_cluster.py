@@ -1,0 +1,289 @@
+"""A cluster of this machine, and a crew of slaves, end with the program that started them, however that ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from papyros import ClusterError, GroupNameError, LocalCluster, MasterClosedError, MultiProcessMaster
+from papyros.distributed import lifeline
+from papyros.distributed.naming import NameServer, parse_address
+from tests.contract.jobs_for_tests import double, wait_at, where
+from tests.distributed.programs import CTRL_C, alive, free_port, groups, processes, slaves_of, wait_until_gone
+from tests.support import at_most, wait_until
+
+#: After a program was killed, all that it started is gone within this time.
+ORPHAN_SECONDS = 2.0
+
+
+# In a program that goes on ----------------------------------------------------------------
+
+
+def test_a_cluster_is_ready_when_the_constructor_returns():
+    with LocalCluster(slaves=2) as cluster, cluster.master() as client:
+        assert groups(cluster.nameserver) == [cluster.group]
+        assert len(slaves_of(cluster.pids["slave host"])) == 2
+        with at_most(0.5):
+            client.addJob(double(21))
+            assert client.popProcessedJob().result == 42
+
+
+def test_a_cluster_has_several_clients_which_close_with_it():
+    with LocalCluster(slaves=1) as cluster:
+        clients = [cluster.master() for _ in range(3)]
+        for number, client in enumerate(clients):
+            client.addJob(double(number))
+        assert [client.popProcessedJob(30).result for client in clients] == [0, 2, 4]
+        clients[0].close()
+    for client in clients:
+        with pytest.raises(MasterClosedError):
+            client.addJob(double(1))
+
+
+def test_close_ends_all_parts_and_slaves(mark):
+    cluster = LocalCluster(slaves=2)
+    pids = list(processes(mark))
+    assert len(pids) == 5
+    with at_most(3):
+        cluster.close()
+    assert not processes(mark)
+    with at_most(0.1):
+        cluster.close()
+    with pytest.raises(MasterClosedError):
+        cluster.master()
+
+
+def test_close_with_pending_jobs_takes_bounded_time(mark, gates):
+    gate = gates()
+    cluster = LocalCluster(slaves=2)
+    client = cluster.master()
+    for number in range(1000):
+        client.addJob(wait_at(gate.path, number))
+    gate.wait_for_arrivals(2)
+    with at_most(5):
+        cluster.close()
+    assert not processes(mark)
+
+
+@pytest.mark.parametrize("part", ["master", "slave host", "name server"])
+def test_close_takes_bounded_time_though_a_part_does_not_answer(part, mark, monkeypatch):
+    monkeypatch.setattr(lifeline, "END_SECONDS", 0.5)
+    cluster = LocalCluster(slaves=1)
+    client = cluster.master()
+    client.addJob(double(1))
+    assert client.popProcessedJob(30).result == 2
+    os.kill(cluster.pids[part], signal.SIGSTOP)
+    with at_most(6):
+        cluster.close()
+    assert not processes(mark)
+
+
+def test_a_port_that_is_taken_is_an_error_in_words(names, mark, capfd):
+    port = parse_address(names).port
+    with pytest.raises(ClusterError, match="name server of the local cluster ended with exit code 1"):
+        LocalCluster(slaves=1, host="localhost", port=port)
+    assert f"a name server cannot listen on localhost:{port}" in capfd.readouterr().err
+    assert not processes(mark)
+
+
+def test_a_port_of_ones_own(mark):
+    port = free_port()
+    with LocalCluster(slaves=1, port=port) as cluster:
+        assert cluster.nameserver == f"127.0.0.1:{port}"
+        assert cluster.address != cluster.nameserver
+
+
+def test_an_address_that_cannot_be_listened_on_is_an_error(mark):
+    with pytest.raises(ClusterError):
+        LocalCluster(slaves=1, host="192.0.2.1")
+    assert not processes(mark)
+
+
+@pytest.mark.parametrize(("slaves", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError), ("2", TypeError)])
+def test_a_wrong_number_of_slaves_is_refused(slaves, error, mark):
+    with pytest.raises(error, match="slave"):
+        LocalCluster(slaves=slaves)
+    assert not processes(mark)
+
+
+def test_a_wrong_group_is_refused(mark):
+    with pytest.raises(GroupNameError):
+        LocalCluster(slaves=1, group="../x")
+    assert not processes(mark)
+
+
+def test_two_clusters_live_side_by_side():
+    with LocalCluster(slaves=1) as one, LocalCluster(slaves=1) as other:
+        for cluster in (one, other):
+            with cluster.master() as client:
+                client.addJob(where())
+                pid, _ = client.popProcessedJob(30).result
+                assert slaves_of(cluster.pids["slave host"]) == [pid]
+
+
+def test_a_slave_host_that_is_killed_takes_its_slaves_along():
+    with LocalCluster(slaves=2) as cluster:
+        slaves = slaves_of(cluster.pids["slave host"])
+        os.kill(cluster.pids["slave host"], signal.SIGKILL)
+        wait_until_gone(slaves, ORPHAN_SECONDS)
+
+
+# In a program that ends -------------------------------------------------------------------
+
+CLUSTER = """
+    import sys
+    from papyros import LocalCluster
+    from tests.contract.jobs_for_tests import double, nap
+
+    cluster = LocalCluster(slaves=2)
+    master = cluster.master()
+"""
+
+CREW = """
+    import sys
+    from papyros import MultiProcessMaster
+    from tests.contract.jobs_for_tests import double, nap
+
+    master = MultiProcessMaster(2)
+"""
+
+BUSY = """
+    for number in range(10):
+        master.addJob(double(number))
+    results = [job.result for job in iter(master.popProcessedJob, None)]
+    assert sorted(results) == list(range(0, 20, 2))
+    for number in range(10):
+        master.addJob(nap(60))
+    print("busy", flush=True)
+"""
+
+ENDINGS = {
+    "exit without close": ("", 0),
+    "exit with close": ("    master.close()\n", 0),
+    "exception": ("    raise ValueError('nobody expects this')\n", 1),
+    "sys.exit": ("    sys.exit(7)\n", 7),
+    "hard exit": ("    __import__('os')._exit(3)\n", 3),
+    "thread": ("    __import__('threading').Thread(target=master.popProcessedJob, args=(0.5,)).start()\n", 0),
+}
+
+KINDS = {"cluster": (CLUSTER, 5), "crew": (CREW, 2)}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_left_of_a_program_that_ends(kind, ending, launch, mark):
+    start, _ = KINDS[kind]
+    more, code = ENDINGS[ending]
+    program = launch.script(start + BUSY + more)
+    with at_most(10):
+        assert program.ended() == code
+    wait_until_gone(list(processes(mark)), ORPHAN_SECONDS)
+    lines = program.text.splitlines()
+    assert lines[0] == "busy"
+    assert ("Traceback (most recent call last):" in lines) == (ending == "exception")
+
+
+def started(kind, launch, mark, terminal=False):
+    """Start a program with a busy cluster or crew; return it, and the numbers of all the other processes."""
+    start, others = KINDS[kind]
+    program = launch.script(start + BUSY + "    master.popProcessedJob()\n", terminal=terminal)
+    program.wait_for("busy")
+    pids = [pid for pid in processes(mark) if pid != program.pid]
+    assert len(pids) == others
+    return program, pids
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_left_of_a_program_that_is_killed(kind, launch, mark):
+    program, pids = started(kind, launch, mark)
+    assert program.end(signal.SIGKILL) == -signal.SIGKILL
+    wait_until_gone(pids, ORPHAN_SECONDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_left_of_a_program_that_is_terminated(kind, launch, mark):
+    program, pids = started(kind, launch, mark)
+    assert program.end(signal.SIGTERM) == -signal.SIGTERM
+    wait_until_gone(pids, ORPHAN_SECONDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ctrl_c_at_a_terminal_ends_the_program_and_all_that_it_started(kind, launch, mark):
+    program, pids = started(kind, launch, mark, terminal=True)
+    program.press(CTRL_C)
+    with at_most(5):
+        assert program.ended() == -signal.SIGINT
+    wait_until_gone(pids, ORPHAN_SECONDS)
+    # One traceback, that of the program: neither parts nor slaves heard of the key.
+    assert program.text.count("Traceback") == 1
+    assert program.text.count("KeyboardInterrupt") == 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_program_that_catches_ctrl_c_goes_on_with_all_of_its_slaves(kind, launch, mark):
+    start, _ = KINDS[kind]
+    more = """
+    print("ready", flush=True)
+    try:
+        __import__("time").sleep(60)
+    except KeyboardInterrupt:
+        pass
+    for number in range(10):
+        master.addJob(double(number))
+    print(sum(job.result for job in iter(master.popProcessedJob, None)), flush=True)
+    """
+    program = launch.script(start + "    master.addJob(double(1)); master.popProcessedJob()\n" + more, terminal=True)
+    program.wait_for("ready")
+    before = processes(mark)
+    program.press(CTRL_C)
+    program.wait_for("90")
+    assert program.ended() == 0
+    assert "Traceback" not in program.text
+    assert len(before) == KINDS[kind][1] + 1
+
+
+def test_the_parts_of_a_cluster_end_when_their_program_is_killed_while_they_start(launch, mark):
+    program = launch.script(CLUSTER)
+    wait_until(lambda: len(processes(mark)) >= 2, "a first part")
+    program.end(signal.SIGKILL)
+    wait_until(lambda: not processes(mark), "an end to all parts", ORPHAN_SECONDS)
+
+
+def test_a_forked_child_that_ends_leaves_the_cluster_of_its_parent_alone(launch, mark):
+    program = launch.script(
+        CLUSTER
+        + """
+    import os, warnings
+    warnings.simplefilter("ignore")
+    child = os.fork()
+    if child == 0:
+        sys.exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    master.addJob(double(21))
+    print(master.popProcessedJob().result)
+    """
+    )
+    assert program.ended() == 0
+    assert program.text == "42\n"
+    assert not processes(mark)
+
+
+def test_a_name_server_of_a_cluster_outlives_requests_of_strangers():
+    with LocalCluster(slaves=1) as cluster:
+        names = NameServer(parse_address(cluster.nameserver))
+        assert names.lookup("nobody") is None
+        assert names.groups() == [cluster.group]
+
+
+def test_a_multi_process_master_is_gone_with_its_slaves_when_it_is_closed(mark):
+    with MultiProcessMaster(2) as master:
+        master.addJob(double(1))
+        assert master.popProcessedJob(30).result == 2
+        wait_until(lambda: len(processes(mark)) == 2, "two slaves")
+        pids = list(processes(mark))
+        started = time.monotonic()
+    assert time.monotonic() - started < 2
+    assert not any(map(alive, pids))

@@ -1,0 +1,1 @@
+"""The manual is checked against the code that it describes."""

@@ -1,0 +1,211 @@
+"""Faults, row 8: a call's request is lost, its reply is lost, its reply is late; for each remote call."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+
+import pytest
+
+from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.naming import ask_status
+from papyros.errors import GroupTakenError
+from tests.faults import jobs
+from tests.support import PATIENCE, wait_until
+
+DELAY = 0.3
+
+#: A story takes a second, or some more until silence is noticed; what takes this long never ends.
+LIMIT = 10.0
+
+METHODS = [
+    "join",
+    "define",
+    "add",
+    "collect",
+    "cancel",
+    "drop",
+    "leave",
+    "enlist",
+    "claim",
+    "fetch",
+    "tell",
+    "definitions",
+    "report",
+    "retire",
+    "status",
+    "identify",
+]
+
+
+class Fault:
+    """Does something to some calls of a method, and counts them all."""
+
+    def __init__(self, method: str, kind: str, which: tuple[int, ...]) -> None:
+        self.method = method
+        self.kind = kind
+        self.which = which
+        self.calls = 0
+        self._lock = threading.Lock()
+        self._call = Line.call
+
+    def hits(self, method: str) -> bool:
+        if method != self.method:
+            return False
+        with self._lock:
+            self.calls += 1
+            return self.calls in self.which
+
+    def wrapped(self):
+        def call(line, method, *arguments, **options):
+            if not self.hits(method):
+                return self._call(line, method, *arguments, **options)
+            if self.kind != "request lost":
+                answer = self._call(line, method, *arguments, **options)
+                if self.kind == "reply late":
+                    time.sleep(DELAY)  # the fault itself
+                    return answer
+            line.abort()
+            raise LineBrokenError(f"the test broke the line: {self.kind}")
+
+        return call
+
+
+def process(client, added, limit=LIMIT):
+    """Add jobs, and return what becomes of them, when all have been popped."""
+    for job in added:
+        client.addJob(job)
+    found = []
+    deadline = time.monotonic() + limit
+    while client.numPendingJobs():
+        job = client.popProcessedJob(max(0.0, deadline - time.monotonic()))
+        assert job is not None, f"{client.numPendingJobs()} jobs are pending, and nothing comes"
+        found.append(outcome_of(job))
+    return sorted(found)
+
+
+def outcome_of(job):
+    try:
+        return repr(job.result)
+    except Exception as error:
+        return repr(error)
+
+
+def process_plain_jobs(group):
+    folder = group.folder
+    client = group.client()
+    found = process(client, [jobs.first(folder, f"a{n}") for n in range(5)])
+    found += process(client, [jobs.second(folder, f"b{n}") for n in range(5)])
+    found += process(client, [jobs.third(folder, f"c{n}", 10) for n in range(5)])
+    found += process(client, [jobs.fail(folder, "fails"), jobs.fail_again(folder, "again")])
+    client.close()
+    return found
+
+
+def cancel_jobs(group, gate):
+    folder = group.folder
+    client = group.client()
+    running = jobs.wait_at(folder, "running", gate.path)
+    waiting = [jobs.first(folder, f"waiting{n}") for n in range(4)]
+    for job in [running, *waiting]:
+        client.addJob(job)
+    gate.wait_for_arrivals()
+    group.wait_until_known(client, 5)
+    cancelled = [client.cancelJob(waiting[0]), client.cancelJob(running)]
+    wait_until(lambda: client.numPendingJobs() <= 3, "cancelled jobs are not pending")
+    cancelled.append(client.cancelJob(running))
+    client.cancelAllJobs()
+    found = process(client, [])
+    assert len(found) <= 3
+    found = process(client, [jobs.second(folder, "after")])
+    client.close()
+    return [cancelled, found]
+
+
+def drop_jobs(group, gates):
+    folder = group.folder
+    client = group.client()
+    found = []
+    for turn in range(3):
+        gate = gates()
+        stuck = jobs.wait_at(folder, f"stuck{turn}", gate.path)
+        execution = client.execute([jobs.first(folder, f"taken{turn}"), stuck])
+        found.append(next(execution).result)
+        gate.wait_for_arrivals()
+        execution.close()
+        gate.open()
+    assert client.numPendingJobs() == 0
+    client.close()
+    return found
+
+
+def ask_for_status(server):
+    for _ in range(3):
+        with contextlib.suppress(ConnectionError):
+            ask_status(server.uri)
+
+
+def tell_the_story(group, gates):
+    """Do everything that leads to a remote call, and return what came of it."""
+    server = group.master()
+    server.register()
+    second = group.master()
+    for _ in range(3):
+        try:
+            second.register()
+        except GroupTakenError:
+            continue
+        server = second  # nobody answered it: now the other one gives way
+        break
+    else:
+        second.close()
+    host = group.host()
+    assert host.wait_ready(PATIENCE)
+    found = [process_plain_jobs(group), cancel_jobs(group, gates()), drop_jobs(group, gates)]
+    ask_for_status(server)
+    host.close()
+    wait_until(lambda: not group.leftovers(), f"an empty memory, not {group.leftovers()}")
+    return found
+
+
+PLAIN = [
+    *[f"'a{n}'" for n in range(5)],
+    *[f"'b{n}'" for n in range(5)],
+    *[repr((f"c{n}", b"x" * 10)) for n in range(5)],
+    "ValueError('again')",
+    "ValueError('fails')",
+]
+WANTED = [PLAIN, [[True, True, False], ["'after'"]], ["taken0", "taken1", "taken2"]]
+
+
+def check_starts(group):
+    """No job was started more often than its terms allow."""
+    counts = jobs.starts(group.folder)
+    assert counts.pop("again") == 3
+    assert set(counts.values()) == {1}, counts
+
+
+def test_without_faults_each_remote_call_is_made(group, gates, monkeypatch):
+    faults = {method: Fault(method, "none", ()) for method in METHODS}
+    call = Line.call
+
+    def counted(line, method, *arguments, **options):
+        faults[method].hits(method)
+        return call(line, method, *arguments, **options)
+
+    monkeypatch.setattr(Line, "call", counted)
+    assert tell_the_story(group, gates) == WANTED
+    check_starts(group)
+    assert [method for method, fault in faults.items() if not fault.calls] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [(1,), (2,), (3,), (1, 2, 3)], ids=["1st", "2nd", "3rd", "first three"])
+@pytest.mark.parametrize("kind", ["request lost", "reply lost", "reply late"])
+@pytest.mark.parametrize("method", METHODS)
+def test_row_8_a_fault_in_a_remote_call_changes_nothing(group, gates, monkeypatch, method, kind, which):
+    fault = Fault(method, kind, which)
+    monkeypatch.setattr(Line, "call", fault.wrapped())
+    assert tell_the_story(group, gates) == WANTED
+    check_starts(group)

@@ -1,0 +1,403 @@
+"""A model of a slave host and its crew: what `papyros.distributed.host` and `papyros.crew` do, in virtual time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from papyros.crew import Task
+from papyros.distributed.batches import HostReport, JobOutcome, pack_report, unpack_definitions, unpack_host_jobs
+from papyros.distributed.line import LineBrokenError
+from papyros.frames import pack_message
+from papyros.wire import encode_overdue
+from tests.simulation.master import Master, Network, SimulatedLine
+from tests.simulation.stories import Stories
+from tests.simulation.world import Actor, Program, Signal, World
+
+__all__ = ["Host"]
+
+FLUSH_SECONDS = 0.005
+
+
+class Slave:
+    """A slave process. It goes on while its host is paused, and dies with it.
+
+    Attributes:
+        queue: what it was sent and has not answered, in order, as its host sees it.
+        begun: so many of these it has started.
+    """
+
+    def __init__(self, host: Host, name: str) -> None:
+        self.host = host
+        self.name = name
+        self.queue: deque[Task] = deque()
+        self.begun = 0
+        self.busy = False
+        self.alive = self.ready = True
+        self.sentence: tuple[Task, str] | None = None
+        self._unsent: list[tuple[Task, bytes, float]] = []
+
+    def running(self) -> Task | None:
+        return self.queue[self.begun - 1] if self.busy else None
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> None:
+        self.host.world.after(seconds, lambda: call() if self.alive and self.host.alive else None)
+
+    def go(self) -> None:
+        """Start the next job, if this slave is free and has one."""
+        if self.busy or self.begun >= len(self.queue) or not self.alive:
+            return
+        task = self.queue[self.begun]
+        self.begun += 1
+        self.busy = True
+        story = self.host.stories.all[task.tag]
+        self.host.trace(f"{self.name} starts", story.name)
+        story.start()
+        self.host.starts += 1
+        if story.deaths < story.killing:
+            self._later(story.seconds / 2, lambda: self._kill_itself(task))
+            return
+        if story.overdue:
+            self._later(story.terms.timeout or 0.0, lambda: self.host.act(lambda: self.host.overdue(self, task)))
+            return
+        self._later(story.seconds, lambda: self._end(task))
+
+    def _kill_itself(self, task: Task) -> None:
+        self.host.stories.all[task.tag].deaths += 1
+        self.die()
+
+    def _end(self, task: Task) -> None:
+        self.busy = False
+        story = self.host.stories.all[task.tag]
+        self._unsent.append((task, story.end(), story.seconds))
+        if self.begun < len(self.queue):
+            self._later(FLUSH_SECONDS, self._flush)
+            self.go()
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        batch, self._unsent = self._unsent, []
+        if batch:
+            self.host.act(lambda: self.host.take_in(self, batch))
+
+    def die(self) -> None:
+        """End, whatever it does."""
+        if not self.alive:
+            return
+        self.alive = False
+        self.host.trace(f"{self.name} dies")
+        for position in range(self.begun - self.busy):
+            # It ended; if its outcome had not been sent, it has to be run again.
+            self.host.stories.excuse(*self.queue[position].tag)
+        self.host.act(lambda: self.host.bury(self))
+
+    def recall(self) -> list[Task]:
+        """Take back what was not started."""
+        tasks = []
+        while len(self.queue) > self.begun:
+            tasks.append(self.queue.pop())
+        return tasks[::-1]
+
+
+class Host(Actor):
+    """A slave host with so many slaves, each of which gets up to `ahead` jobs."""
+
+    def __init__(self, world: World, name: str, network: Network, stories: Stories, slaves: int, ahead: int) -> None:
+        super().__init__(world, name)
+        self.stories = stories
+        self._network = network
+        self._count = slaves
+        self._ahead = ahead
+        self._names = 0
+        self.starts = 0
+        self._slaves: list[Slave] = []
+        self._returned: deque[Task] = deque()
+        self._queue: deque[Task] = deque()
+        self._definitions: dict[bytes, bytes] = {}
+        self._report = HostReport.empty()
+        self._reporting = self._telling = False
+        self._flying: list[tuple[str, int]] = []
+        self._news, self._told, self._connected = (Signal(world) for _ in range(3))
+        self._sequence = self._acknowledged = self._heard = 0
+        self._master: Master | None = None
+        self._beat, self._uid = 1.0, ""
+        self._lines: list[SimulatedLine] = []
+        self._draining = self._ending = False
+        self._stay: Any = 0
+        self.retired = False
+        for _ in range(slaves):
+            self._hire()
+        self.start(self._fetch())
+        self.start(self._push())
+
+    @property
+    def idle(self) -> bool:
+        """Whether a slave has nothing to do."""
+        return any(slave.ready and not slave.queue for slave in self._slaves) and not self._queue
+
+    def crash(self) -> None:
+        for slave in self._slaves:
+            slave.alive = False
+        super().crash()
+        for line in list(self._lines):
+            line.break_off("the slave host crashed")
+
+    def drain(self) -> None:
+        """Take no more jobs, finish what runs, report it, leave."""
+        self.trace("drains")
+        self._draining = True
+        self._give_back([task.tag for task in self._queue])
+        self._queue.clear()
+        self._recall()
+        self.start(self._finish_and_leave())
+
+    # Jobs in ----------------------------------------------------------------------------
+
+    def _seek(self) -> Program:
+        delay = 0.02
+        while (line := self._network.line()) is None:
+            yield delay * self.world.dice.uniform(0.5, 1.5)
+            delay = min(1.0, delay * 2)
+        self._lines.append(line)
+        yield self._network.travel()
+        return line
+
+    def _drop(self, line: SimulatedLine) -> None:
+        line.break_off("the slave host gives it up")
+        if line in self._lines:
+            self._lines.remove(line)
+
+    def _fetch(self) -> Program:
+        while not self._ending:
+            line = yield from self._seek()
+            with contextlib.suppress(LineBrokenError):
+                yield from self._serve(line)
+            self._drop(line)
+
+    def _serve(self, line: SimulatedLine) -> Program:
+        answer, _ = yield line.call("enlist", self.name, self._count)
+        # Whether it was known says nothing when the answer that it was not has been lost.
+        stay = answer["stay"] if "stay" in answer else self._stay + (not answer["known"])
+        if stay != self._stay:
+            self.trace("serves", line.master.name)
+            self._acknowledged = self._heard = 0
+            self._queue.clear()
+            for other in list(self._lines):
+                if other is not line:
+                    other.break_off("the slave host serves another master")
+            while self._telling:
+                yield 0.001
+            self._telling = True
+            try:
+                yield line.call("claim", self.name, self._started())
+            finally:
+                self._telling = False
+            self._stay = stay
+        self._beat, self._uid = answer["patience"], answer["uid"]
+        self._master = line.master
+        self._connected.notify()
+        patience = answer["patience"]
+        while not self._ending:
+            if self._draining:
+                yield line.call("tell", self.name, 0, [])
+                yield patience / 2
+                continue
+            answer, message = yield line.call("fetch", self.name, self._acknowledged, self._heard, patience)
+            if not answer["known"]:
+                return
+            if answer["count"]:
+                yield from self._accept(line, message)
+            self._acknowledged, self._heard = answer["number"], answer["heard"]
+            if answer["orders"]:
+                self._cancel({(session, number) for session, number in answer["orders"]})
+
+    def _started(self) -> list[tuple[str, int]]:
+        """Give back what was not started; return what was, and not reported yet."""
+        self._recall()
+        running = [task.tag for slave in self._slaves if (task := slave.running()) is not None]
+        return [*running, *((done.session, done.number) for done in self._report.outcomes), *self._flying]
+
+    def _accept(self, line: SimulatedLine, message: memoryview) -> Program:
+        jobs = unpack_host_jobs(message)
+        missing = {job.definition: None for job in jobs if job.definition not in self._definitions}
+        if missing:
+            answer, definitions = yield line.call("definitions", self.name, message=pack_message(list(missing)))
+            if not answer["known"]:
+                raise LineBrokenError("the master gave this slave host up")
+            self._definitions.update(unpack_definitions(definitions))
+        tasks = [
+            Task((job.session, job.number), job.definition, job.blob, job.terms)
+            for job in jobs
+            if job.definition in self._definitions
+        ]
+        if self._draining:
+            self._give_back([task.tag for task in tasks])
+            return
+        self._queue.extend(tasks)
+        self._feed()
+
+    # Outcomes out -----------------------------------------------------------------------
+
+    def _push(self) -> Program:
+        message: bytes | None = None
+        while not self._ending:
+            if self._master is None:
+                yield self._connected.future()
+            line = self._network.line()
+            if line is None or line.master is not self._master:
+                yield 0.05
+                continue
+            self._lines.append(line)
+            with contextlib.suppress(LineBrokenError):
+                while not self._ending:
+                    if message is None:
+                        if not any(self._report):
+                            yield self._news.future(self._beat)
+                        report, self._report = self._report, HostReport.empty()
+                        self._reporting = True
+                        self._flying = [(done.session, done.number) for done in report.outcomes]
+                        message = pack_report(report)
+                        self._sequence += 1
+                    if line.master is not self._master:
+                        raise LineBrokenError("the slave host serves another master")
+                    while self._telling:
+                        yield 0.001
+                    self._telling = True
+                    try:
+                        call = line.call("report", self.name, self._sequence, self._uid, message=message)
+                        if not (yield call)[0]["taken"]:
+                            break  # it is for the next master
+                        message = None
+                        self._reporting = False
+                        self._flying = []
+                    finally:
+                        self._telling = False
+                    self._told.notify()
+            self._drop(line)
+            yield 0.05
+
+    def _finish_and_leave(self) -> Program:
+        while any(slave.queue for slave in self._slaves) or self._reporting or any(self._report):
+            yield 0.05
+        self._ending = True
+        for slave in self._slaves:
+            slave.alive = False
+        while not self.retired:
+            line = yield from self._seek()
+            with contextlib.suppress(LineBrokenError):
+                yield line.call("retire", self.name)
+                self.retired = True
+        self.crash()
+
+    def _say(self, kind: str, items: Iterable[Any]) -> None:
+        getattr(self._report, kind).extend(items)
+        self._news.notify()
+
+    def _give_back(self, tags: list[Any], reason: str = "") -> None:
+        if tags:
+            self._say("returned", [(*tag, reason) for tag in tags])
+
+    # The crew ---------------------------------------------------------------------------
+
+    def _hire(self) -> None:
+        self._names += 1
+        self._slaves.append(Slave(self, f"{self.name}/{self._names}"))
+        self._feed()
+
+    def take_in(self, slave: Slave, batch: list[tuple[Task, bytes, float]]) -> None:
+        """Take outcomes of a slave."""
+        for _ in batch:
+            slave.queue.popleft()
+            slave.begun -= 1
+        self._say(
+            "outcomes",
+            [JobOutcome(task.tag[0], task.tag[1], outcome, seconds, slave.name) for task, outcome, seconds in batch],
+        )
+        self._feed()
+
+    def overdue(self, slave: Slave, task: Task) -> None:
+        """Kill a slave whose job has run for too long."""
+        if slave.alive and slave.running() is task:
+            slave.sentence = (task, "overdue")
+            slave.die()
+
+    def bury(self, slave: Slave) -> None:
+        """Find out what a slave was doing when it died, and hire another one."""
+        self._slaves.remove(slave)
+        running = slave.running()
+        condemned, verdict = slave.sentence or (None, "")
+        started = list(slave.queue)[: slave.begun]
+        if running is not None and running is condemned:
+            if verdict == "overdue":
+                seconds = running.terms.timeout or 0.0
+                outcome = JobOutcome(*running.tag, encode_overdue("overdue"), seconds, slave.name)
+                self._say("outcomes", [outcome])
+        elif running is not None:
+            self._say("deaths", [(*running.tag, f"{slave.name} died")])
+        for position, task in reversed(list(enumerate(slave.queue))):
+            if task is running:
+                continue
+            if position < len(started) and task.terms.once:
+                self.stories.all[task.tag].deaths += 1
+                self._say("deaths", [(*task.tag, f"{slave.name} died")])
+            else:
+                self._returned.appendleft(task)
+        slave.queue.clear()
+        if not self._ending:
+            self.later(self.world.dice.uniform(0.02, 0.2), self._hire)
+        self._feed()
+
+    def kill_a_slave(self) -> None:
+        """Kill a slave from outside: what it runs is charged all the same, since nobody can know."""
+        slave = self.world.dice.choice(self._slaves) if self._slaves else None
+        if slave is not None and slave.alive:
+            if (running := slave.running()) is not None:
+                self.stories.all[running.tag].deaths += 1
+            slave.die()
+
+    def _cancel(self, tags: set[tuple[str, int]]) -> None:
+        self._queue = deque(task for task in self._queue if task.tag not in tags)
+        self._returned = deque(task for task in self._returned if task.tag not in tags)
+        for slave in list(self._slaves):
+            if not slave.alive or not any(task.tag in tags for task in slave.queue):
+                continue
+            slave.queue.extend(task for task in slave.recall() if task.tag not in tags)
+            slave.go()
+            running = slave.running()
+            if running is not None and running.tag in tags:
+                slave.sentence = (running, "cancelled")
+                slave.die()
+        self._feed()
+
+    def _recall(self) -> None:
+        tags = [task.tag for task in self._returned]
+        self._returned.clear()
+        for slave in self._slaves:
+            tags += [task.tag for task in slave.recall()]
+        self._give_back(tags)
+
+    def _feed(self) -> None:
+        if self._draining:
+            self._recall()
+            return
+        ready = [slave for slave in self._slaves if slave.alive]
+        while ready and (self._returned or self._queue):
+            slave = min(ready, key=lambda slave: len(slave.queue))
+            if len(slave.queue) >= self._ahead:
+                break
+            slave.queue.append(self._returned.popleft() if self._returned else self._queue.popleft())
+            slave.go()
+        self._share_out(ready)
+
+    def _share_out(self, ready: list[Slave]) -> None:
+        """Give idle slaves what others have not started."""
+        for idle in ready:
+            victim = max(ready, key=lambda slave: len(slave.queue))
+            if not idle.queue and len(victim.queue) > max(1, victim.begun):
+                tasks = victim.recall()
+                idle.queue.append(tasks[0])
+                victim.queue.extend(tasks[1:])
+                idle.go()

@@ -1,0 +1,376 @@
+"""The real service and the real desk of a master, in virtual time, and the network that leads there.
+
+A call that has to wait is parked and made again when its condition is notified
+or its patience is over: what it would find then is what it finds then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from Pyro5.callcontext import current_context
+
+from papyros.distributed.batches import JobOutcome
+from papyros.distributed.desk import ClientDesk, Desk
+from papyros.distributed.line import ANNOTATION, NOTHING, LineBrokenError
+from papyros.distributed.service import MasterService
+from papyros.entries import Entry, Holder, Session
+from papyros.wire import asks_for_retry
+from tests.simulation.world import Actor, BrokenRule, Future, World
+
+__all__ = ["Master", "Network", "SimulatedLine"]
+
+#: Where the patience of a call is among its arguments.
+PATIENCE = {"fetch": 3, "collect": 3, "add": 2}
+
+CONNECT_SECONDS = 5.0
+
+
+class Parked(Exception):
+    """Raised where a real call would wait."""
+
+    def __init__(self, condition: Condition, seconds: float) -> None:
+        self.condition = condition
+        self.seconds = seconds
+
+
+class Condition:
+    """Stands in for a condition of the desk's."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self.parked: list[Call] = []
+
+    def wait(self, seconds: float) -> None:
+        raise Parked(self, seconds)
+
+    def notify_all(self) -> None:
+        parked, self.parked = self.parked, []
+        if len(parked) > 1:
+            self._master.world.dice.shuffle(parked)
+        for call in parked:
+            self._master.later(0.0, call.go_on)
+
+
+class SimulatedAlarm:
+    def __init__(self, master: Master) -> None:
+        self._master = master
+
+    def set(self, moment: float, call: Callable[[], None]) -> None:
+        master = self._master
+        master.later(max(0.0, moment - master.world.now), call)
+
+    def close(self) -> None:
+        pass
+
+
+class SimulatedDesk(Desk):
+    """A desk whose conditions are simulated."""
+
+    master: Master
+
+    def welcome(self, key: str) -> ClientDesk:
+        client = super().welcome(key)
+        if not isinstance(client.news, Condition):
+            client.news = Condition(self.master)
+        return client
+
+    def enlist(self, key: str, slaves: int) -> Any:
+        known = super().enlist(key, slaves)
+        host = self.hosts[key]
+        if not isinstance(host.work, Condition):
+            host.work = Condition(self.master)
+        return known
+
+
+class Call:
+    """One call, at the master."""
+
+    def __init__(self, master: Master, method: str, arguments: tuple[Any, ...], message: bytes | None) -> None:
+        self.master = master
+        self.method = method
+        self.arguments = list(arguments)
+        self.message = message
+        self.answer = Future(master.world)
+        self._until: float | None = None
+        self._parked: Condition | None = None
+
+    def run(self) -> None:
+        master = self.master
+        context = current_context
+        context.annotations = {ANNOTATION: self.message} if self.message is not None else {}
+        context.response_annotations = {}
+        try:
+            answer = getattr(master.service, self.method)(*self.arguments)
+        except Parked as parked:
+            self._park(parked)
+            return
+        reply = context.response_annotations.get(ANNOTATION, NOTHING)
+        if master.world.tracing:
+            master.trace(f"answers {self.method}", self.arguments, answer)
+        master.look(self.method)
+        self.answer.set((answer, memoryview(bytes(reply))))
+
+    def _park(self, parked: Parked) -> None:
+        self._parked = parked.condition
+        if self._until is None:
+            self._until = self.master.world.now + parked.seconds
+            self.master.later(parked.seconds, self._give_up)
+        parked.condition.parked.append(self)
+
+    def _give_up(self) -> None:
+        if self._parked is not None and self in self._parked.parked:
+            self._parked.parked.remove(self)
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Go on where the call waits."""
+        self._parked = None
+        if self.method == "fetch":
+            host = self.master.desk.hosts.get(self.arguments[0])
+            if host is not None:
+                host.waiting = False
+        assert self._until is not None
+        self.arguments[PATIENCE[self.method]] = max(0.0, self._until - self.master.world.now)
+        self.run()
+
+
+class Master(Actor):
+    """A master's process.
+
+    Args:
+        charged: told each charge of a job for a death, with the deaths so far.
+        dismissed: told who was given up, and the jobs that it held.
+    """
+
+    disorderly = True
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        lease: float,
+        grace: float,
+        charged: Callable[[str, int, int], None],
+        dismissed: Callable[[Master, str, list[Entry]], None],
+    ) -> None:
+        super().__init__(world, name)
+        self.service = MasterService("simulated", lease, grace)
+        self.desk = SimulatedDesk(lease, grace, lambda: world.now, SimulatedAlarm(self))  # type: ignore[arg-type]
+        self.desk.master = self
+        self.service._desk = self.desk
+        self.lines: list[SimulatedLine] = []
+        self.closed = False
+        self._watch(charged, dismissed)
+        self._looks = 0
+        self._beat = min(2.0, lease / 4)
+        self.later(self._beat, self._sweep)
+
+    def _watch(
+        self, charged: Callable[[str, int, int], None], dismissed: Callable[[Master, str, list[Entry]], None]
+    ) -> None:
+        desk, ledger = self.desk, self.desk.ledger
+        charge, dismiss, add, take = ledger.charge, ledger.dismiss, ledger.add, desk.take_outcomes
+        early: dict[tuple[str, int], float] = {}
+
+        def watched_charge(holder: Holder, entry: Entry, death: Any) -> bool:
+            before = entry.session.counts.lost
+            lost = charge(holder, entry, death)
+            if entry.session.counts.lost > before:
+                charged(str(entry.session.key), entry.number, len(entry.deaths or []))
+            return lost
+
+        def watched_dismiss(key: str, *arguments: Any) -> list[Entry]:
+            held = dismiss(key, *arguments)
+            dismissed(self, key, held)
+            return held
+
+        def watched_take(outcomes: Iterable[JobOutcome], *arguments: Any) -> None:
+            for done in outcomes:
+                if done.session not in desk.clients and not asks_for_retry(done.outcome):
+                    early.setdefault((done.session, done.number), self.world.now)
+            take(outcomes, *arguments)
+
+        def watched_add(session: Session, number: int, *arguments: Any) -> bool:
+            came = early.get((str(session.key), number))
+            if came is not None and self.world.now - came < desk.grace - 1.0 and number not in session.entries:
+                raise BrokenRule(f"{session.key}#{number} waits, though its outcome was handed in before")
+            return add(session, number, *arguments)
+
+        ledger.charge, ledger.dismiss, ledger.add = watched_charge, watched_dismiss, watched_add  # type: ignore
+        desk.take_outcomes = watched_take  # type: ignore[method-assign]
+
+    def _sweep(self) -> None:
+        if not self.closed:
+            self.service.sweep()
+            self.look("sweep")
+            self.later(self._beat, self._sweep)
+
+    def crash(self) -> None:
+        super().crash()
+        self._hang_up()
+
+    def close(self) -> None:
+        """End as a master does that gives way to another."""
+        self.trace("gives way")
+        self.closed = True
+        self.service.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        lines, self.lines = self.lines, []
+        for line in lines:
+            line.break_off("the master has gone")
+
+    # What must hold at any time ---------------------------------------------------------
+
+    def look(self, after: str, thorough: bool = False) -> None:
+        """Check the books."""
+        self._looks += 1
+        thorough = thorough or self._looks % 16 == 0
+        for session in self.desk.ledger.sessions.values():
+            counts = session.counts
+            if counts.added != counts.popped + counts.cancelled + len(session.entries):
+                raise BrokenRule(f"after {after} the books do not add up: {counts}, {len(session.entries)} entries")
+            if thorough:
+                self._look_into(session, after)
+
+    def _look_into(self, session: Any, after: str) -> None:
+        ledger = self.desk.ledger
+        states = [entry.state for entry in session.entries.values()]
+        held = [entry for entry in session.entries.values() if entry.state == "assigned"]
+        delayed = sum(bool(entry.delayed) for entry in session.entries.values())
+        kept = len(session.processed) + len(session.delivery.entries)
+        found = (session.assigned, len(session.line) + delayed, kept, session in ledger._turns)
+        wanted = (len(held), states.count("waiting"), states.count("processed"), len(session.line) > 0)
+        if found != wanted:
+            raise BrokenRule(f"after {after} session {session.key} has {found} jobs, but the entries say {wanted}")
+        for entry in held:
+            holder = entry.holder
+            if holder is None or entry not in holder.assigned or ledger.holders.get(holder.key) is not holder:
+                raise BrokenRule(f"after {after} {entry!r} is held by nobody: {holder}")
+
+    def leftovers(self) -> dict[str, object]:
+        """Return what is still in memory though all jobs are done."""
+        desk = self.desk
+        found: dict[str, object] = {"early": desk._early, "early bytes": desk._early_bytes, "claims": desk._claims}
+        found["delayed"] = [entry for _, _, entry in desk.ledger._delayed]
+        found["turns"] = list(desk.ledger._turns)
+        for key, session in desk.ledger.sessions.items():
+            parts = [session.entries, session.processed, session.delivery.entries, session.assigned]
+            parts += [session.processed_bytes, len(session.line), session.line.size]
+            found[f"session {key}"] = [part for part in parts if part]
+        for key, host in desk.hosts.items():
+            found[f"host {key}"] = [
+                part for part in (host.orders, host.holder.assigned, host.holder.delivery.entries) if part
+            ]
+        found["sessions of nobody"] = desk.ledger.sessions.keys() ^ desk.clients.keys()
+        found["holders of nobody"] = desk.ledger.holders.keys() ^ desk.hosts.keys()
+        return {what: left for what, left in found.items() if left}
+
+
+class Network:
+    """How well messages travel, and to whom.
+
+    Args:
+        trouble: how likely it is that something happens to a call.
+        delay: how long a message travels, on average.
+    """
+
+    def __init__(self, world: World, trouble: float, delay: float) -> None:
+        self.world = world
+        self.trouble = trouble
+        self.unreliable = trouble > 0
+        self.delay = delay
+        self.down = self.was_down = False
+        self.zombies = 1.0  # seconds a request may be on its way after its line broke
+        self.registered: Master | None = None
+
+    def travel(self) -> float:
+        return self.world.dice.expovariate(1 / self.delay)
+
+    def line(self) -> SimulatedLine | None:
+        """Return a line to the registered master, or None when it does not answer."""
+        master = self.registered
+        if master is None or not master.alive or master.closed or master.paused or self.down:
+            return None
+        line = SimulatedLine(self, master)
+        master.lines.append(line)
+        return line
+
+
+class SimulatedLine:
+    """As `papyros.distributed.line.Line`: calls one after the other, and when one broke, none."""
+
+    def __init__(self, network: Network, master: Master) -> None:
+        self.network = network
+        self.world = network.world
+        self.master = master
+        self.broken = False
+        self._current: Future | None = None
+        self._queue: list[tuple[Future, str, tuple[Any, ...], bytes | None]] = []
+
+    def call(self, method: str, *arguments: Any, message: bytes | None = None) -> Future:
+        """Make a call; the future is its answer and the batch beside it, or a `LineBrokenError`."""
+        future = Future(self.world)
+        if self.broken:
+            future.set(error=LineBrokenError("the connection was closed"))
+        else:
+            self._queue.append((future, method, arguments, message))
+            self._next()
+        return future
+
+    def _next(self) -> None:
+        if self._current is not None or not self._queue:
+            return
+        future, method, arguments, message = self._queue.pop(0)
+        self._current = future
+        network, dice = self.network, self.world.dice
+        call = Call(self.master, method, arguments, message)
+        fate = dice.random()
+        trouble = network.trouble
+        if network.down or fate < trouble * 0.3:
+            if network.down or dice.random() < 0.5:
+                self._fail_after(dice.random(), method, "its request was lost")
+            else:
+                # The line breaks, but what was written to it arrives, later.
+                self.master.later(dice.uniform(0.0, network.zombies), call.run)
+                self._fail_after(dice.random() * 0.1, method, "its request is late")
+            return
+        if fate < trouble * 0.6:
+            self.master.later(network.travel(), call.run)
+            call.answer.then(lambda: self._fail_after(dice.random() * 0.5, method, "its reply was lost"))
+            return
+        if fate < trouble * 0.7:
+            again = Call(self.master, method, arguments, message)
+            self.master.later(dice.uniform(0.0, network.zombies), again.run)  # somebody repeats it
+        slow = dice.uniform(0.1, 1.0) if fate < trouble else 0.0
+        self.master.later(network.travel() + slow * dice.random(), call.run)
+        call.answer.then(lambda: self.world.after(network.travel() + slow * dice.random(), lambda: self._reply(call)))
+
+    def _reply(self, call: Call) -> None:
+        if self._current is None or self.broken:
+            return
+        if self.network.down:
+            self._fail_after(1.0, call.method, "the network is gone")
+            return
+        current, self._current = self._current, None
+        current.set(call.answer.value)
+        self._next()
+
+    def _fail_after(self, seconds: float, method: str, why: str) -> None:
+        self.world.after(seconds, lambda: self.break_off(f"{method}: {why}"))
+
+    def break_off(self, why: str) -> None:
+        """Break the line, also under a call."""
+        if self.broken:
+            return
+        self.broken = True
+        if self in self.master.lines:
+            self.master.lines.remove(self)
+        self.world.trace("network", f"breaks a line to {self.master.name}: {why}")
+        waiting = [self._current, *(future for future, *_ in self._queue)]
+        for future in waiting:
+            if future is not None:
+                future.set(error=LineBrokenError(why))

@@ -1,0 +1,121 @@
+"""What jobs are like, what happened to them, and what may have happened to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from papyros.ledger import MAX_DEATHS, MAX_LOSSES
+from papyros.terms import Terms
+from papyros.wire import encode_lost, encode_overdue
+from tests.simulation.world import BrokenRule
+
+__all__ = ["Stories", "Story"]
+
+#: The first byte of an encoded outcome; see `papyros.wire`.
+RESULT, ERROR, FAILED = b"R", b"E", b"F"
+LOST, OVERDUE = encode_lost("")[:1], encode_overdue("")[:1]
+
+
+@dataclass
+class Story:
+    """One job: how it behaves, and what it went through."""
+
+    client: str
+    number: int
+    terms: Terms
+    seconds: float
+    failing: int = 0  # so many executions fail
+    killing: int = 0  # so many executions kill their slave
+    starts: int = 0
+    failures: int = 0
+    deaths: int = 0
+    charges: int = 0
+    excuses: int = 0  # how often it may have been started again for no reason of its own
+    cancelled: bool = False
+    popped: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"{self.client}#{self.number}"
+
+    @property
+    def overdue(self) -> bool:
+        return self.terms.timeout is not None and self.seconds > self.terms.timeout
+
+    def start(self) -> None:
+        """Note a start; there must be a reason for it."""
+        self.starts += 1
+        allowed = 1 + min(self.failures, self.terms.retries) + min(self.deaths, MAX_DEATHS - 1) + self.excuses
+        if self.terms.once:
+            allowed = 1
+        if self.starts > allowed:
+            raise BrokenRule(f"{self} was started {self.starts} times; at most {allowed} are allowed")
+
+    def end(self) -> bytes:
+        """Return the outcome of an execution that comes to an end."""
+        if self.failures < self.failing:
+            self.failures += 1
+            return (FAILED if self.terms.retries else ERROR) + self.name.encode()
+        return RESULT + self.name.encode()
+
+    def check(self, outcome: bytes) -> bool:
+        """Return whether an outcome is a result; it must be one that this job can have."""
+        if self.popped or self.cancelled:
+            raise BrokenRule(f"{self} is popped though it was {'popped' if self.popped else 'cancelled'} before")
+        self.popped = True
+        kind, text = outcome[:1], outcome[1:]
+        right = {
+            RESULT: self.failures >= self.failing and not self.overdue,
+            ERROR: self.failing > 0 and not self.terms.retries,
+            # A failure may be told again after its host was given up: then it counts twice.
+            FAILED: self.failing > 0 < self.failures and self.failures + self.excuses > self.terms.retries,
+            OVERDUE: self.overdue,
+            LOST: self.deaths >= MAX_DEATHS
+            or self.excuses >= MAX_LOSSES
+            or (self.terms.once and (self.deaths > 0 or self.excuses > 0)),
+        }
+        if not right[kind] or (kind in (RESULT, ERROR, FAILED) and text != self.name.encode()):
+            raise BrokenRule(f"{self} has the outcome {outcome!r}")
+        return kind == RESULT
+
+
+class Stories:
+    """All jobs there ever were."""
+
+    def __init__(self, dice: Random) -> None:
+        self._dice = dice
+        self.all: dict[tuple[str, int], Story] = {}
+
+    def tell(self, client: str, number: int, pace: float) -> Story:
+        """Make up another job."""
+        dice = self._dice
+        kind = dice.random()
+        failing = killing = retries = 0
+        timeout = None
+        seconds = dice.expovariate(1 / pace)
+        if kind < 0.15:
+            retries = dice.randrange(4)
+            failing = dice.choice((1, 2, 99))
+        elif kind < 0.25:
+            killing = dice.choice((1, 2, 99))
+        elif kind < 0.32:
+            timeout = pace
+        once = dice.random() < 0.12
+        terms = Terms(dice.choice((0, 0, 0, 1, 5)), timeout, retries, dice.choice((0.0, 0.1, 0.5)), once)
+        if once:
+            terms, failing = terms._replace(retries=0), min(failing, 1)
+        story = self.all[client, number] = Story(client, number, terms, seconds, failing, killing)
+        return story
+
+    def charged(self, client: str, number: int, deaths: int) -> None:
+        """Take note that a job was charged for the death of its slave."""
+        story = self.all[client, number]
+        story.charges = max(story.charges, deaths)  # another master may charge it again: it knows of no earlier ones
+        if story.charges > story.deaths:
+            raise BrokenRule(f"{story} was charged for a death that was not its own, or twice for one")
+
+    def excuse(self, client: str, number: int, new_master: bool = False) -> None:
+        """Take note that a job may be started again: what became of it is not known any more."""
+        story = self.all[client, number]
+        story.excuses += 1 + (story.terms.retries + MAX_DEATHS - 1 if new_master else 0)

@@ -1,0 +1,108 @@
+"""What tests share: waiting for an event with a deadline, and gates that hold jobs back.
+
+Jobs of process masters cannot see an event of this process, so a gate is a file:
+the same tests then run on every master.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+#: How long a test waits for what must happen. It is only ever used up by a test that fails.
+PATIENCE = 30.0
+
+
+def wait_until(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:
+    """Return what `condition` returns as soon as that is true; fail when the time is up."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()):
+        if time.monotonic() >= deadline:
+            raise AssertionError(f"after {seconds} s still not: {what or condition}")
+        time.sleep(0.005)
+    return answer
+
+
+class Gate:
+    """A file that jobs wait for; see `tests.contract.jobs_for_tests.wait_at`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def open(self) -> None:
+        """Let all jobs through that wait, or will wait, at this gate."""
+        Path(self.path).touch()
+
+    def pass_through(self) -> None:
+        """Be a job: note the arrival, and wait until the gate is open."""
+        Path(f"{self.path}.{uuid.uuid4().hex}.arrived").touch()
+        wait_until(Path(self.path).exists, f"gate {self.path} open", 2 * PATIENCE)
+
+    def arrivals(self) -> int:
+        """How many jobs have come to the gate."""
+        path = Path(self.path)
+        return len(list(path.parent.glob(f"{path.name}.*.arrived")))
+
+    def wait_for_arrivals(self, number: int = 1) -> None:
+        """Wait until so many jobs have come to the gate, that is, run."""
+        wait_until(lambda: self.arrivals() >= number, f"{number} jobs at the gate")
+
+
+class Gates:
+    """Makes gates, and opens all of them when a test is over, so that no job outlives it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._gates: list[Gate] = []
+
+    def __call__(self) -> Gate:
+        gate = Gate(self._folder / f"gate-{len(self._gates)}")
+        self._gates.append(gate)
+        return gate
+
+    def open_all(self) -> None:
+        for gate in self._gates:
+            gate.open()
+
+
+class Background:
+    """A call in a thread of its own, whose result or exception is asked for later."""
+
+    def __init__(self, function: Callable[..., Any], *args: Any) -> None:
+        self._function = function
+        self._args = args
+        self._error: BaseException | None = None
+        self._result: Any = None
+        self._thread = Thread(target=self._run, name="test-background", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result = self._function(*self._args)
+        except BaseException as error:
+            self._error = error
+
+    @property
+    def running(self) -> bool:
+        return self._thread.is_alive()
+
+    def result(self, seconds: float = PATIENCE) -> Any:
+        self._thread.join(seconds)
+        assert not self.running, f"{self._function} did not return within {seconds} s"
+        if self._error is not None:
+            raise self._error
+        return self._result
+
+
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Fail when the block takes longer than that."""
+    started = time.monotonic()
+    yield
+    elapsed = time.monotonic() - started
+    assert elapsed <= seconds, f"this took {elapsed:.2f} s; at most {seconds} s were promised"

@@ -1,0 +1,1 @@
+"""Tests of single parts, and of what only one master promises."""

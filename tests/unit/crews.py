@@ -1,0 +1,111 @@
+"""A crew with a source that the test holds in its hands."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import Counter, deque
+from contextlib import contextmanager
+
+from papyros.crew import Crew
+from papyros.jobs import terms_of
+from papyros.tasks import CrewOptions, Task
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
+from tests.support import PATIENCE
+
+
+class FakeSource:
+    """Hands out the tasks that it is given, takes back what is returned, and notes all that it hears."""
+
+    def __init__(self):
+        self.lock = threading.Condition()
+        self.packer = Packer()
+        self.jobs = {}
+        self.waiting = deque()
+        self.outcomes = {}
+        self.slaves = {}
+        self.finishes = Counter()
+        self.late = []
+        self.deaths = []
+        self.given_back = []
+        self.prints = []
+        self.reasons = []
+        self.defined = Counter()
+        self.crew = None
+        self.closed = False
+
+    def add(self, tag, job):
+        payload = self.packer.pack(job)
+        with self.lock:
+            self.jobs[tag] = job
+            self.waiting.append(Task(tag, payload.definition, payload.blob, terms_of(job)))
+        if self.crew is not None:
+            self.crew.poke()
+
+    def wait_for(self, condition, what):
+        with self.lock:
+            assert self.lock.wait_for(condition, PATIENCE), what
+
+    def wait_for_outcomes(self, number):
+        self.wait_for(lambda: len(self.outcomes) >= number, f"{number} outcomes, not {len(self.outcomes)}")
+
+    # What a crew calls --------------------------------------------------------------------
+
+    def take(self, limit):
+        with self.lock:
+            return [self.waiting.popleft() for _ in range(min(limit, len(self.waiting)))]
+
+    def definition(self, digest):
+        self.defined[digest] += 1
+        return self.packer.definitions[digest]
+
+    def finished(self, batch):
+        with self.lock:
+            for done in batch:
+                self.finishes[done.tag] += 1
+                self.slaves[done.tag] = done.slave
+                self.outcomes[done.tag] = decode_outcome(bytes(done.outcome), self.jobs[done.tag], done.slave)
+            self.lock.notify_all()
+
+    def overdue(self, tag, slave, timeout):
+        with self.lock:
+            self.late.append((tag, slave, timeout))
+            self.lock.notify_all()
+
+    def died(self, tag, death):
+        with self.lock:
+            self.deaths.append((tag, death))
+            self.lock.notify_all()
+
+    def returned(self, tags, reason):
+        with self.lock:
+            self.given_back += [(tag, reason) for tag in tags]
+            if not self.closed:
+                for tag in tags:
+                    payload = self.packer.pack(self.jobs[tag])
+                    task = Task(tag, payload.definition, payload.blob, terms_of(self.jobs[tag]))
+                    self.waiting.append(task)
+            self.lock.notify_all()
+        if tags and self.crew is not None:
+            self.crew.poke()
+
+    def printed(self, tag, slave, text):
+        with self.lock:
+            self.prints.append((tag, slave, text))
+            self.lock.notify_all()
+
+    def broken(self, reason):
+        with self.lock:
+            self.reasons.append(reason)
+            self.lock.notify_all()
+
+
+@contextmanager
+def crew_of(source, slaves=2, path=None):
+    crew = source.crew = Crew(slaves, source, CrewOptions(MAX_PAYLOAD_BYTES, sys.path if path is None else path))
+    crew.start()
+    try:
+        yield crew
+    finally:
+        source.closed = True
+        crew.close()

@@ -1,0 +1,127 @@
+"""The alarm calls at its time, from one thread, and lets go when it is closed."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from papyros.deadlines import Alarm
+from tests.support import PATIENCE, at_most
+
+
+@pytest.fixture
+def alarm():
+    alarm = Alarm()
+    yield alarm
+    alarm.close()
+
+
+def alarms():
+    return [thread for thread in threading.enumerate() if thread.name == "papyros-alarm"]
+
+
+def test_without_a_call_there_is_no_thread(alarm):
+    assert alarms() == []
+
+
+def test_calls_come_in_the_order_of_their_moments_and_not_before(alarm):
+    now, done, calls = time.monotonic(), threading.Event(), []
+    for delay in (0.15, 0.05, 0.1, 0.0, -1.0):
+        alarm.set(now + delay, lambda delay=delay: calls.append((delay, time.monotonic() - now)))
+    alarm.set(now + 0.2, done.set)
+    assert done.wait(PATIENCE)
+    assert [delay for delay, _ in calls] in ([0.0, -1.0, 0.05, 0.1, 0.15], [-1.0, 0.0, 0.05, 0.1, 0.15])
+    assert all(delay <= called for delay, called in calls)
+    assert len(alarms()) == 1
+
+
+def test_calls_of_one_moment_come_in_the_order_of_setting(alarm):
+    moment, done, calls = time.monotonic() + 0.05, threading.Event(), []
+    for number in range(20):
+        alarm.set(moment, lambda number=number: calls.append(number))
+    alarm.set(moment, done.set)
+    assert done.wait(PATIENCE)
+    assert calls == list(range(20))
+
+
+def test_an_earlier_call_that_is_set_later_is_not_overslept(alarm):
+    done = threading.Event()
+    alarm.set(time.monotonic() + 1000, done.clear)
+    alarm.set(time.monotonic() + 0.01, done.set)
+    assert done.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("moment", [1e300, float("inf")])
+def test_a_moment_that_never_comes_is_waited_for_without_harm(alarm, moment):
+    done = threading.Event()
+    alarm.set(moment, done.clear)
+    alarm.set(time.monotonic(), done.set)
+    assert done.wait(PATIENCE)
+    assert len(alarms()) == 1
+
+
+def test_a_call_may_set_another_one(alarm):
+    done, left = threading.Event(), [50]
+
+    def again():
+        left[0] -= 1
+        if left[0]:
+            alarm.set(time.monotonic(), again)
+        else:
+            done.set()
+
+    alarm.set(time.monotonic(), again)
+    assert done.wait(PATIENCE)
+
+
+def test_a_call_that_raises_does_not_keep_the_others_from_coming(alarm, caplog):
+    """Otherwise one thread that cannot be started would end all retries and timeouts."""
+    done = threading.Event()
+
+    def fail():
+        raise RuntimeError("no luck")
+
+    alarm.set(time.monotonic(), fail)
+    alarm.set(time.monotonic() + 0.01, done.set)
+    assert done.wait(5)
+    assert "no luck" in caplog.text
+
+
+def test_closing_forgets_what_is_to_come_and_ends_the_thread(alarm):
+    called = []
+    alarm.set(time.monotonic() + 1000, lambda: called.append(1))
+    with at_most(5):
+        alarm.close()
+        alarm.close()
+    assert alarms() == []
+    alarm.set(time.monotonic(), lambda: called.append(2))
+    assert alarms() == []
+    assert called == []
+
+
+def test_closing_waits_for_the_call_that_is_under_way(alarm):
+    begun, release, ended = threading.Event(), threading.Event(), []
+
+    def call():
+        begun.set()
+        release.wait(PATIENCE)
+        ended.append(1)
+
+    alarm.set(time.monotonic(), call)
+    assert begun.wait(PATIENCE)
+    threading.Timer(0.05, release.set).start()
+    alarm.close()
+    assert ended == [1]
+
+
+def test_a_call_may_close_its_alarm(alarm):
+    done = threading.Event()
+
+    def call():
+        alarm.close()
+        done.set()
+
+    alarm.set(time.monotonic(), call)
+    assert done.wait(PATIENCE)

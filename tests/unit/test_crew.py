@@ -1,0 +1,345 @@
+"""The slaves of this machine, fed by a source that the test holds in its hands."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import papyros
+from papyros import process
+from tests.contract.jobs_for_tests import (
+    Square,
+    double,
+    end_slave,
+    hang,
+    leave_children,
+    note_start,
+    starts,
+    wait_and_note,
+    where,
+)
+from tests.support import PATIENCE, Background, at_most, wait_until
+from tests.unit.crews import FakeSource, crew_of
+
+
+@pytest.fixture
+def source():
+    return FakeSource()
+
+
+@papyros.job
+def note(folder, name, seconds=0.0):
+    note_start(folder, name)
+    time.sleep(seconds)
+    return name
+
+
+def gone(pid):
+    return not os.path.exists(f"/proc/{pid}")
+
+
+def test_every_task_is_finished_once_by_slaves_that_are_processes(source):
+    with crew_of(source, 2) as crew:
+        assert crew.wait_ready(PATIENCE)
+        pids = {view.pid for view in crew.views()}
+        assert len(pids) == 2
+        for number in range(200):
+            source.add(number, Square(number))
+        source.wait_for_outcomes(200)
+    assert [source.outcomes[number].get() for number in range(200)] == [number**2 for number in range(200)]
+    assert set(source.finishes.values()) == {1}
+    assert {int(slave.rpartition("/")[2]) for slave in source.slaves.values()} <= pids
+    assert all(gone(pid) for pid in pids)
+    assert source.deaths == source.late == source.reasons == []
+
+
+def test_a_definition_is_sent_once_to_each_slave(source):
+    with crew_of(source, 2):
+        for number in range(100):
+            source.add(number, Square(number))
+            source.add(1000 + number, double(number))
+        source.wait_for_outcomes(200)
+    assert len(source.defined) == 2
+    assert max(source.defined.values()) <= 2
+
+
+def test_a_slave_that_replaces_another_is_sent_the_definitions_again(source, tmp_path):
+    with crew_of(source, 1):
+        source.add(1, Square(2))
+        source.wait_for_outcomes(1)
+        source.add(2, end_slave(str(tmp_path), "job", "kill"))
+        source.wait_for(lambda: source.deaths, "the death")
+        source.add(3, Square(3))
+        source.wait_for_outcomes(2)
+    assert source.outcomes[3].get() == 9
+    assert max(source.defined.values()) == 2
+
+
+def test_under_a_storm_of_recalls_no_task_is_lost_and_none_is_run_twice(source, tmp_path):
+    """Quick jobs, which are sent many ahead, and a few longer ones that hold a slave up."""
+    stop = threading.Event()
+    total = 400
+
+    def storm():
+        recalls = 0
+        while not stop.is_set():
+            source.crew.recall()
+            recalls += 1
+        return recalls
+
+    with crew_of(source, 2) as crew:
+        assert crew.wait_ready(PATIENCE)
+        storms = [Background(storm) for _ in range(2)]
+        try:
+            for number in range(total):
+                source.add(number, note(str(tmp_path), f"job{number}", 0.02 if number % 20 == 7 else 0.0))
+            source.wait_for_outcomes(total)
+        finally:
+            stop.set()
+        recalls = sum(each.result() for each in storms)
+    assert recalls > 50
+    assert source.given_back, "nothing was ever recalled"
+    assert set(source.finishes.values()) == {1}
+    assert {source.outcomes[number].get() for number in range(total)} == {f"job{number}" for number in range(total)}
+    marks = [path.name.split(".")[0] for path in tmp_path.iterdir()]
+    assert sorted(marks) == sorted(f"job{number}" for number in range(total)), "a task was run twice"
+
+
+def test_an_idle_slave_gets_what_another_one_has_not_started(source, tmp_path):
+    gates = [tmp_path / "gate-0"]
+    with crew_of(source, 2) as crew:
+        assert crew.wait_ready(PATIENCE)
+        for number in range(300):  # quick ones, so that some are sent ahead from now on
+            source.add(number, Square(number))
+        source.wait_for_outcomes(300)
+        source.add("long", wait_and_note(str(tmp_path), "long", str(gates[0])))
+        for number in range(1000, 1300):
+            source.add(number, Square(number))
+        source.wait_for(lambda: all(number in source.outcomes for number in range(1000, 1300)), "all others")
+        assert "long" not in source.outcomes
+        gates[0].touch()
+        source.wait_for_outcomes(601)
+    assert set(source.finishes.values()) == {1}
+
+
+def test_draining_gives_back_what_was_not_started_and_lets_the_rest_end(source, tmp_path):
+    gate = tmp_path / "gate"
+    with crew_of(source, 2) as crew:
+        for number in range(2):
+            source.add(number, wait_and_note(str(tmp_path), f"job{number}", str(gate)))
+        wait_until(lambda: all(starts(tmp_path, f"job{number}") for number in range(2)), "both to run")
+        for number in range(10, 20):
+            source.add(number, Square(number))
+        assert crew.drain(0.05) is False
+        draining = Background(crew.drain)
+        gate.touch()
+        assert draining.result() is True
+        assert sorted(source.outcomes) == [0, 1]
+        assert len(source.waiting) == 10, "nothing new is begun"
+        assert all(not reason for _, reason in source.given_back)
+
+
+def test_an_idle_crew_is_drained_at_once(source):
+    with crew_of(source, 2) as crew, at_most(5):
+        assert crew.drain(PATIENCE) is True
+        assert crew.drain(PATIENCE) is True
+
+
+def test_closing_gives_back_all_and_tells_apart_what_was_started(source, tmp_path):
+    with crew_of(source, 2) as crew:
+        for number in range(2):
+            source.add(number, hang(str(tmp_path), f"job{number}", "sleep"))
+        wait_until(lambda: all(starts(tmp_path, f"job{number}") for number in range(2)), "both to run")
+        pids = [view.pid for view in crew.views()]
+        source.closed = True
+        with at_most(10):
+            crew.close()
+        crew.close()
+    assert {tag for tag, reason in source.given_back if "was stopped with its host" in reason} == {0, 1}
+    assert all(gone(pid) for pid in pids)
+    assert source.deaths == [], "nobody is charged"
+
+
+def test_the_views_tell_who_runs_what(source, tmp_path):
+    with crew_of(source, 1) as crew:
+        source.add("tag", hang(str(tmp_path), "job", "sleep"))
+        [view] = wait_until(lambda: [view for view in crew.views() if view.tag == "tag"], "the task to be seen")
+        [(_, pid)] = wait_until(lambda: starts(tmp_path, "job"), "it to run")
+        assert view.pid == pid
+        assert view.name.endswith(f"/{pid}")
+        assert 0 <= view.seconds < PATIENCE
+
+
+# Deaths -------------------------------------------------------------------------------------
+
+
+def test_only_the_task_that_ran_is_charged_and_the_others_are_run_elsewhere(source, tmp_path):
+    with crew_of(source, 1):
+        for number in range(100):
+            source.add(number, Square(number))
+        source.add("ender", end_slave(str(tmp_path), "ender", "kill"))
+        for number in range(100, 200):
+            source.add(number, Square(number))
+        source.wait_for_outcomes(200)
+    [(tag, death)] = source.deaths
+    assert tag == "ender"
+    assert death.cause == "was killed by SIGKILL"
+    assert death.lines == ("the last words of ender",)
+    assert death.slave.endswith(f"/{starts(tmp_path, 'ender')[0][1]}")
+    assert set(source.finishes.values()) == {1}
+
+
+@pytest.mark.parametrize("how", ["child", "session"])
+def test_what_a_slave_started_is_swept_up_when_it_dies(source, tmp_path, how):
+    with crew_of(source, 1) as crew:
+        source.add(1, leave_children(str(tmp_path), how))
+        child = int(wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text(), "child"))
+        try:
+            [view] = crew.views()
+            os.kill(view.pid, signal.SIGKILL)
+            source.wait_for(lambda: source.deaths, "the death")
+            wait_until(lambda: gone(child), "the child to be gone", 5)
+        finally:
+            if not gone(child):
+                os.kill(child, signal.SIGKILL)
+
+
+def test_a_job_that_is_stopped_leaves_those_behind_it_to_others(source, tmp_path):
+    with crew_of(source, 1) as crew:
+        source.add("unwanted", hang(str(tmp_path), "unwanted", "busy"))
+        wait_until(lambda: starts(tmp_path, "unwanted"), "it to run")
+        for number in range(20):
+            source.add(number, Square(number))
+        crew.cancel({"unwanted"})
+        source.wait_for_outcomes(20)
+    assert "unwanted" not in source.outcomes
+    assert source.deaths == source.late == []
+    assert "unwanted" not in {tag for tag, _ in source.given_back}
+
+
+def test_a_job_that_is_late_is_told_of_as_late(source, tmp_path):
+    with crew_of(source, 1):
+        job = hang(str(tmp_path), "late", "busy")
+        job.timeout = 0.3
+        source.add("late", job)
+        source.add("next", where())
+        source.wait_for_outcomes(1)
+    [(tag, slave, timeout)] = source.late
+    assert (tag, timeout) == ("late", 0.3)
+    assert slave.endswith(f"/{starts(tmp_path, 'late')[0][1]}")
+    assert list(source.outcomes) == ["next"]
+    assert source.deaths == []
+
+
+@papyros.job
+def spoil(folder, what):
+    """Change what this slave does from now on, so that a moment that is rare lasts."""
+    from papyros import slave
+
+    run, flush = slave.Slave._run, slave.Slave._flush
+
+    def slow_run(self, *job):
+        Path(folder, "about-to-run").touch()
+        time.sleep(1)
+        run(self, *job)
+
+    def slow_flush(self):
+        if self._started > 1:
+            time.sleep(PATIENCE)
+        flush(self)
+
+    if what == "run":
+        slave.Slave._run = slow_run
+    else:
+        slave.Slave._flush = slow_flush
+
+
+def test_a_job_that_is_just_about_to_start_is_stopped_too(source, tmp_path):
+    """Its token is taken, so it cannot be recalled; and it has not noted its start, so it does not seem to run."""
+    with crew_of(source, 1):
+        source.add("spoil", spoil(str(tmp_path), "run"))
+        source.wait_for_outcomes(1)
+        source.add("unwanted", hang(str(tmp_path), "unwanted", "sleep"))
+        wait_until((tmp_path / "about-to-run").exists, "the job to be about to start")
+        source.crew.cancel({"unwanted"})
+        source.add("next", Square(3))
+        source.wait_for(lambda: "next" in source.outcomes, "the slave to have time for others")
+
+
+def test_a_job_that_ends_in_the_moment_in_which_its_time_is_up_is_not_lost(source, tmp_path, monkeypatch):
+    """It is told of as late, or as finished; but something is told of it."""
+    kill = process.SlaveProcess.kill
+
+    def kill_when_it_has_ended(self):
+        (tmp_path / "gate").touch()
+        wait_until(lambda: self.running() is None, "the job to end")
+        kill(self)
+
+    with crew_of(source, 1):
+        source.add("spoil", spoil(str(tmp_path), "flush"))
+        source.wait_for_outcomes(1)
+        job = wait_and_note(str(tmp_path), "job", str(tmp_path / "gate"))
+        job.timeout = 0.3
+        monkeypatch.setattr(process.SlaveProcess, "kill", kill_when_it_has_ended)
+        source.add("job", job)
+        source.add("next", Square(3))
+        source.wait_for(lambda: "next" in source.outcomes, "the next one")
+        monkeypatch.undo()
+        told = [tag for tag, *_ in source.late + source.deaths + source.given_back] + list(source.outcomes)
+        assert "job" in told
+
+
+# Slaves that cannot be started ----------------------------------------------------------------
+
+
+def test_slaves_that_never_start_break_the_crew_and_it_says_why(source, monkeypatch):
+    popen = subprocess.Popen
+
+    def refuse(command, **options):
+        return popen([sys.executable, "-c", "import sys; sys.exit('no slave today')"], **options)
+
+    monkeypatch.setattr(process.subprocess, "Popen", refuse)
+    with crew_of(source, 2) as crew:
+        source.wait_for(lambda: source.reasons, "the crew to give up")
+        assert crew.wait_ready(PATIENCE)
+        assert "slaves cannot be started" in source.reasons[0]
+        assert "exit code 1" in source.reasons[0]
+        assert "no slave today" in source.reasons[0]
+
+
+def test_a_slave_that_does_not_start_at_first_is_tried_again(source, monkeypatch):
+    popen = subprocess.Popen
+    attempts = []
+
+    def refuse_at_first(command, **options):
+        attempts.append(command)
+        if len(attempts) <= 2:
+            command = [sys.executable, "-c", "raise SystemExit('not yet')"]
+        return popen(command, **options)
+
+    monkeypatch.setattr(process.subprocess, "Popen", refuse_at_first)
+    with crew_of(source, 1):
+        source.add(1, Square(3))
+        source.wait_for_outcomes(1)
+    assert source.outcomes[1].get() == 9
+    assert source.reasons == []
+    assert len(attempts) == 3
+
+
+def test_a_source_that_fails_breaks_the_crew_and_not_the_program(source, monkeypatch, caplog):
+    def fail(limit):
+        raise ZeroDivisionError("a bug in the source")
+
+    monkeypatch.setattr(source, "take", fail)
+    with crew_of(source, 1):
+        source.add(1, Square(3))
+        source.wait_for(lambda: source.reasons, "the crew to give up")
+    assert "broke down" in source.reasons[0]
+    assert "a bug in the source" in caplog.text

@@ -1,0 +1,113 @@
+"""Deadlines, on a clock that only the test moves."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from papyros import deadlines
+from papyros.deadlines import Deadline
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    class Clock:
+        now = 1000.0
+
+        def monotonic(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(deadlines, "time", clock)
+    return clock
+
+
+class Conditionlike:
+    """Notes for how long it was waited."""
+
+    def __init__(self):
+        self.waits = []
+
+    def wait(self, timeout=None):
+        self.waits.append(timeout)
+
+
+def test_what_remains_shrinks_to_zero(clock):
+    deadline = Deadline(5)
+    assert deadline.remaining() == 5
+    clock.now += 3
+    assert deadline.remaining() == 2
+    assert not deadline.expired()
+    clock.now += 3
+    assert deadline.remaining() == 0
+    assert deadline.expired()
+
+
+@pytest.mark.parametrize("timeout", [None, float("inf")])
+def test_for_ever_never_ends(clock, timeout):
+    deadline = Deadline(timeout)
+    clock.now += 1e12
+    assert deadline.remaining() is None
+    assert not deadline.expired()
+
+
+def test_zero_is_over_at_once_and_does_not_wait(clock):
+    deadline = Deadline(0)
+    condition = Conditionlike()
+    assert deadline.expired()
+    assert deadline.wait(condition) is False
+    assert condition.waits == []
+
+
+def test_waiting_waits_for_what_remains(clock):
+    deadline = Deadline(5)
+    clock.now += 1
+    condition = Conditionlike()
+    assert deadline.wait(condition) is True
+    assert condition.waits == [4]
+    clock.now += 10
+    assert deadline.wait(condition) is False
+
+
+def test_waiting_for_ever_waits_without_a_bound(clock):
+    condition = Conditionlike()
+    assert Deadline(None).wait(condition) is True
+    assert condition.waits == [None]
+
+
+def test_a_timeout_beyond_what_threads_can_wait_is_for_as_long_as_they_can(clock):
+    condition = Conditionlike()
+    assert Deadline(1e300).wait(condition) is True
+    assert condition.waits == [threading.TIMEOUT_MAX]
+
+
+def test_a_notification_ends_the_wait():
+    condition = threading.Condition()
+    entered = threading.Event()
+    returned = []
+
+    def wait():
+        with condition:
+            entered.set()
+            returned.append(Deadline(60).wait(condition))
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    assert entered.wait(30)
+    with condition:  # held by the other thread until it waits
+        condition.notify()
+    thread.join(30)
+    assert returned == [True]
+
+
+@pytest.mark.parametrize("timeout", [True, False, "1", b"1", [], {}, object(), 1j])
+def test_what_is_no_number_is_refused(timeout):
+    with pytest.raises(TypeError, match="a timeout is a number of seconds or None"):
+        Deadline(timeout)
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.001, float("nan"), float("-inf")])
+def test_what_is_no_time_is_refused(timeout):
+    with pytest.raises(ValueError, match="a timeout is None, or 0 or more seconds"):
+        Deadline(timeout)

@@ -1,0 +1,138 @@
+"""Frames: however a stream is split, the same frames come out; and lengths that lie are noticed."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from papyros import frames
+from papyros.frames import FrameReader, Outbox, join_column, pack_frame, pack_message, split_column, unpack_message
+
+BLOBS = st.lists(st.binary(max_size=40), max_size=6)
+FRAMES = st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), BLOBS), max_size=5)
+
+
+class Stream:
+    """Be a socket from which a stream comes in given pieces."""
+
+    def __init__(self, stream, sizes):
+        self._stream = stream
+        self._sizes = list(sizes)
+
+    def recv(self, size):
+        size = min(size, self._sizes.pop(0) if self._sizes else 1 << 30)
+        piece, self._stream = self._stream[:size], self._stream[size:]
+        return piece
+
+    def recv_into(self, view):
+        piece = self.recv(len(view))
+        view[: len(piece)] = piece
+        return len(piece)
+
+
+def read_all(stream, sizes):
+    reader = FrameReader(Stream(stream, sizes))
+    found = []
+    with contextlib.suppress(EOFError):
+        while True:
+            found += [(frame.kind, frame.number, bytes(frame.body)) for frame in reader.read()]
+    return found
+
+
+@settings(deadline=None)
+@given(FRAMES, st.lists(st.integers(1, 30), max_size=200), st.sampled_from([1, 16, 1 << 18]))
+def test_any_split_of_a_stream_gives_the_same_frames(sent, sizes, chunk):
+    """Large bodies too, which are received into their place."""
+    stream = b"".join(b"".join(pack_frame(kind, number, blobs)) for kind, number, blobs in sent)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(frames, "CHUNK", chunk)
+        found = read_all(stream, sizes)
+    assert found == [(kind, number, b"".join(blobs)) for kind, number, blobs in sent]
+
+
+@settings(deadline=None)
+@given(FRAMES, st.integers(0, 500))
+def test_a_stream_that_breaks_off_gives_the_frames_before_and_says_so(sent, length):
+    stream = b"".join(b"".join(pack_frame(kind, number, blobs)) for kind, number, blobs in sent)
+    found = read_all(stream[:length], [7] * 100)
+    assert found == [(kind, number, b"".join(blobs)) for kind, number, blobs in sent][: len(found)]
+    assert len(found) < len(sent) or length >= len(stream) or not sent
+
+
+@given(st.lists(st.integers(0, 100_000), max_size=5))
+def test_large_buffers_are_packed_as_they_are_and_small_ones_joined(sizes):
+    buffers = [bytes([number]) * size for number, size in enumerate(sizes)]
+    packed = pack_frame(3, 4, buffers)
+    large = [buffer for buffer in buffers if len(buffer) >= frames.LARGE]
+    assert all(any(part is buffer for part in packed) for buffer in large), "it was copied"
+    assert read_all(b"".join(packed), [1000] * 10) == [(3, 4, b"".join(buffers))]
+
+
+@given(BLOBS, st.binary(max_size=20))
+def test_a_column_comes_apart_as_it_was_joined(blobs, before):
+    joined = memoryview(before + b"".join(join_column(blobs)))
+    assert split_column(joined, len(blobs), len(before)) == blobs
+
+
+@given(BLOBS)
+def test_a_message_comes_apart_as_it_was_packed(blobs):
+    assert unpack_message(memoryview(pack_message(blobs))) == blobs
+
+
+@given(BLOBS, st.integers(0, 12), st.binary(max_size=30))
+def test_lengths_that_do_not_add_up_are_refused(blobs, count, tail):
+    joined = memoryview(b"".join(join_column(blobs)) + tail)
+    try:
+        parts = split_column(joined, count)
+    except ValueError:
+        return
+    assert 8 * count + sum(map(len, parts)) == len(joined)
+    assert len(parts) == count
+
+
+@given(st.binary(max_size=60))
+def test_what_is_no_message_is_refused(noise):
+    try:
+        parts = unpack_message(memoryview(noise))
+    except ValueError:
+        return
+    assert pack_message(parts) == noise
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 4, 5, 11, 12, 20])
+def test_a_message_that_was_cut_short_is_refused(cut):
+    message = pack_message([b"one", b"three"])
+    with pytest.raises(ValueError):
+        unpack_message(memoryview(message[:cut]))
+    with pytest.raises(ValueError):
+        unpack_message(memoryview(message + b"x"))
+
+
+def test_an_outbox_keeps_what_does_not_fit_and_sends_it_later():
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        outbox = Outbox(ours)
+        sent = [bytes([number]) * 300_000 for number in range(5)]
+        outbox.put([b"", *sent, b""])
+        assert len(outbox)
+        received = b""
+        while len(received) < 1_500_000:
+            received += theirs.recv(1 << 20)
+            outbox.flush()
+        assert received == b"".join(sent)
+        assert len(outbox) == 0
+
+
+def test_an_outbox_whose_other_side_is_gone_forgets_what_is_left():
+    ours, theirs = socket.socketpair()
+    with ours:
+        ours.setblocking(False)
+        theirs.close()
+        outbox = Outbox(ours)
+        outbox.put([b"x" * 1000])
+        assert len(outbox) == 0

@@ -1,0 +1,148 @@
+"""One slave process, without a crew: how it is told apart, taken back from, and buried."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import sys
+
+import pytest
+
+from papyros.jobs import terms_of
+from papyros.process import Death, Outcomes, Printed, SlaveProcess, python_environment
+from papyros.tasks import Task
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
+from tests.contract.jobs_for_tests import Square, hang, say, starts
+from tests.support import PATIENCE, wait_until
+
+
+@pytest.fixture
+def slave():
+    slave = SlaveProcess(sys.path, MAX_PAYLOAD_BYTES)
+    yield slave
+    if not slave.gone:
+        slave.bury()
+
+
+@pytest.fixture
+def packer():
+    return Packer()
+
+
+def tasks_of(packer, *jobs, echo=False):
+    found = []
+    for tag, job in enumerate(jobs):
+        payload = packer.pack(job)
+        found.append(Task(tag, payload.definition, payload.blob, terms_of(job)._replace(echo=echo)))
+    return found
+
+
+def receive_until(slave, condition):
+    """Receive until that is so; return all events that came."""
+    events = []
+    with selectors.DefaultSelector() as selector:
+        selector.register(slave.socket_fd, selectors.EVENT_READ)
+        while not condition(events):
+            assert selector.select(PATIENCE), "nothing comes any more"
+            events += slave.receive()
+            slave.outbox.flush()
+    return events
+
+
+def finished(events):
+    return [task.tag for event in events if isinstance(event, Outcomes) for task in event.tasks]
+
+
+def test_it_says_who_it_is_when_it_is_ready(slave):
+    assert not slave.ready
+    receive_until(slave, lambda _: slave.ready)
+    assert slave.name == f"{os.uname().nodename}/{slave.pid}"
+    assert slave.running() is None
+    assert slave.started() == []
+
+
+def test_outcomes_come_in_the_order_of_the_tasks(slave, packer):
+    slave.send(tasks_of(packer, *map(Square, range(100))), packer.definitions.__getitem__)
+    events = receive_until(slave, lambda events: len(finished(events)) == 100)
+    assert finished(events) == list(range(100))
+    values = [decode_outcome(bytes(encoded), None).get() for event in events for encoded in event.encoded]
+    assert values == [number**2 for number in range(100)]
+    assert len(slave.queue) == 0
+
+
+def test_what_was_not_started_can_be_taken_back_and_only_that(slave, packer, tmp_path):
+    jobs = [hang(str(tmp_path), "job", "sleep"), *map(Square, range(20))]
+    tasks = tasks_of(packer, *jobs)
+    slave.send(tasks, packer.definitions.__getitem__)
+    wait_until(lambda: starts(tmp_path, "job"), "the first one to run")
+    assert slave.recall() == tasks[1:]
+    assert list(slave.queue) == tasks[:1]
+    assert slave.running()[0] is tasks[0]
+    assert slave.started() == tasks[:1]
+    assert slave.recall() == []
+
+
+def test_what_was_taken_back_can_be_sent_again(slave, packer):
+    tasks = tasks_of(packer, *map(Square, range(50)))
+    events, left = [], tasks
+    for _ in range(20):
+        slave.send(left, packer.definitions.__getitem__)
+        left = slave.recall()
+        assert [*slave.queue, *left] == tasks[len(finished(events)) :], "nothing is lost, and all is in order"
+        events += slave.receive()
+    slave.send(left, packer.definitions.__getitem__)
+    events += receive_until(slave, lambda more: len(finished(events)) + len(finished(more)) == 50)
+    assert sorted(finished(events)) == list(range(50))
+
+
+def test_prints_come_with_their_task_and_before_its_outcome(slave, packer):
+    tasks = tasks_of(packer, say("one"), say("two", "three"), echo=True)
+    slave.send(tasks, packer.definitions.__getitem__)
+    events = receive_until(slave, lambda events: len(finished(events)) == 2)
+    texts = {tag: "".join(e.text for e in events if isinstance(e, Printed) and e.task.tag == tag) for tag in (0, 1)}
+    assert texts == {0: "one\n", 1: "two\nthree\n"}
+
+
+@pytest.mark.parametrize(
+    ("number", "cause"), [(signal.SIGKILL, "was killed by SIGKILL"), (signal.SIGTERM, "was killed by SIGTERM")]
+)
+def test_a_death_tells_how_it_was(slave, number, cause):
+    receive_until(slave, lambda _: slave.ready)
+    os.kill(slave.pid, number)
+    slave.wait(PATIENCE)
+    death = slave.bury()
+    assert death.cause == cause
+    assert death.slave == slave.name
+    assert "MB" in death.memory
+    assert slave.gone
+    assert not os.path.exists(f"/proc/{slave.pid}")
+
+
+def test_a_slave_that_is_stopped_by_a_signal_can_be_killed_and_buried(slave):
+    receive_until(slave, lambda _: slave.ready)
+    os.kill(slave.pid, signal.SIGSTOP)
+    slave.kill()
+    slave.wait(PATIENCE)
+    assert slave.bury().cause == "was killed by SIGKILL"
+
+
+def test_an_idle_slave_that_is_dismissed_ends_by_itself(slave):
+    receive_until(slave, lambda _: slave.ready)
+    slave.dismiss()
+    slave.wait(PATIENCE)
+    assert slave.bury().cause == "ended with exit code 0"
+
+
+def test_a_death_is_told_with_its_last_lines_indented():
+    told = str(Death("mars/17", "ended with exit code 3", ("first", "second"), "its memory was 3 MB at its peak"))
+    assert told == (
+        "slave mars/17 ended with exit code 3 (its memory was 3 MB at its peak), its last lines:\n    first\n    second"
+    )
+    assert str(Death("mars/17", "was killed by SIGKILL", ())) == "slave mars/17 was killed by SIGKILL"
+
+
+def test_the_environment_of_another_python_finds_this_papyros(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/somewhere")
+    environment = python_environment()
+    assert environment["PYTHONPATH"].split(os.pathsep)[0] == "/somewhere"

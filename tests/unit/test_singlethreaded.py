@@ -1,0 +1,207 @@
+"""What only the master without concurrency promises."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+
+import pytest
+
+import papyros
+from tests.contract.jobs_for_tests import Square, call, fail, leave_mark, where
+from tests.support import PATIENCE, Background
+
+
+@papyros.job
+def interrupt_once(marks):
+    """The user presses Ctrl-C while the job runs for the first time."""
+    if not marks:
+        marks.append(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        # The signal is handled by now, or at the next moment.
+        threading.Event().wait(PATIENCE)
+    return "done"
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_as_before():
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_ctrl_c_reaches_the_caller_and_the_job_is_pending_again():
+    master = papyros.SingleThreadedMaster()
+    job, other = interrupt_once([]), Square(2)
+    master.addJob(job)
+    master.addJob(other)
+    with pytest.raises(KeyboardInterrupt):
+        master.popProcessedJob()
+    assert master.numPendingJobs() == 2
+    with pytest.raises(papyros.UnprocessedJobError):
+        job.result
+    assert master.popProcessedJob() is job  # it kept its place
+    assert job.result == "done"
+    assert master.popProcessedJob() is other
+
+
+def test_ctrl_c_in_processed_jobs_leaves_the_master_usable():
+    master = papyros.SingleThreadedMaster()
+    job = interrupt_once([])
+    master.addJob(job)
+    with pytest.raises(KeyboardInterrupt):
+        master.processedJobs()
+    assert master.processedJobs() == [job]
+
+
+def test_ctrl_c_in_execute_drops_the_rest():
+    master = papyros.SingleThreadedMaster()
+    jobs = [interrupt_once([]), Square(1)]
+    with pytest.raises(KeyboardInterrupt):
+        list(master.execute(jobs))
+    assert master.numPendingJobs() == 0
+    assert list(master.execute(jobs)) == jobs
+
+
+def test_a_keyboard_interrupt_that_a_job_raises_is_its_outcome():
+    master = papyros.SingleThreadedMaster()
+    job = fail(KeyboardInterrupt)
+    master.addJob(job)
+    assert master.popProcessedJob() is job
+    assert type(job.exception) is KeyboardInterrupt
+
+
+def test_a_signal_handler_of_the_users_stays_in_charge(monkeypatch):
+    got = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: got.append(number))
+    try:
+        master = papyros.SingleThreadedMaster()
+        master.addJob(call(os.kill, os.getpid(), signal.SIGINT))
+        assert master.popProcessedJob().exception is None
+        assert got == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_leaving_a_debugger_with_quit_reaches_the_caller():
+    import bdb
+
+    master = papyros.SingleThreadedMaster()
+    job = fail(bdb.BdbQuit)
+    master.addJob(job)
+    with pytest.raises(bdb.BdbQuit):
+        master.popProcessedJob()
+    assert master.numPendingJobs() == 1
+
+
+def test_the_exception_is_the_original_object_with_its_frames():
+    error = LookupError("the very one")
+
+    @papyros.job
+    def raise_it():
+        local = "seen by a debugger"  # noqa: F841 - what a post-mortem debugger shows
+        raise error
+
+    master = papyros.SingleThreadedMaster()
+    job = raise_it()
+    master.addJob(job)
+    master.popProcessedJob()
+    assert job.exception is error
+    frames = []
+    traceback = error.__traceback__
+    while traceback is not None:
+        frames.append(traceback.tb_frame.f_locals)
+        traceback = traceback.tb_next
+    assert any(variables.get("local") == "seen by a debugger" for variables in frames)
+
+
+def test_the_result_is_the_original_object():
+    value = object()
+    master = papyros.SingleThreadedMaster()
+    master.addJob(call(lambda: value))
+    assert master.popProcessedJob().result is value
+
+
+def test_jobs_run_in_the_thread_that_pops():
+    master = papyros.SingleThreadedMaster()
+    master.addJob(where())
+    master.addJob(where())
+    assert master.popProcessedJob().result == (os.getpid(), threading.get_ident())
+    job = Background(master.popProcessedJob).result()
+    assert job.result[1] != threading.get_ident()
+
+
+def test_nothing_runs_before_it_is_popped(tmp_path):
+    with papyros.SingleThreadedMaster() as master:
+        for name in "abc":
+            master.addJob(leave_mark(str(tmp_path), name))
+        assert list(tmp_path.iterdir()) == []
+        assert master.popProcessedJob(0).result == "a"
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_pop_without_waiting_runs_one_job():
+    master = papyros.SingleThreadedMaster()
+    for number in range(3):
+        master.addJob(Square(number))
+    for left in (2, 1, 0):
+        assert master.popProcessedJob(timeout=0) is not None
+        assert master.numPendingJobs() == left
+    assert master.popProcessedJob(timeout=0) is None
+
+
+def test_a_full_queue_makes_room_by_running_a_job(tmp_path):
+    master = papyros.SingleThreadedMaster(max_waiting=2)
+    for name in "abcd":
+        master.addJob(leave_mark(str(tmp_path), name), timeout=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+    assert [job.result for job in master.processedJobs()] == list("abcd")
+
+
+def test_where_neither_bound_leaves_room_an_adder_is_told():
+    import queue
+
+    master = papyros.SingleThreadedMaster(max_waiting=1, max_processed=1)
+    master.addJob(Square(1), timeout=0)
+    master.addJob(Square(2), timeout=0)  # the first one is run to make room
+    with pytest.raises(queue.Full):
+        master.addJob(Square(3), timeout=0)
+    assert [job.result for job in master.processedJobs()] == [1, 4]
+
+
+def test_a_job_may_add_jobs_to_the_master_that_runs_it():
+    master = papyros.SingleThreadedMaster()
+    master.addJob(call(lambda: master.addJob(Square(5))))
+    assert [job.exception for job in master.processedJobs()] == [None, None]
+
+
+def test_the_outcome_names_the_thread():
+    master = papyros.SingleThreadedMaster()
+    master.addJob(Square(1))
+    assert master.popProcessedJob().slave == threading.current_thread().name
+
+
+def test_it_starts_no_thread():
+    before = threading.active_count()
+    master = papyros.SingleThreadedMaster()
+    seen = [job.result for job in master.execute([call(threading.active_count)])]
+    assert seen == [before]
+
+
+def test_a_depth_of_frames_does_not_grow_with_the_number_of_jobs():
+    """A loop over many jobs must not recurse."""
+    master = papyros.SingleThreadedMaster()
+    jobs = [call(lambda: len(_frames())) for _ in range(100)]
+    depths = {job.result for job in master.execute(jobs)}
+    assert len(depths) == 1
+
+
+def _frames():
+    frame, found = sys._getframe(), []
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return found

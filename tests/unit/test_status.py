@@ -1,0 +1,67 @@
+"""What a status says, from given numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from papyros.status import SlaveStatus, Status
+
+BUSY = SlaveStatus("mars/17", "Square(3)", 12.34, 2)
+IDLE = SlaveStatus("mars/18")
+STARTING = SlaveStatus("mars/19", ready=False)
+THREAD = SlaveStatus("papyros-slave-1")
+
+
+def test_a_slave_knows_its_host_and_its_number():
+    assert (BUSY.host, BUSY.pid) == ("mars", 17)
+    assert (THREAD.host, THREAD.pid) == ("", 0)
+    odd = SlaveStatus("a/b/17")
+    assert (odd.host, odd.pid) == ("a/b", 17)
+
+
+def test_what_slaves_do_is_told_one_a_line():
+    lines = str(Status("a master", (BUSY, IDLE, STARTING), 2, 3, 1, 4, 5, 6, 7)).splitlines()
+    assert lines[0] == "a master"
+    assert "  mars/17: Square(3) for 12.3 s, 2 ahead" in lines
+    assert "  mars/18: idle" in lines
+    assert "  mars/19: starting" in lines
+    assert "  3 slaves, 2 clients" in lines
+    assert "  jobs: 3 waiting, 1 assigned, 4 processed" in lines
+    assert "  since the start: slaves lost 5, jobs retried 6, outcomes late 7" in lines
+
+
+def test_one_is_not_told_in_the_plural():
+    text = str(Status("a master", (IDLE,), 1))
+    assert "1 slave, 1 client" in text
+    assert "1 slaves" not in text
+    assert "1 clients" not in text
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (Status("m"), ""),
+        (Status("m", (IDLE,)), ""),
+        (Status("m", processed=5), ""),
+        (Status("m", waiting=1), "1 job waits, no slave is connected"),
+        (Status("m", waiting=12), "12 jobs wait, no slave is connected"),
+        (Status("m", (STARTING, STARTING), waiting=2), "2 jobs wait, the slaves are starting"),
+        (Status("m", (BUSY, IDLE), waiting=2), ""),
+        (Status("m", (IDLE,), waiting=2, assigned=1), ""),
+        (Status("m", (IDLE,), waiting=2, held=2), "2 jobs wait, and no slave may start one"),
+    ],
+)
+def test_it_says_why_nothing_goes_on(status, told):
+    assert status.stalled.startswith(told)
+    assert bool(status.stalled) is bool(told)
+    assert ("  stalled: " in str(status)) is bool(told)
+
+
+def test_nobody_changes_a_snapshot():
+    for snapshot, name in ((BUSY, "job"), (Status("m"), "waiting")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(snapshot, name, 5)
+    assert Status("m", (IDLE,)) == Status("m", (IDLE,))
+    assert dataclasses.asdict(Status("m", (IDLE,)))["slaves"][0]["name"] == "mars/18"

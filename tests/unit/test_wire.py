@@ -1,0 +1,299 @@
+"""What crosses between processes: jobs, definitions of their classes, outcomes; there and back."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import papyros
+from papyros import wire
+from papyros.outcome import Outcome
+from papyros.running import run_job
+from papyros.wire import (
+    Packer,
+    asks_for_retry,
+    build_job,
+    decode_outcome,
+    encode_lost,
+    encode_outcome,
+    encode_overdue,
+    encode_refusal,
+    load_definition,
+)
+from tests.contract.jobs_for_tests import (
+    DefaultedError,
+    ExplodesWhenUnpickled,
+    FrozenError,
+    KeywordOnly,
+    LockedError,
+    Scaled,
+    Square,
+    StrangelyReducedError,
+    TwoArguments,
+    UnspeakableError,
+    double,
+    echo,
+    fail,
+    fail_visibly,
+)
+
+JOB = Square(7)
+
+
+def there_and_back(outcome, job=JOB, **options):
+    encoded = encode_outcome(outcome, job, **options)
+    assert isinstance(encoded, bytes)
+    return decode_outcome(memoryview(encoded), job, "mars/17", 1.5)
+
+
+def travelled(job):
+    """The job as it is where it runs."""
+    packer = Packer()
+    payload = packer.pack(job)
+    return build_job(load_definition(packer.definitions[payload.definition]), memoryview(payload.blob))
+
+
+# Jobs ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), (1, 2.5, 3j, "x", b"y", None, True), ([1, [2, (3,)]],), ({1: 2},), (list(range(100)),), (threading.Event,)],
+)
+def test_arguments_arrive_as_they_left(arguments):
+    job = travelled(echo(*arguments, named=arguments))
+    assert (job.args, job.kwds) == (arguments, {"named": arguments})
+    assert isinstance(job, echo)
+
+
+def test_what_the_user_has_set_travels_and_what_a_master_noted_does_not():
+    job = Scaled(5)
+    job.scale, job.timeout = 3, 9.0
+    papyros.jobs.claim(job, object())
+    other = travelled(job)
+    assert (other.scale, other.timeout) == (3, 9.0)
+    assert papyros.jobs.keeper_of(other) is None
+
+
+def test_a_class_is_defined_once_for_all_its_jobs():
+    packer = Packer()
+    payloads = [packer.pack(Square(number)) for number in range(5)] + [packer.pack(double(3))]
+    assert len({payload.definition for payload in payloads}) == len(packer.definitions) == 2
+    assert set(packer.labels.values()) == {"Square", "double"}
+    assert all(len(digest) == 16 for digest in packer.definitions)
+
+
+def test_the_same_class_has_the_same_digest_everywhere():
+    assert Packer().pack(Square(1)).definition == Packer().pack(Square(2)).definition
+
+
+def test_a_class_that_can_be_imported_travels_by_name_and_others_by_value():
+    class Local(papyros.Job):
+        factor = 3
+
+        def __call__(self, number):
+            return self.factor * number
+
+    packer = Packer()
+    named, valued = packer.pack(Square(1)), packer.pack(Local(2))
+    assert load_definition(packer.definitions[named.definition]) is Square
+    rebuilt = load_definition(packer.definitions[valued.definition])
+    assert rebuilt.__name__ == "Local"
+    assert run_job(build_job(rebuilt, valued.blob), "here").value == 6
+
+
+def test_a_class_by_value_needs_nothing_of_the_program_it_comes_from(tmp_path):
+    """Another process, which cannot import where it was defined, runs it with what it refers to."""
+
+    def helper(number):
+        return number + 1
+
+    class Local(papyros.Job):
+        def __call__(self, number):
+            return helper(number)
+
+    packer = Packer()
+    payload = packer.pack(Local(41))
+    (tmp_path / "job").write_bytes(pickle.dumps((packer.definitions[payload.definition], bytes(payload.blob))))
+    program = (
+        "import pickle, sys\n"
+        "from papyros.wire import build_job, load_definition\n"
+        "definition, blob = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "job = build_job(load_definition(definition), blob)\n"
+        "print(job(*job.args))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "job"], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout == "42\n"
+
+
+def test_the_folders_of_the_client_are_looked_in_last_and_only_if_they_are_there(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    packer = Packer()
+    definition = packer.definitions[packer.pack(Square(1)).definition]
+    name, pickled, folders = pickle.loads(definition)
+    assert str(tmp_path) in folders
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = list(sys.path)
+    assert load_definition(pickle.dumps((name, pickled, [*folders, str(tmp_path / "nowhere")]))) is Square
+    assert sys.path[: len(before)] == before
+    assert str(tmp_path) in sys.path
+    assert str(tmp_path / "nowhere") not in sys.path
+    load_definition(definition)
+    assert sys.path.count(str(tmp_path)) == 1
+
+
+def test_a_class_whose_module_is_not_there_is_refused_with_a_hint(monkeypatch, tmp_path):
+    (tmp_path / "only_at_the_client.py").write_text(
+        "import papyros\nclass Far(papyros.Job):\n    def __call__(self): return 1\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_at_the_client
+
+    packer = Packer()
+    definition = packer.definitions[packer.pack(only_at_the_client.Far()).definition]
+    name, pickled, _ = pickle.loads(definition)
+    monkeypatch.undo()
+    del sys.modules["only_at_the_client"]
+    with pytest.raises(papyros.PayloadError, match=r"Far cannot be loaded.*install only_at_the_client") as caught:
+        load_definition(pickle.dumps((name, pickled, [])))
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+@pytest.mark.parametrize("job", [echo(threading.Lock()), echo(named=threading.Lock())])
+def test_arguments_that_cannot_be_pickled_are_refused_by_the_name_of_their_job(job):
+    with pytest.raises(papyros.PayloadError, match=r"the arguments of echo\(.*cannot be pickled: TypeError") as caught:
+        Packer().pack(job)
+    assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_arguments_that_cannot_be_unpickled_are_refused_where_the_job_is_to_run():
+    with pytest.raises(papyros.PayloadError, match=r"arguments of a echo cannot be unpickled: ArithmeticError"):
+        travelled(echo(ExplodesWhenUnpickled()))
+
+
+def test_arguments_are_as_large_as_the_bound_and_no_larger():
+    size = len(Packer().pack(echo(b"x" * 1000)).blob)
+    Packer(size).pack(echo(b"x" * 1000))
+    with pytest.raises(papyros.PayloadTooLargeError, match=rf"take {size:,} bytes; the bound is {size - 1:,} bytes"):
+        Packer(size - 1).pack(echo(b"x" * 1000))
+
+
+# Outcomes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [None, 0, "x", [1, {2: (3,)}], b"y" * 100_000, ValueError("a value")], ids=repr)
+def test_a_result_arrives_as_it_left(value):
+    outcome = there_and_back(Outcome(value))
+    assert (outcome.slave, outcome.seconds) == ("mars/17", 1.5)
+    assert outcome.exception is None
+    assert type(outcome.get()) is type(value)
+    assert repr(outcome.get()) == repr(value)
+
+
+def test_a_result_that_plain_pickle_dislikes_arrives_too():
+    factor = 3
+    assert there_and_back(Outcome(lambda number: factor * number)).get()(5) == 15
+
+
+@pytest.mark.parametrize("error", [KeyError("k"), SystemExit(3), TwoArguments(7, "seven"), KeywordOnly(code=3)])
+def test_an_exception_arrives_with_its_traceback(error):
+    outcome = there_and_back(run_job(fail(lambda: error), "here"))
+    assert type(outcome.exception) is type(error)
+    assert str(outcome.exception) == str(error)
+    assert outcome.exception.__dict__.items() >= error.__dict__.items() - {("traceback", error.traceback)}
+    assert "raise kind(*args)" in outcome.exception.traceback
+    assert "raise kind(*args)" in str(outcome.exception.__cause__)
+
+
+@pytest.mark.parametrize("kind", [LockedError, StrangelyReducedError])
+def test_an_exception_that_cannot_travel_has_a_stand_in(kind):
+    outcome = there_and_back(run_job(fail(kind, "the text"), "here"))
+    if type(outcome.exception) is not kind:
+        assert type(outcome.exception) is papyros.RemoteError
+        assert outcome.exception.type_name.endswith(kind.__name__)
+    assert "the text" in str(outcome.exception)
+    assert "raise kind(*args)" in outcome.exception.traceback
+
+
+@pytest.mark.parametrize(
+    "error", [UnspeakableError(), FrozenError("cold"), DefaultedError(3, "why"), StrangelyReducedError()]
+)
+def test_an_odd_exception_is_an_outcome_all_the_same(error):
+    outcome = there_and_back(run_job(fail(lambda: error), "here"))
+    assert isinstance(outcome.exception, BaseException)
+    assert outcome.exception.traceback
+
+
+def test_an_outcome_says_whether_its_job_is_to_be_tried_again():
+    """If it has retries left, which is known where the books are kept."""
+    job = fail_visibly(3)
+    job.retries = 2
+    failed = encode_outcome(run_job(job, "here"), job)
+    assert asks_for_retry(failed)
+    assert asks_for_retry(memoryview(failed))
+    assert str(decode_outcome(failed, job).exception) == "no luck with 3"
+    assert not asks_for_retry(encode_outcome(Outcome(1), job))
+    job.retryable = (KeyError,)
+    assert not asks_for_retry(encode_outcome(run_job(job, "here"), job))
+    for other in (encode_lost("x"), encode_overdue("x"), encode_refusal(papyros.PayloadError("x"))):
+        assert not asks_for_retry(other)
+
+
+def test_a_result_that_cannot_be_pickled_is_refused():
+    outcome = there_and_back(Outcome(threading.Lock()))
+    assert type(outcome.exception) is papyros.PayloadError
+    assert "the result of Square(7) cannot be pickled: TypeError" in str(outcome.exception)
+
+
+def test_a_result_that_cannot_be_unpickled_is_refused_here():
+    outcome = there_and_back(Outcome(ExplodesWhenUnpickled()))
+    assert type(outcome.exception) is papyros.PayloadError
+    assert "cannot be unpickled: ArithmeticError: exploded" in str(outcome.exception)
+    assert isinstance(outcome.exception.__cause__, ArithmeticError)
+
+
+def test_a_result_is_as_large_as_the_bound_and_no_larger():
+    size = len(pickle.dumps(b"x" * 1000, wire.PROTOCOL))
+    assert there_and_back(Outcome(b"x" * 1000), max_bytes=size).get() == b"x" * 1000
+    outcome = there_and_back(Outcome(b"x" * 1000), max_bytes=size - 1)
+    assert type(outcome.exception) is papyros.PayloadTooLargeError
+    assert f"takes {size:,} bytes; the bound is {size - 1:,} bytes" in str(outcome.exception)
+
+
+def test_verdicts_of_others_than_the_slave_arrive_in_their_words():
+    for encoded, kind in [
+        (encode_lost("it died: Grüße"), papyros.SlaveLost),
+        (encode_overdue("it died: Grüße"), papyros.JobTimeout),
+        (encode_refusal(papyros.PayloadError("it died: Grüße")), papyros.PayloadError),
+        (encode_refusal(papyros.PayloadTooLargeError("it died: Grüße")), papyros.PayloadTooLargeError),
+    ]:
+        outcome = decode_outcome(encoded, JOB, "mars/17", 2.0)
+        assert type(outcome.exception) is kind
+        assert str(outcome.exception) == "it died: Grüße"
+        assert outcome.seconds == 2.0
+        with pytest.raises(kind):
+            outcome.get()
+
+
+def test_an_exception_whose_class_is_not_known_here_is_told_in_words(tmp_path):
+    program = (
+        "import sys, papyros\n"
+        "from papyros.outcome import Outcome\n"
+        "from papyros.wire import encode_outcome\n"
+        "import only_there\n"
+        "sys.stdout.buffer.write(encode_outcome(Outcome.failed(only_there.Odd('the text')), None))\n"
+    )
+    (tmp_path / "only_there.py").write_text("class Odd(Exception): pass\n")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, env=environment)
+    error = decode_outcome(done.stdout, JOB).exception
+    assert type(error) is papyros.RemoteError
+    assert str(error) == "only_there.Odd: the text"
+    assert error.type_name == "only_there.Odd"
