@@ -275,7 +275,8 @@ class SlaveHost:
                 # A report of nothing shows that this host lives, also while a large batch of jobs is on its way to it.
                 self._news.wait(self._beat)
             report, self._report = self._report, HostReport.empty()
-            self._reporting = True
+            # Nobody waits for a report of nothing, which a master that does not answer may never take.
+            self._reporting = any(report)
             self._flying = [(done.session, done.number) for done in report.outcomes]
         return pack_report(report)
 
