@@ -7,10 +7,10 @@ RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test chaos soak lint types docs clean
+.PHONY: help venv demo test chaos soak bench bench-short bench-record lint types docs clean
 
 help: ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
 
 venv: $(STAMP) ## make a virtual environment with all that development needs, in .venv
 
@@ -30,6 +30,15 @@ chaos: $(STAMP) ## run all tests of faults, the slow ones too
 
 soak: $(STAMP) ## kill parts of a cluster for SECONDS=600 while it works
 	$(RUN) tests.chaos.soak --seconds $(SECONDS)
+
+bench: $(STAMP) ## measure Papyros beside its peers, those that are installed; writes docs/benchmarks.md and a plot
+	$(RUN) benchmarks
+
+bench-short: $(STAMP) ## measure beside the standard library only; fails if a ratio fell by more than a third
+	$(RUN) benchmarks --short
+
+bench-record: $(STAMP) ## record the ratios that bench-short compares with
+	$(RUN) benchmarks --record
 
 lint: $(STAMP) ## check style and format
 	$(RUN) ruff check .
