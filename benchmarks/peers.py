@@ -13,7 +13,7 @@ __all__ = ["PEERS"]
 
 
 class Mpire(System):
-    """mpire's `WorkerPool.map`, which sends chunks, and `apply` for single calls."""
+    """mpire's `WorkerPool.map`, which sends chunks; single calls too, since a pool that once ran `apply` cannot `map`."""
 
     name = "mpire (chunks)"
     requires = distribution = "mpire"
@@ -34,7 +34,7 @@ class Mpire(System):
         return self.pool.map(function, [(argument,) for argument in arguments], concatenate_numpy_output=False)
 
     def one(self, function: Function, argument: Any) -> Any:
-        return self.pool.apply(function, (argument,))
+        return self.each(function, [argument])[0]
 
 
 class Loky(System):
@@ -164,6 +164,8 @@ class Scoop(System):
 
     name = "SCOOP"
     requires = distribution = "scoop"
+    # It is up before its program begins, and its program runs single calls, and most big ones, itself.
+    rows = frozenset({"noop", "noop_main", "efficiency_1ms", "efficiency_10ms", "mixed", "naps"})
 
     def load(self) -> None:
         import scoop  # noqa: F401

@@ -159,7 +159,10 @@ class Session:
         return self._mixture("naps", work.timed_nap)
 
     def _mixture(self, name: str, function: Function) -> dict[str, float]:
-        durations = heavy_tail(int(500 * self.seconds), median=0.002, longest=0.1)
+        count = int(500 * self.seconds)
+        if self.rate:
+            count = _between(100, 2 * self.seconds * self.rate, count)
+        durations = heavy_tail(count, median=0.002, longest=0.1)
         self.system.each(function, [(number, 0.0) for number in range(20)])
         begun = time.monotonic()
         runs = [Run(*result) for result in self.system.each(function, list(enumerate(durations)))]
