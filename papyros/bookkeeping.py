@@ -44,17 +44,6 @@ J = TypeVar("J", bound=Job)
 EXECUTE_WINDOW = 1000
 
 
-class Claim:
-    """What a job notes of the master that keeps it."""
-
-    __slots__ = ("master", "number", "session")
-
-    def __init__(self, master: BookkeepingMaster, session: Session) -> None:
-        self.master = master
-        self.session = session
-        self.number = 0
-
-
 class BookkeepingMaster(Master):
     """The base of masters that keep jobs in a `Ledger`.
 
@@ -179,18 +168,15 @@ class BookkeepingMaster(Master):
         """Discard a job, also while it runs, where that can be; see `Master.cancelJob`."""
         self._check_process()
         with self._lock:
-            claimed = keeper_of(job)
-            if not isinstance(claimed, Claim) or claimed.master is not self:
-                return False
-            entry = claimed.session.entries.get(claimed.number)
+            entry = self._entry_of(job)
             if entry is None or entry.state is PROCESSED:
                 return False
-            if not self._ledger.cancel(claimed.session, claimed.number):
+            if not self._ledger.cancel(entry.session, entry.number):
                 if not self._can_stop:
                     return False
-                self._ledger.discard(claimed.session, [claimed.number])
+                self._ledger.discard(entry.session, [entry.number])
                 self._stop_running([entry])
-            self._let_go([claimed.number])
+            self._let_go([entry.number])
             return True
 
     def cancelAllJobs(self) -> None:
@@ -273,6 +259,11 @@ class BookkeepingMaster(Master):
             self._came.notify_all()
             self._room.notify_all()
 
+    def _entry_of(self, job: Job) -> Entry | None:
+        """Return the entry of a job that this master keeps, or None. Called with the lock held."""
+        entry = keeper_of(job)
+        return entry if isinstance(entry, Entry) and self._jobs.get(entry.number) is job else None
+
     def _job_text(self, number: int) -> str:
         """Return a job in words. Called with the lock held."""
         return repr(self._jobs[number]) if number in self._jobs else "a job that nobody wants any more"
@@ -308,43 +299,34 @@ class Lane:
         check_job(job)
         terms = master._terms(terms_of(job))
         deadline = FOREVER if timeout is None else Deadline(timeout)
-        claimed = Claim(master, session)
-        if not claim(job, claimed):
+        entry = Entry(session, 0, None, 0, terms)
+        if not claim(job, entry):
             raise PendingJobError(f"{job!r} is pending already: pop or cancel it before it is added again")
         try:
-            payload, size, failure = self._pack(job)
+            try:
+                entry.payload, entry.size = master._pack(job)
+            except PayloadError as error:
+                entry.outcome = Outcome.failed(error)
             with master._lock:
                 master._check_usable()
-                if failure is None and not session.has_room(*master._waiting_elsewhere()):
+                if session.narrow and entry.outcome is None:
                     self._wait_for_room(job, deadline)
-                self._enter(job, claimed, (payload, size, terms), failure)
+                number = entry.number = next(master._numbers)
+                master._jobs[number] = job
+                try:
+                    master._ledger.enter(entry)
+                    if entry.outcome is None:
+                        master._work_came()
+                    else:
+                        master._outcomes_came()
+                except BaseException:
+                    master._ledger.discard(session, [number])
+                    del master._jobs[number]
+                    raise
+                forget_outcome(job)
         except BaseException:
             release(job)
             raise
-
-    def _enter(self, job: Job, claimed: Claim, packed: tuple[Any, int, Terms], failure: Outcome | None) -> None:
-        """Enter a job into the ledger; either wholly or not at all. Called with the lock held."""
-        master, session = self._master, self._session
-        number = claimed.number = next(master._numbers)
-        master._jobs[number] = job
-        try:
-            if failure is None:
-                master._ledger.add(session, number, *packed)
-                master._work_came()
-            else:
-                master._ledger.settle(session, number, failure)
-                master._outcomes_came()
-        except BaseException:
-            master._ledger.discard(session, [number])
-            del master._jobs[number]
-            raise
-        forget_outcome(job)
-
-    def _pack(self, job: Job) -> tuple[Any, int, Outcome | None]:
-        try:
-            return *self._master._pack(job), None
-        except PayloadError as error:
-            return None, 0, Outcome.failed(error)
 
     def _wait_for_room(self, job: Job, deadline: Deadline) -> None:
         master, session = self._master, self._session

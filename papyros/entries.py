@@ -116,6 +116,11 @@ class Session:
         return self.max_waiting_bytes is None or size < self.max_waiting_bytes
 
     @property
+    def narrow(self) -> bool:
+        """Whether jobs may have to wait for room before they are added."""
+        return self.max_waiting is not None or self.max_waiting_bytes is not None
+
+    @property
     def bounded(self) -> bool:
         """Whether processed jobs that are not popped can keep others from being assigned."""
         return self.max_processed is not None or self.max_processed_bytes is not None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Callable
-from operator import is_
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from papyros.errors import NotAJobError, UnprocessedJobError
@@ -64,7 +63,8 @@ class Job:
 
     def __init__(self, /, *args: Any, **kwds: Any) -> None:
         self._args = args
-        self._kwds = kwds
+        if kwds:  # most jobs have none, and there may be a million of them
+            self._kwds = kwds
 
     def __call__(self, /, *args: Any, **kwds: Any) -> Any:  # noqa: ARG002 - a signature to override
         """Do the work; override this."""
@@ -78,7 +78,8 @@ class Job:
     @property
     def kwds(self) -> dict[str, Any]:
         """The named arguments of the call."""
-        return self._kwds
+        kwds: dict[str, Any] = self.__dict__.setdefault("_kwds", {})
+        return kwds
 
     @property
     def result(self) -> Any:
@@ -227,6 +228,8 @@ def _shorten(value: object) -> str:
 
 # What masters do to jobs. ---------------------------------------------------------------
 
+_PRIORITY, _RETRIES, _BACKOFF, _RETRYABLE = Job.priority, Job.retries, Job.backoff, Job.retryable
+
 
 def check_job(candidate: object) -> None:
     """Refuse, with a `NotAJobError`, what no slave could run."""
@@ -253,11 +256,17 @@ def terms_of(job: Job) -> Terms:
         TypeError: an option is of the wrong type.
         ValueError: an option is out of bounds, or goes with none of the others.
     """
-    terms = Terms(job.priority, job.timeout, job.retries, job.backoff, job.at_most_once)
-    # By identity: False equals 0, but is no number of retries.
-    if job.retryable is Job.retryable and all(map(is_, terms, DEFAULT_TERMS)):
+    # By identity: False equals 0, but is no number of retries. Written out, since each job that is added comes by.
+    if (
+        job.priority is _PRIORITY
+        and job.timeout is None
+        and job.retries is _RETRIES
+        and job.at_most_once is False
+        and job.backoff is _BACKOFF
+        and job.retryable is _RETRYABLE
+    ):
         return DEFAULT_TERMS
-    return _check_terms(job, terms)
+    return _check_terms(job, Terms(job.priority, job.timeout, job.retries, job.backoff, job.at_most_once))
 
 
 def _check_terms(job: Job, terms: Terms) -> Terms:
@@ -323,6 +332,11 @@ def settle(job: Job, outcome: Outcome) -> None:
 def release(job: Job) -> None:
     """Let go of the job without an outcome."""
     job.__dict__.pop("_keeper", None)
+
+
+def named_arguments(job: Job) -> dict[str, Any] | None:
+    """Return the named arguments of a job, or None when it has none; makes no dictionary for a job that has none."""
+    return job.__dict__.get("_kwds") or None
 
 
 def user_state(job: Job) -> dict[str, Any] | None:

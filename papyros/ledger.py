@@ -116,19 +116,27 @@ class Ledger:
         """Let a job wait; return False if a job of that number is in the ledger already."""
         if number in session.entries:
             return False
-        entry = session.entries[number] = Entry(session, number, payload, size, terms)
+        self.enter(Entry(session, number, payload, size, terms))
+        return True
+
+    def enter(self, entry: Entry) -> None:
+        """Let a job wait whose entry is not in the ledger yet; if it has its outcome already, it is processed."""
+        session = entry.session
+        session.entries[entry.number] = entry
+        session.counts.added += 1
+        if entry.outcome is not None:
+            session.counts.left += 1
+            self._process(entry, entry.outcome)
+            return
         if not session.line:
             self._turns.append(session)
         session.line.append(entry)
-        session.counts.added += 1
-        return True
 
     def settle(self, session: Session, number: int, outcome: Any) -> None:
         """Add a job that has its outcome already, because it could not even be sent."""
-        entry = session.entries[number] = Entry(session, number, None, 0)
-        session.counts.added += 1
-        session.counts.left += 1
-        self._process(entry, outcome)
+        entry = Entry(session, number, None, 0)
+        entry.outcome = outcome
+        self.enter(entry)
 
     def cancel(self, session: Session, number: int) -> bool:
         """Forget a job if it is waiting; return whether it was."""

@@ -9,7 +9,7 @@ from papyros.ledger import Ledger
 from papyros.outcome import Outcome
 from papyros.story import tell_deaths
 from papyros.terms import Terms
-from papyros.wire import MAX_PAYLOAD_BYTES, Packer, Payload, decode_outcome, encode_lost
+from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, Packer, decode_outcome, encode_lost
 
 __all__ = ["PackingMaster"]
 
@@ -41,9 +41,10 @@ class PackingMaster(BookkeepingMaster):
         self._packer = Packer(check_bytes(max_bytes))
         self._echo = echo
 
-    def _pack(self, job: Job) -> tuple[Payload, int]:
-        payload = self._packer.pack(job)
-        return payload, len(payload.blob)
+    def _pack(self, job: Job) -> tuple[tuple[bytes, Buffer], int]:
+        definition, blob = self._packer.pack(job)
+        # A plain tuple: the garbage collector need not look through those again and again while jobs wait.
+        return (definition, blob), len(blob)
 
     def _unpack(self, job: Job, entry: Entry) -> Outcome:
         outcome = entry.outcome

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import cloudpickle
 
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
-from papyros.jobs import Job, user_state, wants_retry
+from papyros.jobs import Job, named_arguments, user_state, wants_retry
 from papyros.outcome import Outcome, describe_exception
 
 __all__ = [
@@ -47,6 +47,8 @@ Buffer = bytes | bytearray | memoryview
 MAX_PAYLOAD_BYTES = (1 << 30) - (1 << 20)
 
 PROTOCOL = 5
+
+_plain_dumps = pickle.dumps
 
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _SHORT = 32  # containers up to this length are looked through for what plain pickle can do
@@ -92,12 +94,13 @@ class Packer:
             PayloadError: its class or its arguments cannot be pickled, or are too large.
         """
         digest = self._digests.get(type(job)) or self._define(type(job))
-        call = (job.args, job.kwds, user_state(job))
+        args, kwds, state = job.args, named_arguments(job), user_state(job)
         try:
-            if not call[1] and _is_plain(call[0]) and call[2] is None:
-                blob = pickle.dumps(call, PROTOCOL)
+            # Most jobs have a few atoms as arguments; those are told with the least effort.
+            if state is None and kwds is None and (_ATOMS.issuperset(map(type, args)) or _is_plain(args)):
+                blob = _plain_dumps((args, None, None), PROTOCOL)
             else:
-                blob = cloudpickle.dumps(call, PROTOCOL)
+                blob = cloudpickle.dumps((args, kwds, state), PROTOCOL)
         except Exception as error:
             raise PayloadError(f"the arguments of {job!r} cannot be pickled: {_brief(error)}") from error
         if len(blob) > self.max_bytes:
@@ -177,7 +180,8 @@ def build_job(job_class: type[Job], blob: Buffer) -> Job:
         raise PayloadError(f"the arguments of a {job_class.__name__} cannot be unpickled: {_brief(error)}") from error
     job = job_class.__new__(job_class)
     job._args = args
-    job._kwds = kwds
+    if kwds:
+        job._kwds = kwds
     if state is not None:
         job.__dict__.update(state)
     return job

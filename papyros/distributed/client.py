@@ -21,7 +21,6 @@ from array import array
 from collections.abc import Sequence
 from typing import Any
 
-from papyros.bookkeeping import Claim
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import (
     AddedJob,
@@ -41,7 +40,7 @@ from papyros.distributed.naming import (
 from papyros.distributed.server import LOOPBACK
 from papyros.entries import Entry
 from papyros.frames import unpack_message
-from papyros.jobs import Job, keeper_of
+from papyros.jobs import Job
 from papyros.packing import PackingMaster
 from papyros.status import Status
 from papyros.story import show_print
@@ -190,10 +189,11 @@ class DistributedMaster(PackingMaster):
         while True:
             if super().cancelJob(job):
                 return True
-            claimed = keeper_of(job)
-            if not isinstance(claimed, Claim) or claimed.master is not self:
+            with self._lock:
+                entry = self._entry_of(job)
+            if entry is None:
                 return False
-            cancelled = self._cancel_at_master([claimed.number], ticket)
+            cancelled = self._cancel_at_master([entry.number], ticket)
             if cancelled is not None:
                 return bool(cancelled)
 
