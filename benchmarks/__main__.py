@@ -27,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=full.ROUNDS, metavar="N", help="how often all take their turn")
     parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="about how long a rate is measured")
     parser.add_argument("--into", type=Path, default=ROOT / "docs", metavar="FOLDER", help="where page and plot go")
+    parser.add_argument("--add", action="store_true", help="add to the rounds of the runs before; --rounds 0 adds none")
     options = parser.parse_args(arguments)
     for wanted, known in ((options.systems, names), (options.rows, full.MEASURED)):
         if unknown := [name for name in wanted if name not in known]:
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if options.short:
         return short.check()
-    return full.measure_all(options.systems, options.rows, options.rounds, options.seconds, options.into)
+    return full.measure_all(options.systems, options.rows, options.rounds, options.seconds, options.into, options.add)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import describe_machine, versions
 from benchmarks.ratios import judge
@@ -33,43 +34,70 @@ TABLES = {
 
 
 def measure_all(
-    names: Iterable[str], rows: Iterable[str], rounds: int = ROUNDS, seconds: float = 1.0, folder: Path = ROOT / "docs"
+    names: Iterable[str],
+    rows: Iterable[str],
+    rounds: int = ROUNDS,
+    seconds: float = 1.0,
+    folder: Path = ROOT / "docs",
+    add: bool = False,
 ) -> int:
-    """Measure systems side by side and write page and plot into a folder; return an exit code."""
+    """Measure systems side by side and write page and plot into a folder; return an exit code.
+
+    With `add`, the rounds of runs before, which are beside the plot, count as well.
+    """
     chosen = [system for name, system in by_name().items() if name in names]
     skipped = [why for system in chosen if (why := missing(system))]
     for why in skipped:
         print(why)
     installed = [system for system in chosen if not missing(system)]
-    before, started = os.getloadavg()[0], time.monotonic()
+    data = json.loads((folder / DATA).read_text(encoding="utf-8")) if add else {"rounds": 0, "load": []}
+    load, started = os.getloadavg()[0], time.monotonic()
     figures, problems = run_rounds(installed, rows, rounds, seconds)
-    facts = {
-        **describe_machine(),
-        "rounds": str(rounds),
-        "minutes": f"{(time.monotonic() - started) / 60:.0f}",
-        "load of the machine before": f"{before:.1f}",
+    figures = together(data.get("figures", {}), figures)
+    data = {
+        "machine": describe_machine(),
+        "versions": versions(system.distribution for system in installed),
+        "rounds": data["rounds"] + rounds,
+        "minutes": round(data.get("minutes", 0) + (time.monotonic() - started) / 60, 1),
+        "load": [*data["load"], round(load, 1)][-20:],
+        "problems": [*skipped, *[old for old in data.get("problems", []) if old not in skipped], *problems],
+        "figures": {s: {r: [_rounded(f) for f in found] for r, found in by.items()} for s, by in figures.items()},
     }
-    found = versions(system.distribution for system in installed)
-    write(folder, figures, facts, found, [*skipped, *problems])
+    write(folder, data)
     return 1 if problems else 0
 
 
-def write(
-    folder: Path, figures: Figures, facts: dict[str, str], found: dict[str, str], problems: Iterable[str]
-) -> None:
+def together(before: Figures, now: Figures) -> Figures:
+    """Return the figures of two runs as those of one."""
+    return {
+        system: {
+            row: [*before.get(system, {}).get(row, []), *now.get(system, {}).get(row, [])]
+            for row in ROWS
+            if row in before.get(system, {}) or row in now.get(system, {})
+        }
+        for system in [*now, *(system for system in before if system not in now)]
+    }
+
+
+def _rounded(figure: float) -> float:
+    return float(f"{figure:.4g}")
+
+
+def write(folder: Path, data: dict[str, Any]) -> None:
     """Write the page, the plot, and the figures of all rounds."""
     (folder / "_static").mkdir(exist_ok=True)
-    caption = ", ".join([facts["processor"], f"{facts['cores']} cores", facts["system"], facts["python"]])
-    drawn = plot(figures, folder / PLOT, f"{caption}; medians and spread of {facts['rounds']} rounds")
-    data = {"machine": facts, "versions": found, "figures": figures}
+    machine, figures = data["machine"], data["figures"]
+    caption = ", ".join([machine["processor"], f"{machine['cores']} cores", machine["system"], machine["python"]])
+    drawn = plot(figures, folder / PLOT, f"{caption}; medians and spread of {data['rounds']} rounds")
     (folder / DATA).write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    text = page(figures, facts, found, list(problems), drawn)
+    text = page(data, drawn)
     (folder / PAGE).write_text(text, encoding="utf-8")
     print(text)
 
 
-def page(figures: Figures, facts: dict[str, str], found: dict[str, str], problems: list[str], drawn: bool) -> str:
+def page(data: dict[str, Any], drawn: bool) -> str:
     """Return the page, in Markdown."""
+    figures: Figures = data["figures"]
     parts = [
         "# Benchmarks\n",
         "This page is written by `make bench`: all systems in one run, in turns, each session in a process of its own, "
@@ -82,12 +110,14 @@ def page(figures: Figures, facts: dict[str, str], found: dict[str, str], problem
     for title, rows in TABLES.items():
         if any(found.get(row) for found in figures.values() for row in rows):
             parts += [f"## {title}\n", figures_table(figures, rows)]
-    parts += [
-        "## Measured on\n",
-        table(["", "what"], facts.items()),
-        "## With\n",
-        table(["package", "version"], found.items()),
-    ]
-    if problems:
-        parts += ["## Not measured\n", "\n".join(f"- {problem}" for problem in problems) + "\n"]
+    facts = {
+        **data["machine"],
+        "rounds": str(data["rounds"]),
+        "minutes": f"{data['minutes']:g}",
+        "load of the machine when the runs began": ", ".join(f"{load:g}" for load in data["load"]),
+    }
+    parts += ["## Measured on\n", table(["what", "which"], facts.items())]
+    parts += ["## With\n", table(["package", "version"], data["versions"].items())]
+    if data["problems"]:
+        parts += ["## Not measured\n", "\n".join(f"- {problem}" for problem in data["problems"]) + "\n"]
     return "\n".join(part for part in parts if part)

@@ -13,7 +13,7 @@ __all__ = ["PEERS"]
 
 
 class Mpire(System):
-    """mpire's `WorkerPool.map`, which sends chunks; single calls too, since a pool that once ran `apply` cannot `map`."""
+    """mpire's `WorkerPool.map`, which sends chunks; a pool that once ran `apply` cannot `map` any more."""
 
     name = "mpire (chunks)"
     requires = distribution = "mpire"

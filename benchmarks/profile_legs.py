@@ -40,7 +40,6 @@ from papyros.distributed.batches import (
 from papyros.distributed.line import ANNOTATION
 from papyros.distributed.service import MasterService
 from papyros.frames import unpack_message
-from papyros.jobs import terms_of
 from papyros.outcome import Outcome
 from papyros.packing import PackingMaster
 from papyros.process import Outcomes, SlaveProcess

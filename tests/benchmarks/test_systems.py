@@ -1,5 +1,7 @@
 """Systems: what is not installed is skipped by name, and what is installed does what it is asked."""
 
+import json
+
 import pytest
 
 from benchmarks import full, work
@@ -34,6 +36,20 @@ def test_the_page_names_what_was_skipped(tmp_path, monkeypatch, capsys):
     assert full.measure_all(["something"], ["noop"], rounds=1, folder=tmp_path) == 0
     assert "something is skipped" in capsys.readouterr().out
     assert "something is skipped" in (tmp_path / full.PAGE).read_text()
+
+
+def test_rounds_are_added_to_those_before(tmp_path):
+    quick = {"names": ["ProcessPoolExecutor (spawn)"], "rows": ["start"], "rounds": 1, "folder": tmp_path}
+    assert full.measure_all(**quick) == 0
+    assert full.measure_all(**quick, add=True) == 0
+    data = json.loads((tmp_path / full.DATA).read_text())
+    assert data["rounds"] == 2
+    assert len(data["figures"]["ProcessPoolExecutor (spawn)"]["start"]) == 2
+
+
+def test_figures_of_two_runs_are_put_together():
+    before, now = {"a": {"noop": [1.0]}, "b": {"noop": [2.0]}}, {"a": {"noop": [3.0], "start": [4.0]}}
+    assert full.together(before, now) == {"a": {"start": [4.0], "noop": [1.0, 3.0]}, "b": {"noop": [2.0]}}
 
 
 @pytest.mark.parametrize("kind", [Pool, Executor, PapyrosProcesses, Bare], ids=lambda kind: kind.__name__)

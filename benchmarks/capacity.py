@@ -1,0 +1,355 @@
+"""What one master carries, and where it ends: ``python -m benchmarks.capacity``.
+
+The master is the real one: its service, desk and ledger, with real messages, called as
+Pyro would call it. Everything around it is modelled in virtual time: slave hosts whose
+slaves are busy for as long as a job takes, a client that always has more jobs, and a
+network on which half a round trip passes each way. The master works on one call at a time,
+as it does (one interpreter runs one thread at a time), and each call takes as much virtual time as
+it takes real processor time here, plus what Pyro takes for a call, which is measured
+on a real cluster. So a master that is asked for more than it can do lets slaves wait, as a real one would.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
+
+from Pyro5.callcontext import current_context
+
+import papyros
+from benchmarks.jobs import Noop
+from benchmarks.processes import cpu_seconds
+from benchmarks.report import table
+from papyros.distributed.batches import (
+    AddedJob,
+    HostReport,
+    JobOutcome,
+    pack_added,
+    pack_report,
+    unpack_host_jobs,
+)
+from papyros.distributed.line import ANNOTATION
+from papyros.distributed.service import MasterService
+from papyros.outcome import Outcome
+from papyros.terms import DEFAULT_TERMS
+from papyros.wire import Packer, encode_outcome
+
+__all__ = ["Carried", "World", "call_seconds", "carry", "main"]
+
+SLAVES = 64
+JOB_SECONDS = 0.1
+ROUND_TRIP = 0.0005
+VIRTUAL_SECONDS = 4.0
+
+#: The client keeps so many jobs waiting, for each slave.
+AHEAD = 2
+
+#: Calls that it takes to add, fetch, report and collect one job by itself.
+CALLS = 4
+
+
+class World:
+    """Virtual time, and a master that does one thing after the other in it.
+
+    Args:
+        call_seconds: what a call takes beyond what the service takes.
+    """
+
+    def __init__(self, call_seconds: float, round_trip: float = ROUND_TRIP) -> None:
+        self.now = 0.0
+        self.busy = 0.0  # how long the master worked
+        self.calls = 0
+        self._call_seconds = call_seconds
+        self._half = round_trip / 2
+        self._free = 0.0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._tickets = 0
+
+    def after(self, seconds: float, action: Callable[[], None]) -> None:
+        """Do something later."""
+        self._tickets += 1
+        heappush(self._heap, (self.now + seconds, self._tickets, action))
+
+    def run(self, until: float) -> None:
+        """Let time pass."""
+        while self._heap and self._heap[0][0] <= until:
+            self.now, _, action = heappop(self._heap)
+            action()
+        self.now = until
+
+    def call(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Have the master do some work, after what it was asked for before, and act on the answer."""
+
+        def arrive() -> None:
+            begin = max(self.now, self._free)
+            self._free = begin  # what it does takes time, which is known once it is done
+            self.after(begin - self.now, serve)
+
+        def serve() -> None:
+            if self._free > self.now:  # somebody else's call came between
+                self.after(self._free - self.now, serve)
+                return
+            started = time.thread_time()
+            answer = work()
+            spent = time.thread_time() - started + self._call_seconds
+            self._free = self.now + spent
+            self.busy += spent
+            self.calls += 1
+            self.after(spent + self._half, lambda: then(answer))
+
+        self.after(self._half, arrive)
+
+
+class _Master:
+    """The service of a master, called without Pyro, in virtual time."""
+
+    def __init__(self, world: World) -> None:
+        self.service = MasterService("capacity")
+        self.service._desk.clock = lambda: world.now
+
+    def call(self, method: str, *args: Any, message: bytes = b"") -> tuple[dict[str, Any], memoryview]:
+        current_context.annotations = {ANNOTATION: message}
+        current_context.response_annotations = {}
+        answer = getattr(self.service, method)(*args)
+        return answer, memoryview(current_context.response_annotations.get(ANNOTATION, b""))
+
+
+class _Client:
+    """Adds jobs ahead of need, and collects outcomes."""
+
+    def __init__(self, world: World, master: _Master, waiting: int) -> None:
+        self.world, self.master, self.waiting = world, master, waiting
+        self.key = uuid.uuid4().hex
+        self.added = self.collected = self.sequence = self.acknowledged = 0
+        payload = Packer().pack(Noop(12345))
+        self.job = (payload.definition, payload.blob, DEFAULT_TERMS)
+        master.call("join", self.key)
+
+    def start(self) -> None:
+        self._add()
+        self._collect()
+
+    def _add(self) -> None:
+        missing = self.waiting - (self.added - self.collected)
+        if missing <= 0:
+            self.world.after(0.001, self._add)
+            return
+        numbers = range(self.added, self.added + min(2000, missing))
+        self.added += len(numbers)
+        self.sequence += 1
+        message = pack_added([AddedJob(number, *self.job) for number in numbers])
+        sequence = self.sequence
+        self.world.call(
+            lambda: self.master.call("add", self.key, sequence, 0.0, message=message), lambda _: self._add()
+        )
+
+    def _collect(self) -> None:
+        acknowledged = self.acknowledged
+
+        def collected(answer: tuple[dict[str, Any], memoryview]) -> None:
+            self.acknowledged = answer[0]["number"]
+            self.collected += answer[0]["count"]
+            # A real one waits at the master until something is there.
+            self.world.after(0.0 if answer[0]["count"] else 0.001, self._collect)
+
+        self.world.call(lambda: self.master.call("collect", self.key, acknowledged, False, 0.0), collected)
+
+
+class _Host:
+    """A slave host: fetches, runs, reports. Slaves run what is there; nothing takes time but jobs and calls."""
+
+    def __init__(self, world: World, master: _Master, slaves: int, seconds: float) -> None:
+        self.world, self.master, self.seconds = world, master, seconds
+        self.slaves = self.idle = slaves
+        self.key = uuid.uuid4().hex
+        self.queue: deque[tuple[str, int]] = deque()
+        self.outcomes: list[JobOutcome] = []
+        self.reporting = self.fetching = False
+        self.acknowledged = self.sequence = self.done = 0
+        self.encoded = encode_outcome(Outcome(12345), None)
+        self.uid = master.call("enlist", self.key, slaves)[0]["uid"]
+
+    def fetch(self) -> None:
+        if self.fetching:
+            return
+        self.fetching = True
+        acknowledged = self.acknowledged
+        self.world.call(lambda: self.master.call("fetch", self.key, acknowledged, 0, 0.0), self._fetched)
+
+    def _fetched(self, answer: tuple[dict[str, Any], memoryview]) -> None:
+        self.fetching = False
+        self.acknowledged = answer[0]["number"]
+        if answer[0]["count"]:
+            self.queue.extend((job.session, job.number) for job in unpack_host_jobs(answer[1]))
+            self._start()
+            self.fetch()
+        elif self.idle == self.slaves:
+            self.world.after(0.001, self.fetch)  # there is no job; a real one waits at the master until there is
+        # Else the master lets it wait until it has reported something.
+
+    def _start(self) -> None:
+        while self.idle and self.queue:
+            self.idle -= 1
+            tag = self.queue.popleft()
+            self.world.after(self.seconds, lambda tag=tag: self._ended(tag))  # type: ignore[misc]
+
+    def _ended(self, tag: tuple[str, int]) -> None:
+        self.idle += 1
+        self.done += 1
+        self.outcomes.append(JobOutcome(*tag, self.encoded, self.seconds, "host/12345"))
+        self._start()
+        self._report()
+
+    def _report(self) -> None:
+        if self.reporting or not self.outcomes:
+            return
+        self.reporting = True
+        self.sequence += 1
+        sequence, outcomes, self.outcomes = self.sequence, self.outcomes, []
+        message = pack_report(HostReport(outcomes, [], [], []))
+        self.world.call(
+            lambda: self.master.call("report", self.key, sequence, self.uid, message=message), self._reported
+        )
+
+    def _reported(self, _: Any) -> None:
+        self.reporting = False
+        self._report()
+        self.fetch()
+
+
+class Carried(NamedTuple):
+    """What a master carried."""
+
+    hosts: int
+    slaves: int
+    wanted: float  # jobs a second that all slaves could do
+    carried: float  # jobs a second that they did
+    busy: float  # which part of its time the master worked
+    per_job: float  # seconds of the master, all told
+    jobs_per_call: float
+
+
+def carry(
+    hosts: int,
+    call_seconds: float,
+    slaves: int = SLAVES,
+    job_seconds: float = JOB_SECONDS,
+    seconds: float = VIRTUAL_SECONDS,
+) -> Carried:
+    """Let hosts work for some virtual seconds, of which the first half is for getting going."""
+    world = World(call_seconds)
+    master = _Master(world)
+    client = _Client(world, master, AHEAD * hosts * slaves + 4000)
+    # What a waiting job takes is not what is asked here.
+    crews = [_Host(world, master, slaves, job_seconds) for _ in range(hosts)]
+    client.start()
+    for number, host in enumerate(crews):
+        world.after(job_seconds * number / hosts, host.fetch)  # not all in the same moment
+    # While a master is asked for more than it can do, it takes long until all slaves have got their first job.
+    warm = seconds / 2 + hosts * slaves * 20e-6 * 2
+    world.run(warm)
+    done, busy, calls = sum(host.done for host in crews), world.busy, world.calls
+    world.run(warm + seconds / 2)
+    jobs = sum(host.done for host in crews) - done
+    spent = world.busy - busy
+    return Carried(
+        hosts,
+        slaves,
+        hosts * slaves / job_seconds,
+        jobs / (seconds / 2),
+        spent / (seconds / 2),
+        spent / max(1, jobs),
+        jobs / max(1, world.calls - calls),
+    )
+
+
+def call_seconds(jobs: int = 1000) -> float:
+    """Return what a call costs the process of a real master, beyond what its service does: in Pyro and the system."""
+    with papyros.LocalCluster(1) as cluster, cluster.master() as master:
+        _one_by_one(master, jobs // 10)
+        pid = cluster.pids["master"]
+        before = cpu_seconds([pid])
+        _one_by_one(master, jobs)
+        spent = (cpu_seconds([pid]) - before) / (CALLS * jobs)
+    return max(0.0, spent - _service_seconds(jobs))
+
+
+def _one_by_one(master: papyros.Master, jobs: int) -> None:
+    for number in range(jobs):
+        master.addJob(Noop(number))
+        master.popProcessedJob()
+
+
+def _service_seconds(jobs: int) -> float:
+    """Return what a call costs the service, on average, when jobs come one by one."""
+    world = World(0.0)
+    master = _Master(world)
+    client, host = _Client(world, master, 0), _Host(world, master, 1, 0.0)
+    message = pack_added([AddedJob(0, *client.job)])
+    started = time.thread_time()
+    for number in range(jobs):
+        message = pack_added([AddedJob(number, *client.job)])
+        master.call("add", client.key, number + 1, 0.0, message=message)
+        answer, fetched = master.call("fetch", host.key, host.acknowledged, 0, 0.0)
+        host.acknowledged = answer["number"]
+        outcomes = [JobOutcome(j.session, j.number, host.encoded, 0.0, "host/1") for j in unpack_host_jobs(fetched)]
+        master.call("report", host.key, number + 1, host.uid, message=pack_report(HostReport(outcomes, [], [], [])))
+        answer, _ = master.call("collect", client.key, client.acknowledged, False, 0.0)
+        client.acknowledged = answer["number"]
+    return (time.thread_time() - started) / (CALLS * jobs)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__.split(":")[0])
+    parser.add_argument("--hosts", type=int, nargs="+", default=[1, 4, 16, 64, 256, 1000], metavar="N")
+    parser.add_argument("--slaves", type=int, default=SLAVES, metavar="N", help="of each host")
+    parser.add_argument("--job", type=float, default=JOB_SECONDS, metavar="S", help="how long a job takes")
+    options = parser.parse_args(arguments)
+    each_call = call_seconds()
+    found = [carry(hosts, each_call, options.slaves, options.job) for hosts in options.hosts]
+    print(f"A call costs the master {each_call * 1e6:.0f} us beyond its service.\n")
+    print(
+        table(
+            [
+                "slave hosts",
+                "slaves",
+                "jobs/s wanted",
+                "jobs/s carried",
+                "slaves busy",
+                "master busy",
+                "us/job",
+                "jobs/call",
+            ],
+            [
+                [
+                    f"{c.hosts:,}",
+                    f"{c.hosts * c.slaves:,}",
+                    f"{c.wanted:,.0f}",
+                    f"{c.carried:,.0f}",
+                    f"{c.carried / c.wanted:.0%}",
+                    f"{c.busy:.0%}",
+                    f"{c.per_job * 1e6:.1f}",
+                    f"{c.jobs_per_call:.1f}",
+                ]
+                for c in found
+            ],
+        )
+    )
+    best = max(c.carried for c in found)
+    most = max(options.hosts)
+    print(
+        f"One master carries {best:,.0f} jobs/s at most: {best * options.job:,.0f} slaves at jobs of "
+        f"{options.job:g} s, and {most * options.slaves:,} at jobs of {most * options.slaves / best:.1f} s or more.\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

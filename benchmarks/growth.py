@@ -1,0 +1,311 @@
+"""What grows with the number of jobs, slaves and clients, and what must not: ``python -m benchmarks.growth``.
+
+Each measurement is a function that prints a table, and says against what it was to be held.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import papyros
+from benchmarks.jobs import Noop
+from benchmarks.processes import children, cpu_seconds, exact_cpu_seconds, resident_bytes, tree
+from benchmarks.report import table
+
+__all__ = ["GROWTH", "Line", "main"]
+
+SLAVES = 2
+
+#: How long an idle cluster is watched.
+IDLE_SECONDS = 20.0
+
+SHARED_BYTES = 100_000_000
+SHARED_JOBS = 1000
+
+
+class Line(NamedTuple):
+    """A line of a table, and what was to be reached."""
+
+    what: str
+    measured: str
+    wanted: str
+    reached: bool | None  # None: nothing is asked
+
+
+class Gate(papyros.Job):
+    """Keeps a slave busy until a file is gone, so that others wait."""
+
+    def __call__(self, path: str) -> None:
+        """Wait."""
+        while Path(path).exists():
+            time.sleep(0.01)
+
+
+class Length(papyros.Job):
+    """Returns the length of its argument."""
+
+    def __call__(self, value: bytes, number: int) -> int:
+        """Return the length."""
+        return len(value) + 0 * number
+
+
+# Jobs that wait ---------------------------------------------------------------------------
+
+
+class Waiting(NamedTuple):
+    """A number of jobs that waited: how long it took to add and to pop them all, and what the master grew by."""
+
+    jobs: int
+    adding: float
+    popping: float
+    grown: int  # bytes, when all waited
+    kept: int  # bytes, when all were popped
+
+    @property
+    def rate(self) -> float:
+        """Jobs a second, all told."""
+        return self.jobs / (self.adding + self.popping)
+
+
+def _pile_up(master: papyros.Master, jobs: int, pid: int) -> Waiting:
+    """Let jobs wait behind a gate, then open it and pop them."""
+    gate = tempfile.NamedTemporaryFile(prefix="papyros-gate-", delete=False)  # noqa: SIM115 - its removal opens the gate
+    gate.close()
+    for _ in range(SLAVES):
+        master.addJob(Gate(gate.name))
+    gc.collect()
+    at_first = resident_bytes(pid)
+    pile = [Noop(number) for number in range(jobs)]
+    before = resident_bytes(pid)  # what is the user's own does not count
+    started = time.perf_counter()
+    for job in pile:
+        master.addJob(job)
+    _wait_until_there(master, jobs + SLAVES)
+    adding = time.perf_counter() - started
+    grown = resident_bytes(pid) - before
+    started = time.perf_counter()
+    os.unlink(gate.name)
+    popped = sum(1 for _ in iter(master.popProcessedJob, None))
+    popping = time.perf_counter() - started
+    if popped != jobs + SLAVES:
+        raise RuntimeError(f"{popped} jobs came back, not {jobs + SLAVES}")
+    del pile[:], job  # with the results, which are the user's, too
+    gc.collect()
+    return Waiting(jobs, adding, popping, grown, resident_bytes(pid) - at_first)
+
+
+def _wait_until_there(master: papyros.Master, jobs: int) -> None:
+    """Wait until so many jobs have come to the master: they may be on their way."""
+    while True:
+        asked = time.perf_counter()
+        status = master.status()
+        if status.waiting + status.assigned >= jobs:
+            return
+        time.sleep(0.01 + 3 * (time.perf_counter() - asked))  # polling: not so that it is all that the master does
+
+
+def _payload_bytes() -> int:
+    from papyros.wire import Packer
+
+    return len(Packer().pack(Noop(1_000_000)).blob)
+
+
+def waiting_jobs(numbers: Sequence[int]) -> Iterator[Line]:
+    """10^3 to 10^6 jobs that wait: throughput, and the memory of the process that keeps them."""
+    for name, opened in (("MultiProcessMaster", _processes), ("DistributedMaster", _cluster)):
+        found: dict[int, Waiting] = {}
+        with opened() as (master, pid):
+            _pile_up(master, 1000, pid)  # whatever is allocated once
+            for number in numbers:
+                found[number] = _pile_up(master, number, pid)
+                yield Line(f"{name}, {number:,} jobs wait: jobs/s", f"{found[number].rate:,.0f}", "", None)
+        yield from _judge_waiting(name, found)
+
+
+def _judge_waiting(name: str, found: dict[int, Waiting]) -> Iterator[Line]:
+    most = found[max(found)]
+    base = found.get(10**4) or found[min(found)]
+    quotient = most.rate / base.rate
+    what = f"{name}: throughput with {most.jobs:,} / with {base.jobs:,}"
+    yield Line(what, f"{quotient:.2f}", ">= 0.8", quotient >= 0.8)
+    each = most.grown / most.jobs - _payload_bytes()
+    yield Line(f"{name}: the master's memory, bytes a job beyond the payload", f"{each:,.0f}", "<= 1,000", each <= 1000)
+    kept = most.kept / max(1, most.grown)
+    what = f"{name}: what of that it keeps when all is popped"
+    yield Line(what, f"{kept:.0%} ({most.kept / 1e6:,.0f} MB)", "none of it", kept <= 0.1)
+
+
+@contextmanager
+def _processes() -> Iterator[tuple[papyros.Master, int]]:
+    with papyros.MultiProcessMaster(SLAVES) as master:
+        yield master, os.getpid()
+
+
+@contextmanager
+def _cluster() -> Iterator[tuple[papyros.Master, int]]:
+    with papyros.LocalCluster(SLAVES) as cluster, cluster.master() as master:
+        yield master, cluster.pids["master"]
+
+
+# Slaves and clients -----------------------------------------------------------------------
+
+
+def slaves(numbers: Sequence[int], jobs: int) -> Iterator[Line]:
+    """1 to 100 slaves: what a no-op job costs all processes."""
+    costs = {}
+    for number in numbers:
+        with papyros.LocalCluster(number) as cluster, cluster.master() as master:
+            costs[number] = cost = _cost([master], jobs, _all_of(cluster))
+        yield Line(f"{number} slaves: processor time for a job, all processes", f"{cost * 1e6:.0f} us", "", None)
+    yield _flat("slaves", costs)
+
+
+def clients(numbers: Sequence[int], jobs: int) -> Iterator[Line]:
+    """1 to 20 clients connected, of which one works, or all do: what a no-op job costs all processes."""
+    with papyros.LocalCluster(SLAVES) as cluster:
+        connected: list[papyros.Master] = []
+        idle, busy = {}, {}
+        for number in numbers:
+            while len(connected) < number:
+                connected.append(cluster.master())
+            processes = _all_of(cluster)
+            idle[number] = _cost(connected[:1], jobs, processes)
+            busy[number] = _cost(connected, jobs, processes)
+            texts = f"{idle[number] * 1e6:.0f} us", f"{busy[number] * 1e6:.0f} us"
+            yield Line(f"{number} clients: processor time for a job, one works / all do", " / ".join(texts), "", None)
+    yield _flat("clients connected, one works", idle)
+    yield _flat("clients, all work", busy)
+
+
+def _all_of(cluster: papyros.LocalCluster) -> list[int]:
+    return [os.getpid(), *(pid for part in cluster.pids.values() for pid in tree(part))]
+
+
+def _cost(masters: Sequence[papyros.Master], jobs: int, processes: Iterable[int]) -> float:
+    """Return the processor seconds that all processes use for one no-op job."""
+    processes = list(processes)
+    _spread(masters, max(500, jobs // 10))
+    before = cpu_seconds(processes)
+    _spread(masters, jobs)
+    return (cpu_seconds(processes) - before) / jobs
+
+
+def _spread(masters: Sequence[papyros.Master], jobs: int) -> None:
+    for number in range(jobs):
+        masters[number % len(masters)].addJob(Noop(number))
+    for master in masters:
+        for _ in iter(master.popProcessedJob, None):
+            pass
+
+
+def _flat(of: str, costs: dict[int, float]) -> Line:
+    few, many = min(costs), max(costs)
+    growth = costs[many] / costs[few]
+    return Line(f"cost of a job with {many} {of} / with {few}", f"{growth:.2f}", "flat: <= 1.25", growth <= 1.25)
+
+
+# Idleness ---------------------------------------------------------------------------------
+
+
+def idleness(number: int, seconds: float) -> Iterator[Line]:
+    """A cluster with nothing to do: what it uses of a core."""
+    with papyros.LocalCluster(number) as cluster, cluster.master() as master:
+        _spread([master], 100)
+        host = cluster.pids["slave host"]
+        groups = {**{name: [pid] for name, pid in cluster.pids.items()}, "slaves": children(host)}
+        time.sleep(2.0)  # what was begun comes to its end
+        before = {name: exact_cpu_seconds(pids) for name, pids in groups.items()}
+        own = time.process_time()
+        time.sleep(seconds)
+        used = {name: (exact_cpu_seconds(pids) - before[name]) / seconds for name, pids in groups.items()}
+        used["client"] = (time.process_time() - own) / seconds
+    for name, share in used.items():
+        yield Line(f"idle, {number} slaves: {name}, of a core", f"{share:.2%}", "", None)
+    total = sum(used.values())
+    yield Line(f"idle, {number} slaves: all of it, of a core", f"{total:.2%}", "< 0.5 %", total < 0.005)
+
+
+# A large argument that many jobs share ----------------------------------------------------
+
+
+def shared(size: int, jobs: int) -> Iterator[Line]:
+    """A large argument that many jobs share: how often it crosses, and is held."""
+    share: Any = getattr(papyros, "shared", None)
+    if share is None:
+        yield Line(
+            f"{size / 1e6:.0f} MB shared by {jobs:,} jobs", "skipped: there is no papyros.shared yet", "once", None
+        )
+        return
+    with papyros.LocalCluster(SLAVES) as cluster, cluster.master() as master:
+        _spread([master], 100)
+        host = cluster.pids["slave host"]
+        before, held = _received_bytes(host), resident_bytes(host)
+        started = time.perf_counter()
+        value = share(os.urandom(size))
+        for number in range(jobs):
+            master.addJob(Length(value, number))
+        lengths = [job.result for job in iter(master.popProcessedJob, None)]
+        seconds = time.perf_counter() - started
+        if lengths != [size] * jobs:
+            raise RuntimeError("what the jobs saw is not what was shared")
+        crossed = (_received_bytes(host) - before) / size
+        grown = (resident_bytes(host) - held) / size
+    yield Line(f"{size / 1e6:.0f} MB shared by {jobs:,} jobs: seconds", f"{seconds:.1f}", "", None)
+    yield Line("how often it crossed to the slave host", f"{crossed:.2f}", "once", crossed < 1.5)
+    yield Line("how often the slave host holds it", f"{grown:.2f}", "once", grown < 1.5)
+
+
+def _received_bytes(pid: int) -> int:
+    """Return how many bytes a process has read, from whatever it was."""
+    lines = Path(f"/proc/{pid}/io").read_text(encoding="utf-8").splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+# All of it --------------------------------------------------------------------------------
+
+#: What can be measured, by name.
+GROWTH: dict[str, Callable[[], Iterator[Line]]] = {
+    "waiting": lambda: waiting_jobs([10**3, 10**4, 10**5, 10**6]),
+    "slaves": lambda: slaves([1, 2, 10, 100], 10_000),
+    "clients": lambda: clients([1, 5, 20], 10_000),
+    "idle": lambda: idleness(100, IDLE_SECONDS),
+    "shared": lambda: shared(SHARED_BYTES, SHARED_JOBS),
+}
+
+
+def growth_table(lines: Iterable[Line]) -> str:
+    """Return what was measured as a table."""
+    told = {True: "yes", False: "no", None: ""}
+    return table(
+        ["what", "measured", "wanted", "reached"],
+        [[line.what, line.measured, line.wanted, told[line.reached]] for line in lines],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.split(":")[0])
+    parser.add_argument("what", nargs="*", help=f"of: {', '.join(GROWTH)}; all if none is named")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.what) - set(GROWTH):
+        parser.error(f"there is no {min(unknown)!r}; there are {', '.join(GROWTH)}")
+    lines = []
+    for name in options.what or GROWTH:
+        for line in GROWTH[name]():
+            print(f"{line.what}: {line.measured}", file=sys.stderr, flush=True)
+            lines.append(line)
+    print(growth_table(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
