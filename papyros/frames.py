@@ -101,14 +101,21 @@ def pack_frame(kind: int, number: int, buffers: Iterable[Buffer]) -> list[Buffer
 
 
 class FrameReader:
-    """Cuts a stream into frames, whether the socket blocks or not."""
+    """Cuts a stream into frames, whether the socket blocks or not.
+
+    Attributes:
+        drained: whether the last `read` took all that was there.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._buffer = bytearray()
-        self._header: tuple[int, int, int] | None = None
-        self._large: bytearray | None = None  # a large body is received into its place
+        # One buffer for good: to make one for each read costs more than most reads do.
+        self._space = memoryview(bytearray(max(CHUNK, HEADER.size)))
+        self._start = self._end = 0  # what is in it and was not cut yet
+        self._header: tuple[int, int] | None = None
+        self._large: memoryview | None = None  # a large body is received into its place
         self._filled = 0
+        self.drained = False
 
     def read(self) -> list[Frame]:
         """Receive once, and return the frames that are complete by that; maybe none.
@@ -119,46 +126,53 @@ class FrameReader:
         """
         if self._large is not None:
             return self._read_large(self._large)
-        chunk = self._sock.recv(CHUNK)
-        if not chunk:
+        received = self._sock.recv_into(self._space[self._end :])
+        if not received:
             raise EOFError("the connection was closed")
-        self._buffer += chunk
+        self._end += received
+        self.drained = self._end < len(self._space)
         frames = []
         while (frame := self._cut()) is not None:
             frames.append(frame)
+        self._make_room()
         return frames
 
-    def _read_large(self, body: bytearray) -> list[Frame]:
-        received = self._sock.recv_into(memoryview(body)[self._filled :])
+    def _read_large(self, body: memoryview) -> list[Frame]:
+        received = self._sock.recv_into(body[self._filled :])
         if not received:
             raise EOFError("the connection was closed in the middle of a frame")
         self._filled += received
+        self.drained = False
         if self._filled < len(body):
             return []
         assert self._header is not None
-        kind, number, _ = self._header
+        frame = Frame(*self._header, body)
         self._header = self._large = None
-        return [Frame(kind, number, memoryview(body))]
+        return [frame]
 
     def _cut(self) -> Frame | None:
-        buffer = self._buffer
-        if self._header is None:
-            if len(buffer) < HEADER.size:
-                return None
-            self._header = HEADER.unpack_from(buffer)
-            del buffer[: HEADER.size]
-        kind, number, length = self._header
-        if len(buffer) >= length:
-            body = bytes(buffer[:length])
-            del buffer[:length]
-            self._header = None
-            return Frame(kind, number, memoryview(body))
-        if length > CHUNK:
-            self._large = bytearray(length)
-            self._filled = len(buffer)
-            self._large[: self._filled] = buffer
-            buffer.clear()
+        start = self._start + HEADER.size
+        if start > self._end:
+            return None
+        kind, number, length = HEADER.unpack_from(self._space, self._start)
+        end = start + length
+        if end <= self._end:
+            self._start = end
+            return Frame(kind, number, memoryview(bytes(self._space[start:end])))
+        if HEADER.size + length > len(self._space):
+            self._header = kind, number
+            self._large = memoryview(bytearray(length))
+            self._filled = self._end - start
+            self._large[: self._filled] = self._space[start : self._end]
+            self._start = self._end
         return None
+
+    def _make_room(self) -> None:
+        """Move what is left to the front of the buffer."""
+        left = self._end - self._start
+        if self._start:
+            self._space[:left] = self._space[self._start : self._end]
+            self._start, self._end = 0, left
 
 
 class Outbox:

@@ -225,10 +225,11 @@ class SlaveProcess:
         try:
             while True:
                 frames += self._reader.read()
-        except BlockingIOError:
-            return frames
-        except (EOFError, OSError):  # its death is noticed elsewhere
-            return frames
+                if self._reader.drained:
+                    break
+        except (BlockingIOError, EOFError, OSError):  # that it died is noticed elsewhere
+            pass
+        return frames
 
     # The end ----------------------------------------------------------------------------
 

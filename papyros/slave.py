@@ -199,8 +199,8 @@ class Slave:
             self._seconds.append(seconds)
         if finished - self._flushed > FLUSH_SECONDS:
             self._flush()
-        elif not self._unsent.is_set():
-            self._unsent.set()
+        elif self._queue and not self._unsent.is_set():
+            self._unsent.set()  # without a next job, what there is will be sent at once
 
     def _outcome_of(self, definition: int, blob: memoryview) -> tuple[bytes, float]:
         started = time.perf_counter()
