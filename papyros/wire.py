@@ -12,13 +12,16 @@ payloads are framed is `papyros.frames`' affair.
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import sys
+from collections import ChainMap
 from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import CodeType
+from typing import Any, ClassVar, NamedTuple
 
 import cloudpickle
 
@@ -100,7 +103,7 @@ class Packer:
             if state is None and kwds is None and (_ATOMS.issuperset(map(type, args)) or _is_plain(args)):
                 blob = _plain_dumps((args, None, None), PROTOCOL)
             else:
-                blob = cloudpickle.dumps((args, kwds, state), PROTOCOL)
+                blob = _dumps_by_value((args, kwds, state))
         except Exception as error:
             raise PayloadError(f"the arguments of {job!r} cannot be pickled: {_brief(error)}") from error
         if len(blob) > self.max_bytes:
@@ -111,7 +114,7 @@ class Packer:
 
     def _define(self, job_class: type[Job]) -> bytes:
         try:
-            pickled = cloudpickle.dumps(job_class, PROTOCOL)
+            pickled = _dumps_by_value(job_class)
         except Exception as error:
             raise PayloadError(
                 f"the job class {job_class.__qualname__} cannot be pickled, with what it refers to: {_brief(error)}"
@@ -122,6 +125,24 @@ class Packer:
         self.labels[digest] = job_class.__qualname__
         self._digests[job_class] = digest
         return digest
+
+
+def _reduce_code(code: CodeType) -> tuple[Any, ...]:
+    """Reduce code as cloudpickle does, but with the name of its file, from which tracebacks show the line."""
+    make, args = cloudpickle.Pickler.dispatch_table[CodeType](code)
+    return make, tuple(code.co_filename if isinstance(arg, str) and arg == "<dynamic-code>" else arg for arg in args)
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
+    """Pickles by value what cannot be imported."""
+
+    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+
+def _dumps_by_value(value: Any) -> bytes:
+    with io.BytesIO() as file:
+        _Pickler(file, PROTOCOL).dump(value)
+        return file.getvalue()
 
 
 def _is_plain(args: Sequence[Any], depth: int = 2) -> bool:
@@ -215,8 +236,7 @@ def _dumps(value: Any) -> bytes:
     try:
         return pickle.dumps(value, PROTOCOL)
     except Exception:  # noqa: BLE001 - whatever plain pickle dislikes, cloudpickle is asked for
-        pickled: bytes = cloudpickle.dumps(value, PROTOCOL)
-        return pickled
+        return _dumps_by_value(value)
 
 
 def _encode_error(error: BaseException, traceback: str) -> bytes:
