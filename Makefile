@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 SECONDS ?= 600
+WORKERS ?= 3
 RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 
@@ -23,7 +24,7 @@ demo: $(STAMP) ## run the demo on a cluster of this machine, unattended
 	$(VENV)/bin/python examples/demo.py --yes --local-cluster
 
 test: $(STAMP) ## run the tests, with coverage; those of faults and attacks on purpose are `make chaos`
-	$(RUN) pytest --ignore=tests/chaos -m "not slow" --cov --cov-report=term
+	$(RUN) pytest -n $(WORKERS) --dist worksteal --ignore=tests/chaos -m "not slow" --cov --cov-report=term
 
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
 	PAPYROS_CHAOS=all $(RUN) pytest tests/chaos

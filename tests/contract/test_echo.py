@@ -12,6 +12,8 @@ import papyros
 from tests.contract.jobs_for_tests import Square, say, say_bytes, wait_at, warn
 from tests.support import PATIENCE, wait_until
 
+pytestmark = pytest.mark.measured
+
 PREFIX = r"\[{job} on [^\s/]+/\d+\] "
 
 

@@ -23,6 +23,8 @@ from tests.contract.jobs_for_tests import (
 )
 from tests.support import PATIENCE, wait_until
 
+pytestmark = pytest.mark.measured
+
 #: A fork begins with the peak of the process that it was forked from; of what stays below that, no more is known.
 MEMORY = r"its memory was (below [1-9]\d* MB|[1-9]\d* MB at its peak)"
 

@@ -123,6 +123,8 @@ def test_processed_jobs_returns_what_is_processed_in_time(make_concurrent_master
 
 def test_the_time_of_processed_jobs_is_that_of_all_jobs_together(make_master):
     master = make_master()
+    master.addJob(nap(0))
+    assert master.popProcessedJob(PATIENCE) is not None  # slaves are up
     for _ in range(200):
         master.addJob(nap(0.05))
     with at_most(2):

@@ -15,6 +15,8 @@ from tests.distributed.jobs import starts, trace
 from tests.distributed.programs import HOST_UP, MASTER_UP, alive, free_port, groups, slaves_of, uri_of
 from tests.support import wait_until
 
+pytestmark = pytest.mark.measured
+
 ORDERS = list(itertools.permutations(["names", "master", "host"]))
 
 

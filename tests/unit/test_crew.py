@@ -28,6 +28,8 @@ from tests.contract.jobs_for_tests import (
 from tests.support import PATIENCE, Background, at_most, wait_until
 from tests.unit.crews import FakeSource, crew_of
 
+pytestmark = pytest.mark.measured
+
 
 @pytest.fixture
 def source():
