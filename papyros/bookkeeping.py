@@ -196,7 +196,7 @@ class BookkeepingMaster(Master):
         """Return a snapshot; see `Master.status`."""
         self._check_process()
         with self._lock:
-            return snapshot(f"a {type(self).__name__}", self._ledger, self._slaves_now())
+            return snapshot(f"a {type(self).__name__}", self._ledger, () if self._closed else self._slaves_now())
 
     def close(self) -> None:
         """Let go of everything; see `Master.close`."""

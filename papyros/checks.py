@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from papyros.cpus import usable_cpus
 
-__all__ = ["check_bound", "check_slaves"]
+__all__ = ["check_bound", "check_port", "check_slaves"]
 
 
 def check_bound(name: str, bound: int | None) -> int | None:
@@ -16,6 +16,15 @@ def check_bound(name: str, bound: int | None) -> int | None:
     if bound < 1:
         raise ValueError(f"{name} is at least 1, or None for no bound, not {bound}")
     return bound
+
+
+def check_port(port: int) -> int:
+    """Return a port to listen on, 0 for any free one, or refuse it."""
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"a port is a whole number, not {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"a port is from 0, which means any free one, to 65535, not {port}")
+    return port
 
 
 def check_slaves(slaves: int | None) -> int:

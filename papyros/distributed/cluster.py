@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from papyros.checks import check_slaves
+from papyros.checks import check_port, check_slaves
 from papyros.distributed.client import DistributedMaster
 from papyros.distributed.lifeline import Part
 from papyros.distributed.naming import DEFAULT_GROUP, Address, check_group
@@ -54,6 +54,7 @@ class LocalCluster:
     ) -> None:
         self.group = check_group(group)
         self.slaves = check_slaves(slaves)
+        check_port(port)
         self._pid = os.getpid()
         self._closed = False
         self._parts: list[Part] = []

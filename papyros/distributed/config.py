@@ -122,6 +122,8 @@ def _check_value(place: str, key: str, value: object, checks: Mapping[str, Calla
 
 def _check_pyro(path: Path, text: str, items: Mapping[str, Any]) -> None:
     """Refuse values that Pyro itself would refuse, later and in a traceback."""
+    if items.get("SSL"):
+        raise ConfigError(f"{_place(path, text, 'SSL')}: 'SSL' is Pyro's own encryption, which Papyros does not use")
     if items.get("SERIALIZER", "serpent") not in serializers:
         raise ConfigError(
             f"{_place(path, text, 'SERIALIZER')}: 'SERIALIZER' is one of {', '.join(sorted(serializers))}, "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 
+from papyros.checks import check_port
 from papyros.deadlines import Deadline
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import Address
@@ -48,7 +49,7 @@ class MasterFinder:
         self._stop = stop
         self._host_master = host_master
         self._host = host
-        self._port = port
+        self._port = check_port(port)
         self._host_after = host_after
         self._seeker = Seeker(group, nameserver, stop, log.warning)
         self._server: MasterServer | None = None

@@ -84,7 +84,8 @@ class Part:
                 start_new_session=True,  # Ctrl-C is for the program, which ends its parts in order
             )
         hello = {"path": [p or os.getcwd() for p in sys.path], "pyro": changed_pyro_items()}
-        self._sock.sendall(json.dumps(hello).encode() + b"\n")
+        with contextlib.suppress(OSError):  # it has ended already, which `wait_ready` notices
+            self._sock.sendall(json.dumps(hello).encode() + b"\n")
 
     @property
     def pid(self) -> int:
@@ -104,7 +105,9 @@ class Part:
             while not heard.endswith(b"\n"):
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     raise ClusterError(f"the {self.name} of the local cluster is not ready after {timeout:g} s")
-                chunk = self._sock.recv(4096)
+                chunk = b""
+                with contextlib.suppress(ConnectionResetError):  # it ended before it read what it was told
+                    chunk = self._sock.recv(4096)
                 if not chunk:
                     code = self._process.wait(END_SECONDS)
                     raise ClusterError(

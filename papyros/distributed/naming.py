@@ -37,6 +37,7 @@ DEFAULT_NAMESERVER = "localhost:9090"
 MASTER_OBJECT = "papyros.master"
 
 _PREFIX = "papyros.master."
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([^\s:\[\]/@]+))(?::(\d{1,5}))?")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 
 #: How long the name server, or a registered master, may take to answer.
@@ -59,7 +60,7 @@ def parse_address(text: str, default_port: int = 9090) -> Address:
     Raises:
         ConfigError: it is no address.
     """
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([^\s:\[\]/@]+))(?::(\d{1,5}))?", text)
+    match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
     if match is None or not 0 < int(match[3] or default_port) < 65536:
         raise ConfigError(f"{text!r} is no address of a name server; write HOST or HOST:PORT, like lab1:9090")
     return Address(match[1] or match[2], int(match[3] or default_port))

@@ -23,6 +23,8 @@ from tests.distributed.jobs import blob, size_of, starts, trace
 from tests.distributed.programs import cpu_seconds, free_port, groups, processes, uri_of
 from tests.support import Background, at_most, wait_until
 
+pytestmark = pytest.mark.measured
+
 MB = 1 << 20
 
 
@@ -82,7 +84,7 @@ def test_a_bad_name_of_a_group_is_refused_before_anybody_is_asked(group):
     assert str(error.value).isprintable()
 
 
-@pytest.mark.parametrize("address", ["", "a:b:c", "host:0", "host:99999", "http://lab", "a b"])
+@pytest.mark.parametrize("address", ["", "a:b:c", "host:0", "host:99999", "http://lab", "a b", None, 9090])
 def test_a_bad_address_of_a_name_server_is_refused(address):
     with pytest.raises(ConfigError, match="name server"):
         DistributedMaster("lab", address)

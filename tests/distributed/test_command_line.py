@@ -33,6 +33,8 @@ from tests.distributed.programs import (
 )
 from tests.support import at_most, wait_until
 
+pytestmark = pytest.mark.measured
+
 #: How long a part may take to end when it is asked to.
 END_SECONDS = 3.0
 
@@ -462,7 +464,7 @@ def test_a_wrong_value_in_a_configuration_file_is_named_with_its_line(text, told
         assert words in line
 
 
-@pytest.mark.parametrize("item", ['SERIALIZER = "nonsense"', "THREADPOOL_SIZE = 1"])
+@pytest.mark.parametrize("item", ['SERIALIZER = "nonsense"', "THREADPOOL_SIZE = 1", "SSL = true"])
 def test_a_value_that_pyro_refuses_is_named(item, config, launch):
     path = config(f"[pyro]\n{item}\n")
     program = launch.part(f"--config={path}", f"--nameserver=localhost:{free_port()}")

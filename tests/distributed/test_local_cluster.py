@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from papyros import ClusterError, GroupNameError, LocalCluster, MasterClosedError, MultiProcessMaster
+from papyros import ClusterError, DistributedMaster, GroupNameError, LocalCluster, MasterClosedError, MultiProcessMaster
 from papyros.distributed import lifeline
 from papyros.distributed.naming import NameServer, parse_address
 from tests.contract.jobs_for_tests import double, wait_at, where
@@ -41,6 +41,20 @@ def test_a_cluster_has_several_clients_which_close_with_it():
     for client in clients:
         with pytest.raises(MasterClosedError):
             client.addJob(double(1))
+
+
+@pytest.mark.parametrize(("port", "error"), [(-1, ValueError), (65536, ValueError), ("9090", TypeError)])
+def test_a_wrong_port_is_refused_before_anything_is_started(port, error):
+    with pytest.raises(error, match="port"):
+        LocalCluster(slaves=1, port=port)
+    with pytest.raises(error, match="port"):
+        DistributedMaster(port=port)
+
+
+def test_a_wrong_option_is_said_by_the_part_and_named_in_the_error(capfd):
+    with pytest.raises(ClusterError, match=r"the master of the local cluster ended with exit code 2"):
+        LocalCluster(slaves=1, options=["--bogus"])
+    assert "unrecognized arguments: --bogus" in capfd.readouterr().err
 
 
 def test_close_ends_all_parts_and_slaves(mark):
