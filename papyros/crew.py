@@ -33,8 +33,8 @@ __all__ = ["Crew"]
 log = logging.getLogger(__name__)
 
 #: A slave is sent so many seconds' worth of jobs ahead, as far as durations are known.
-AHEAD_SECONDS = 0.005
-AHEAD_JOBS = 500
+AHEAD_SECONDS = 0.01
+AHEAD_JOBS = 1000
 
 #: The weight of the newest batch in the moving average of durations.
 FRESHNESS = 0.25

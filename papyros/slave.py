@@ -75,7 +75,7 @@ SLATE_BYTES = mmap.PAGESIZE
 TOKEN_BYTES = 4
 
 #: Outcomes of quick jobs are gathered for so long before they are sent.
-FLUSH_SECONDS = 0.0005
+FLUSH_SECONDS = 0.002
 
 #: ... and sent after so long by another thread, should the next job be a long one.
 GUARD_SECONDS = 0.002
