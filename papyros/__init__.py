@@ -40,6 +40,7 @@ from papyros.master import Master
 
 if TYPE_CHECKING:
     from papyros.distributed import DistributedMaster, LocalCluster
+    from papyros.executor import MasterExecutor
     from papyros.multiprocess import MultiProcessMaster
     from papyros.multithreaded import MultiThreadedMaster
     from papyros.singlethreaded import SingleThreadedMaster
@@ -56,6 +57,7 @@ __all__ = [  # noqa: RUF022 - in themes: jobs, masters, errors
     "MultiProcessMaster",
     "DistributedMaster",
     "LocalCluster",
+    "MasterExecutor",
     "PapyrosError",
     "NotAJobError",
     "PendingJobError",
@@ -80,6 +82,7 @@ _LAZY = {
     "MultiProcessMaster": "papyros.multiprocess",
     "DistributedMaster": "papyros.distributed",
     "LocalCluster": "papyros.distributed",
+    "MasterExecutor": "papyros.executor",
 }
 
 

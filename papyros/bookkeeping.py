@@ -25,7 +25,7 @@ from typing import Any, TypeVar, cast
 
 from papyros.checks import check_bound
 from papyros.deadlines import FOREVER, Alarm, Deadline
-from papyros.entries import PROCESSED, WAITING, Counts, Entry, Session
+from papyros.entries import ASSIGNED, PROCESSED, WAITING, Counts, Entry, Session
 from papyros.errors import MasterClosedError, PayloadError, PendingJobError, SlaveLost
 from papyros.execution import Execution
 from papyros.jobs import Job, check_job, claim, forget_outcome, keeper_of, release, settle, terms_of
@@ -89,6 +89,9 @@ class BookkeepingMaster(Master):
 
     # What an implementation provides ----------------------------------------------------
 
+    #: Whether jobs run inside the calls that pop them.
+    _runs_in_pops = False
+
     #: Whether a job that was assigned can be stopped.
     _can_stop = False
 
@@ -133,6 +136,18 @@ class BookkeepingMaster(Master):
 
     def _dropped(self, numbers: Sequence[int]) -> None:
         """Take note that nobody wants these jobs any more. Called with the lock held."""
+
+    def _withdraw(self, session: Session, numbers: Sequence[int]) -> list[int]:
+        """Discard those jobs that no slave was given yet; return their numbers. Called without the lock."""
+        with self._lock:
+            withdrawn = [number for number in numbers if self._ledger.cancel(session, number)]
+            self._let_go(withdrawn)
+        return withdrawn
+
+    def _is_assigned(self, session: Session, number: int) -> bool:
+        """Return whether a slave was given a job and has not processed it. Called without the lock."""
+        entry = session.entries.get(number)
+        return entry is not None and entry.state is ASSIGNED
 
     def _waiting_elsewhere(self) -> tuple[int, int]:
         """How many jobs, of how many bytes, that the ledger counts as assigned still wait, further down the line."""
@@ -218,9 +233,11 @@ class BookkeepingMaster(Master):
     # Inside -----------------------------------------------------------------------------
 
     def _open_lane(self) -> Lane:
+        return Lane(self, self._open_session(*self._bounds))
+
+    def _open_session(self, *bounds: int | None) -> Session:
         with self._lock:
-            session = self._ledger.open(next(self._lane_keys), *self._bounds)
-        return Lane(self, session)
+            return self._ledger.open(next(self._lane_keys), *bounds)
 
     def _check_process(self) -> None:
         """Refuse to work in a forked child, before the lock is taken: a thread that is not here may hold it."""

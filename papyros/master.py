@@ -6,6 +6,7 @@ them. One test suite (``tests/contract``) states the contract and runs on each.
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from types import TracebackType
@@ -17,6 +18,8 @@ from papyros.status import Status
 
 if TYPE_CHECKING:
     from typing import Self
+
+    from papyros.executor import MasterExecutor
 
 __all__ = ["Master"]
 
@@ -131,6 +134,15 @@ class Master(ABC):
                 jobs.extend(iter(self._popReady, None))
                 break
         return jobs
+
+    def executor(self) -> MasterExecutor:
+        """Return a `concurrent.futures.Executor` whose calls are jobs of this master.
+
+        Shutting it down does not close the master.
+        """
+        # By name, since a contract imports none of those who use it.
+        executor: MasterExecutor = importlib.import_module("papyros.executor").MasterExecutor(self)
+        return executor
 
     def _popReady(self) -> Job | None:
         """Return a job that is processed already, or None."""

@@ -74,13 +74,21 @@ class MultiThreadedMaster(BookkeepingMaster):
 
     def _serve(self) -> None:
         mine = threading.current_thread()
-        while (entry := self._next_entry(mine)) is not None:
-            job = entry.payload
-            outcome = run_job(job, mine.name)
-            again = outcome.exception is not None and wants_retry(job, outcome.exception)
-            with self._lock:
-                self._finish(entry, outcome, outcome.seconds, again=again)
-                self._outcomes_came()
+        while self._serve_next(mine):
+            pass
+
+    def _serve_next(self, mine: threading.Thread) -> bool:
+        """Wait for a job, and run it; False when this thread is to end. While it waits, it keeps nothing."""
+        entry = self._next_entry(mine)
+        if entry is None:
+            return False
+        job = entry.payload
+        outcome = run_job(job, mine.name)
+        again = outcome.exception is not None and wants_retry(job, outcome.exception)
+        with self._lock:
+            self._finish(entry, outcome, outcome.seconds, again=again)
+            self._outcomes_came()
+        return True
 
     def _next_entry(self, mine: threading.Thread) -> Entry | None:
         """Wait for a job to run; None when this thread is to end."""

@@ -43,6 +43,8 @@ class SingleThreadedMaster(BookkeepingMaster):
         super().__init__(max_waiting, max_processed)
         self._holder = self._ledger.enlist("caller", 1)
 
+    _runs_in_pops = True
+
     def _popReady(self) -> Job | None:
         return self._main.pop_ready()
 

@@ -38,7 +38,7 @@ from papyros.distributed.naming import (
     parse_address,
 )
 from papyros.distributed.server import LOOPBACK
-from papyros.entries import Entry
+from papyros.entries import Entry, Session
 from papyros.frames import unpack_message
 from papyros.jobs import Job
 from papyros.packing import PackingMaster
@@ -171,6 +171,27 @@ class DistributedMaster(PackingMaster):
         if self._unwanted:
             self._news.notify()
 
+    def _withdraw(self, session: Session, numbers: Sequence[int]) -> list[int]:
+        withdrawn = super()._withdraw(session, numbers)
+        ticket = next(self._tickets)
+        while left := [number for number in numbers if number in session.entries]:
+            cancelled = self._cancel_at_master(left, ticket, waiting=True)
+            if cancelled is not None:
+                return withdrawn + cancelled
+            withdrawn += super()._withdraw(session, left)
+        return withdrawn
+
+    def _is_assigned(self, session: Session, number: int) -> bool:
+        return super()._is_assigned(session, number) and self._ask_assigned(number)
+
+    def _ask_assigned(self, number: int) -> bool:
+        """Ask the master whether a slave host was given a job. Without an answer, take it for waiting."""
+        try:
+            answer, _ = self._sender_line.call("assigned", self._key, number)
+        except LineBrokenError:
+            return False
+        return bool(answer["known"] and answer["assigned"])
+
     def status(self) -> Status:
         """Return a snapshot of the whole cluster, of which the master is asked; see `Master.status`.
 
@@ -204,8 +225,8 @@ class DistributedMaster(PackingMaster):
         while self._cancel_at_master(None, ticket) is None:
             super().cancelAllJobs()  # another master may have taken over: then what had been sent waits here again
 
-    def _cancel_at_master(self, numbers: list[int] | None, ticket: int) -> list[int] | None:
-        """Cancel sent jobs, all when `numbers` is None.
+    def _cancel_at_master(self, numbers: list[int] | None, ticket: int, waiting: bool = False) -> list[int] | None:
+        """Cancel sent jobs, all when `numbers` is None; only those that no slave host was given, if `waiting`.
 
         Returns the numbers of those that were, or None when the line to the
         master was lost and found again: then it is to be tried again, with the same ticket.
@@ -214,7 +235,7 @@ class DistributedMaster(PackingMaster):
         # On the line on which jobs are sent, so that what is on its way arrives first.
         line, stay = self._sender_line, self._stay
         try:
-            answer, reply = line.call("cancel", self._key, numbers is None, ticket, message=message)
+            answer, reply = line.call("cancel", self._key, numbers is None, ticket, waiting, message=message)
         except LineBrokenError:
             return [] if self._gave_up(stay) else None
         if not answer["known"]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from papyros.bookkeeping import snapshot
 from papyros.deadlines import Alarm
 from papyros.distributed.batches import AddedJob, HostReport, JobOutcome
-from papyros.entries import PROCESSED, Entry, Holder, Session
+from papyros.entries import PROCESSED, WAITING, Entry, Holder, Session
 from papyros.packing import ledger_of_payloads
 from papyros.status import SlaveStatus, Status
 from papyros.wire import asks_for_retry
@@ -178,12 +178,12 @@ class Desk:
                 client.news.notify_all()
         self.wake_hosts(added)
 
-    def stop(self, client: ClientDesk, numbers: Iterable[int]) -> list[int]:
-        """Forget jobs that are not processed, and have those that run stopped; return which."""
+    def stop(self, client: ClientDesk, numbers: Iterable[int], waiting: bool = False) -> list[int]:
+        """Forget jobs that are not processed, or only `waiting` ones; have those that run stopped; return which."""
         stopped = []
         for number in numbers:
             entry = client.session.entries.get(number)
-            if entry is None or entry.state is PROCESSED:
+            if entry is None or entry.state is PROCESSED or (waiting and entry.state is not WAITING):
                 continue
             holder = entry.holder
             self.ledger.discard(client.session, [number])

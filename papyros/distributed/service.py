@@ -33,7 +33,7 @@ from papyros.distributed.batches import (
 )
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, SESSION_BYTES, Desk
 from papyros.distributed.line import ANNOTATION
-from papyros.entries import Entry, Session
+from papyros.entries import ASSIGNED, Entry, Session
 from papyros.frames import pack_message, unpack_message
 from papyros.status import SlaveStatus
 
@@ -172,8 +172,10 @@ class MasterService:
         }
 
     @expose
-    def cancel(self, key: str, everything: bool, ticket: int) -> dict[str, Any]:
+    def cancel(self, key: str, everything: bool, ticket: int, waiting: bool = False) -> dict[str, Any]:
         """Forget all waiting jobs; or those whose numbers come along, which are stopped if they run.
+
+        Of the latter, those that run are left alone if only `waiting` ones are meant.
 
         The numbers of those that were forgotten go along with the answer. A
         ticket that came before is a repetition, and gets the same answer.
@@ -187,11 +189,21 @@ class MasterService:
                 if everything:
                     cancelled = self._desk.ledger.cancel_waiting(client.session)
                 else:
-                    cancelled = self._desk.stop(client, _numbers())
+                    cancelled = self._desk.stop(client, _numbers(), waiting)
                 client.remember_cancelled(ticket, cancelled)
             left = _left(client.session)
         _answer(array("Q", cancelled).tobytes())
         return {"known": True, "left": left}
+
+    @expose
+    def assigned(self, key: str, number: int) -> dict[str, Any]:
+        """Tell whether a slave host was given a job, and has not processed it."""
+        with self._desk.lock:
+            client = self._desk.client(key)
+            if client is None:
+                return UNKNOWN
+            entry = client.session.entries.get(number)
+            return {"known": True, "assigned": entry is not None and entry.state is ASSIGNED}
 
     @expose
     def drop(self, key: str) -> dict[str, Any]:

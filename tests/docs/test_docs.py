@@ -192,7 +192,7 @@ def test_the_tree_is_ordered_by_who_imports_whom():
     for name in names:
         if name.endswith(("__init__", "__main__", "py.typed")):
             continue
-        source = re.split(r"^if TYPE_CHECKING:\n(?:    .*\n)+", module_source(name), flags=re.MULTILINE)
+        source = re.split(r"^if TYPE_CHECKING:\n(?:    .*\n|\n(?=    ))+", module_source(name), flags=re.MULTILINE)
         for known in re.findall(r"^ *(?:from|import) (papyros\.[\w.]+)", "".join(source), re.MULTILINE):
             if known in order and known != name:
                 assert order[known] < order[name], f"{name} imports {known}, which the tree shows below it"

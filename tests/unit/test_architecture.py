@@ -22,14 +22,17 @@ STOREYS = [
     {"entries"},
     {"ledger"},
     {"master"},
-    {"running", "wire", "execution"},
+    {"running", "wire", "execution", "calls"},
     {"bookkeeping"},
+    {"courier"},
+    {"executor"},
     {"packing"},
     {"singlethreaded", "multithreaded"},
     {"slave"},
     {"process"},
     {"crew"},
     {"multiprocess"},
+    {"futures"},
     {"distributed"},
 ]
 STOREY = {module: number for number, modules in enumerate(STOREYS) for module in modules}
@@ -134,7 +137,8 @@ def test_importing_the_package_is_cheap():
         "before = set(sys.modules)  # of those who measure coverage\n"
         "import papyros\n"
         "heavy = {'Pyro5', 'serpent', 'cloudpickle', 'tqdm', 'subprocess', 'socket', 'papyros.distributed',"
-        " 'papyros.singlethreaded', 'papyros.multithreaded', 'papyros.multiprocess', 'papyros.wire'}\n"
+        " 'papyros.singlethreaded', 'papyros.multithreaded', 'papyros.multiprocess', 'papyros.wire',"
+        " 'papyros.executor', 'concurrent.futures', 'asyncio'}\n"
         "print(sorted(heavy & set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -1,0 +1,380 @@
+"""How outcomes come to futures: a lane of a master whose jobs each have a future.
+
+A *courier* is such a lane. What is sent through it is settled by one thread of
+its own, `papyros-courier`, which begins with the first job and ends when the courier was told to end and nothing
+is left; or, where jobs run inside the calls that pop them, by the call that
+sends. It knows nothing of executors, so that one that is forgotten can go.
+"""
+
+from __future__ import annotations
+
+import _thread
+import atexit
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol
+
+from papyros.bookkeeping import BookkeepingMaster, Claim, Lane
+from papyros.deadlines import FOREVER, Deadline
+from papyros.entries import Entry, Session
+from papyros.errors import MasterClosedError, PendingJobError
+from papyros.jobs import Job, check_job, settle
+from papyros.master import Master
+from papyros.outcome import Outcome
+from papyros.terms import Terms
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["Courier", "JobFuture", "courier_of"]
+
+log = logging.getLogger(__name__)
+
+#: So many outcomes are taken out of the ledger at a time.
+TAKE = 256
+
+#: While more futures than these are waited for, outcomes may gather for so many seconds.
+MANY = 100
+GATHER_SECONDS = 0.002
+
+#: So many jobs are at a time with a master that is known by its public calls only.
+UNKNOWN_SLAVES = 32
+
+#: A program that ends waits for its futures; after so many seconds it says so.
+PATIENT_SECONDS = 5.0
+
+
+class JobFuture(Future[Any]):
+    """The outcome of a job, as `concurrent.futures` shows it. Made by `MasterExecutor.submit`."""
+
+    def __init__(self, courier: Courier) -> None:
+        super().__init__()
+        self._courier: Courier | None = courier
+        self._number = 0
+
+    def cancel(self) -> bool:
+        """Cancel the job if it waits; return whether it is cancelled. One that runs goes on."""
+        courier = self._courier
+        if courier is not None:
+            courier.withdraw([self])
+        return self.cancelled()
+
+    def running(self) -> bool:
+        """Return whether a slave has been given the job, as far as the master knows."""
+        courier = self._courier
+        return courier is not None and courier.runs(self)
+
+    def _leave(self) -> None:
+        """Be cancelled, and tell those who wait. Called once, by whoever took this future from its courier."""
+        self._courier = None
+        self._cancel()
+        self.set_running_or_notify_cancel()
+
+    def _cancel(self) -> None:
+        super().cancel()
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Take the outcome, for good. Called once, by whoever took this future from its courier."""
+        self._courier = None
+        if outcome.exception is None:
+            self.set_result(outcome.value)
+        else:
+            self.set_exception(outcome.exception)
+
+
+class Courier(Protocol):
+    """What an executor and its futures need of a way through a master."""
+
+    def send(self, job: Job, future: JobFuture) -> None:
+        """Add a job, whose outcome is to come to `future`."""
+
+    def withdraw(self, futures: list[JobFuture] | None = None) -> None:
+        """Cancel those jobs that wait, all when None, and their futures."""
+
+    def runs(self, future: JobFuture) -> bool:
+        """Return whether a slave has been given the job."""
+
+    def end(self) -> None:
+        """Take no more jobs, and let go of the master when nothing is left. May be called twice."""
+
+    def forget(self) -> None:
+        """End, because nobody knows the executor any more. May be called at any moment, in any thread."""
+
+    def join(self) -> None:
+        """Wait until nothing is left."""
+
+
+def courier_of(master: Master, at_end: Callable[[], None] | None = None) -> Courier:
+    """Return a way through a master, which calls `at_end` at its end."""
+    if isinstance(master, BookkeepingMaster):
+        return LaneCourier(master, at_end)
+    return PlainCourier(master)
+
+
+class LaneCourier:
+    """Sends jobs through a lane of a master that keeps its books in a ledger."""
+
+    def __init__(self, master: BookkeepingMaster, at_end: Callable[[], None] | None) -> None:
+        self._inline = master._runs_in_pops
+        self._at_end = at_end
+        self._lane = FutureLane.through(master)
+        self._start = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+
+    def send(self, job: Job, future: JobFuture) -> None:
+        """Add a job; see `Courier.send`."""
+        if self._inline:
+            self._run_here(job, future)
+            return
+        if self._thread is None:
+            self._start_thread()
+        self._lane.send(job, future)
+
+    def _run_here(self, job: Job, future: JobFuture) -> None:
+        self._lane.send(job, future)
+        try:
+            while not future.done():
+                self._deliver()
+        except BaseException:  # the user's Ctrl-C: the job has gone back, and nobody is to run it later
+            self._lane.withdraw([future])
+            raise
+        finally:
+            if self._lane.idle_for_good():
+                self._close()
+
+    def _start_thread(self) -> None:
+        with self._start:
+            if self._thread is None:
+                thread = threading.Thread(target=self._serve, name="papyros-courier", daemon=True)
+                self._lane.server = thread
+                thread.start()
+                self._thread = thread
+                atexit.register(self._exit)
+
+    def _serve(self) -> None:
+        while self._deliver():
+            if len(self._lane.futures) > MANY:
+                time.sleep(GATHER_SECONDS)  # woken for each of them, this thread would get in the way of all others
+        self._close()
+
+    def _deliver(self) -> bool:
+        """Settle futures whose jobs are over, when there are some; False when there will be none any more."""
+        taken, gone, closed = self._lane.take()
+        for future in gone:
+            if closed:
+                future._settle(Outcome.failed(MasterClosedError("the master was closed before the job was processed")))
+            else:
+                future._leave()
+        for future, job, entry in taken:
+            future._settle(self._lane.unpack(job, entry))
+        return bool(taken or gone)
+
+    def _close(self) -> None:
+        atexit.unregister(self._exit)
+        self._lane.close()
+        if self._at_end is not None:
+            self._at_end()
+        self._over.set()
+
+    def withdraw(self, futures: list[JobFuture] | None = None) -> None:
+        """Cancel jobs that wait; see `Courier.withdraw`."""
+        self._lane.withdraw(futures)
+
+    def runs(self, future: JobFuture) -> bool:
+        """Return whether a slave has been given the job."""
+        return self._lane.runs(future)
+
+    def end(self) -> None:
+        """Take no more jobs; see `Courier.end`."""
+        self._lane.end()
+        if self._thread is None and self._lane.idle_for_good():
+            self._close()
+
+    def forget(self) -> None:
+        """End; see `Courier.forget`.
+
+        The thread may be one that holds a lock, if it is there that the garbage collector
+        runs: so the work is left to another thread, and starting that one takes no lock either.
+        """
+        _thread.start_new_thread(self.end, ())
+
+    def join(self) -> None:
+        """Wait until nothing is left; see `Courier.join`."""
+        thread = self._thread
+        if thread is not threading.current_thread():
+            self._over.wait()
+            if thread is not None:
+                thread.join()
+
+    def _exit(self) -> None:
+        """The program ends: as with other executors, what was submitted is done before."""
+        self.end()
+        if not self._over.wait(PATIENT_SECONDS):
+            log.warning(
+                "the program is over, but for %d jobs of an executor that are waited for; "
+                "shutdown(cancel_futures=True) drops those that no slave was given",
+                len(self._lane.futures),
+            )
+        self.join()
+
+
+class FutureLane(Lane):
+    """A lane whose jobs each have a future, and leave it in batches."""
+
+    def __init__(self, master: BookkeepingMaster, session: Session) -> None:
+        super().__init__(master, session)
+        #: Futures by the numbers of their jobs. Whoever takes one out of here, with the lock held, settles it.
+        self.futures: dict[int, JobFuture] = {}
+        self._adding: dict[int, JobFuture] = {}  # by the id of the job
+        self._cancelled = 0  # how many cancelled jobs are accounted for
+        self._ended = False
+        #: The thread that settles futures, once there is one.
+        self.server: threading.Thread | None = None
+
+    @classmethod
+    def through(cls, master: BookkeepingMaster) -> Self:
+        """Open a lane through `master`. Outcomes leave it at once, so their number needs no bound."""
+        max_waiting, _, max_waiting_bytes, _ = master._bounds
+        return cls(master, master._open_session(max_waiting, None, max_waiting_bytes, None))
+
+    def send(self, job: Job, future: JobFuture) -> None:
+        """Add a job, whose outcome is to come to `future`; wait for room, where that is bounded."""
+        if self._ended:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if self._adding.setdefault(id(job), future) is not future:
+            raise PendingJobError(f"{job!r} is being submitted by another thread")
+        try:
+            self.add(job)
+        finally:
+            del self._adding[id(job)]
+
+    def _enter(self, job: Job, claimed: Claim, packed: tuple[Any, int, Terms], failure: Outcome | None) -> None:
+        if self._ended:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        super()._enter(job, claimed, packed, failure)
+        future = self._adding[id(job)]
+        future._number = claimed.number
+        self.futures[claimed.number] = future
+
+    def _wait_for_room(self, job: Job, deadline: Deadline) -> None:
+        # A callback that submits is called by the thread that settles futures, which must not wait for others.
+        if threading.current_thread() is not self.server:
+            super()._wait_for_room(job, deadline)
+
+    def take(self) -> tuple[list[tuple[JobFuture, Job, Entry]], list[JobFuture], bool]:
+        """Wait until jobs are over, and take them out.
+
+        Returns those that were processed, with their futures; the futures of those that will
+        not be, for which nobody waits any more but they; and whether that is because the master was closed. All
+        empty when nothing is left, and nothing will come.
+        """
+        master, session = self._master, self._session
+        with master._lock:
+            while True:
+                gone = self._find_gone()
+                entries = master._ledger.pop(session, TAKE)
+                if entries or gone or (not self.futures and (self._ended or master._closed)):
+                    break
+                master._await_outcome(FOREVER)
+            taken = [(self.futures.pop(entry.number), self._take_out(entry), entry) for entry in entries]
+        return taken, gone, master._closed
+
+    def _find_gone(self) -> list[JobFuture]:
+        """Return the futures of jobs that somebody else cancelled. Called with the lock held."""
+        session = self._session
+        if session.counts.cancelled == self._cancelled:
+            return []
+        self._cancelled = session.counts.cancelled
+        return [self.futures.pop(number) for number in list(self.futures) if number not in session.entries]
+
+    def unpack(self, job: Job, entry: Entry) -> Outcome:
+        """Return the outcome of a job that was taken out, and give it to the job as well."""
+        try:
+            outcome = self._master._unpack(job, entry)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
+            outcome = Outcome.failed(error)
+        settle(job, outcome)
+        return outcome
+
+    def withdraw(self, futures: list[JobFuture] | None) -> None:
+        """Cancel jobs that wait; see `Courier.withdraw`."""
+        master, session = self._master, self._session
+        with master._lock:
+            if futures is None:
+                futures = list(self.futures.values())
+            chosen = {future._number: future for future in futures if self.futures.get(future._number) is future}
+        withdrawn = master._withdraw(session, list(chosen)) if chosen else []
+        with master._lock:
+            mine = [future for number in withdrawn if (future := self.futures.pop(number, None)) is not None]
+        for future in mine:
+            future._leave()
+        for number in withdrawn:
+            chosen[number]._cancel()  # the thread that settles futures may have been quicker, and not be done
+
+    def runs(self, future: JobFuture) -> bool:
+        """Return whether a slave has been given the job."""
+        return self._master._is_assigned(self._session, future._number)
+
+    def end(self) -> None:
+        """Take no more jobs; `take` returns when nothing is left."""
+        with self._master._lock:
+            self._ended = True
+            self._master._came.notify_all()
+            self._master._room.notify_all()
+
+    def idle_for_good(self) -> bool:
+        """Return whether nothing is left, and nothing will come."""
+        return self._ended and not self.futures
+
+
+class PlainCourier:
+    """Sends jobs through a master of which only the public calls are known, each by an `execute` of its own."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._pool = ThreadPoolExecutor(UNKNOWN_SLAVES, thread_name_prefix="papyros-courier")
+        self._sent: dict[JobFuture, Future[None]] = {}
+
+    def send(self, job: Job, future: JobFuture) -> None:
+        """Add a job; see `Courier.send`."""
+        check_job(job)
+        self._sent[future] = sent = self._pool.submit(self._process, job, future)
+        sent.add_done_callback(lambda _: self._sent.pop(future, None))
+
+    def _process(self, job: Job, future: JobFuture) -> None:
+        try:
+            processed = next(iter(self._master.execute([job])), None)
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
+            future._settle(Outcome.failed(error))
+            return
+        if processed is None:
+            future._leave()  # somebody has cancelled it at the master
+        else:
+            future._settle(processed._require_outcome())
+
+    def withdraw(self, futures: list[JobFuture] | None = None) -> None:
+        """Cancel jobs that the master was not given yet; see `Courier.withdraw`."""
+        for future, sent in list(self._sent.items()):
+            if (futures is None or future in futures) and sent.cancel():
+                future._leave()
+
+    def runs(self, future: JobFuture) -> bool:
+        """Return whether the master was given the job."""
+        sent = self._sent.get(future)
+        return sent is not None and sent.running()
+
+    def end(self) -> None:
+        """Take no more jobs; see `Courier.end`."""
+        self._pool.shutdown(wait=False)
+
+    def forget(self) -> None:
+        """End; see `Courier.forget` and why in `LaneCourier.forget`."""
+        _thread.start_new_thread(self.end, ())
+
+    def join(self) -> None:
+        """Wait until nothing is left; see `Courier.join`."""
+        self._pool.shutdown()

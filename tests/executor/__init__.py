@@ -1,0 +1,1 @@
+"""Executors over masters, and masters over executors."""
