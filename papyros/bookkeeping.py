@@ -329,6 +329,7 @@ class Lane:
                 if session.narrow and entry.outcome is None:
                     self._wait_for_room(job, deadline)
                 number = entry.number = next(master._numbers)
+                self._note(job, number)
                 master._jobs[number] = job
                 try:
                     master._ledger.enter(entry)
@@ -344,6 +345,9 @@ class Lane:
         except BaseException:
             release(job)
             raise
+
+    def _note(self, job: Job, number: int) -> None:
+        """Take note of a job that is about to be added. Called with the lock held."""
 
     def _wait_for_room(self, job: Job, deadline: Deadline) -> None:
         master, session = self._master, self._session

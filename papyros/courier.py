@@ -17,14 +17,13 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
-from papyros.bookkeeping import BookkeepingMaster, Claim, Lane
+from papyros.bookkeeping import BookkeepingMaster, Lane
 from papyros.deadlines import FOREVER, Deadline
 from papyros.entries import Entry, Session
 from papyros.errors import MasterClosedError, PendingJobError
 from papyros.jobs import Job, check_job, settle
 from papyros.master import Master
 from papyros.outcome import Outcome
-from papyros.terms import Terms
 
 if TYPE_CHECKING:
     from typing import Self
@@ -249,16 +248,18 @@ class FutureLane(Lane):
             raise PendingJobError(f"{job!r} is being submitted by another thread")
         try:
             self.add(job)
+        except BaseException:
+            self.futures.pop(future._number, None)
+            raise
         finally:
             del self._adding[id(job)]
 
-    def _enter(self, job: Job, claimed: Claim, packed: tuple[Any, int, Terms], failure: Outcome | None) -> None:
+    def _note(self, job: Job, number: int) -> None:
         if self._ended:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        super()._enter(job, claimed, packed, failure)
         future = self._adding[id(job)]
-        future._number = claimed.number
-        self.futures[claimed.number] = future
+        future._number = number
+        self.futures[number] = future
 
     def _wait_for_room(self, job: Job, deadline: Deadline) -> None:
         # A callback that submits is called by the thread that settles futures, which must not wait for others.

@@ -138,6 +138,7 @@ class DistributedMaster(PackingMaster):
         self._stay_before = False
         self._trouble = False
         self._sent: dict[int, Entry] = {}
+        self._leaving: set[int] = set()  # in a message that the sender is about to send for the first time
         self._left = (0, 0)  # how many of those that were sent left the master's waiting line, and their bytes
         self._total = (0, 0)  # how many were sent, and their bytes
         self._unwanted: list[int] = []
@@ -232,6 +233,7 @@ class DistributedMaster(PackingMaster):
         master was lost and found again: then it is to be tried again, with the same ticket.
         """
         message = array("Q", numbers or []).tobytes()
+        self._let_arrive(numbers)
         # On the line on which jobs are sent, so that what is on its way arrives first.
         line, stay = self._sender_line, self._stay
         try:
@@ -249,6 +251,16 @@ class DistributedMaster(PackingMaster):
                 if number in self._jobs:
                     self._discard(number)
         return gone
+
+    def _let_arrive(self, numbers: list[int] | None) -> None:
+        """Wait while jobs, any of them if None, are in the sender's hands: neither here any more, nor there yet."""
+        deadline = Deadline(CANCEL_SECONDS)
+        with self._lock:
+            while not self._trouble and not self._stop_event.is_set():
+                if self._leaving.isdisjoint(numbers if numbers is not None else self._leaving):
+                    return
+                if not deadline.wait(self._joined):
+                    return
 
     def _gave_up(self, stay: str) -> bool:
         """Wait until the sender has found a master again; return whether that took too long."""
@@ -292,6 +304,7 @@ class DistributedMaster(PackingMaster):
                 self._stay_before = True
                 self._outcomes_came()
                 self._sent.clear()
+                self._leaving.clear()
                 self._unwanted.clear()
                 self._defined.clear()
                 self._total = self._left = (0, 0)
@@ -337,6 +350,8 @@ class DistributedMaster(PackingMaster):
             if answer["accepted"]:
                 self._message = None
             with self._lock:
+                self._leaving.clear()
+                self._joined.notify_all()
                 self._note_left(answer["left"])
 
     def _wait_for_news(self) -> list[int]:
@@ -352,6 +367,7 @@ class DistributedMaster(PackingMaster):
             if self._trouble:
                 raise LineBrokenError("the receiver lost the master")
             batch = self._next_batch()
+            self._leaving = {job.number for job in batch}
             unwanted, self._unwanted = self._unwanted, []
         if batch:
             self._message, self._needed = pack_added(batch), {job.definition for job in batch}
