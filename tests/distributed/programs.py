@@ -20,6 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from papyros.distributed.cli import main
 from papyros.distributed.naming import NameServer, parse_address
 from tests.support import PATIENCE, wait_until
 
@@ -234,6 +237,20 @@ class Programs:
     def _name(self, name: str) -> str:
         safe = re.sub(r"[^A-Za-z0-9]+", "-", name)[-40:]
         return f"{len(list(self.folder.iterdir()))}-{safe}"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the line with which the command line refuses its arguments."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    line, *rest = captured.err.splitlines()
+    assert rest in ([], ["Try --help."]), captured.err
+    assert line.isprintable()
+    assert line.startswith("python -m papyros.distributed: ")
+    return line
 
 
 def free_port() -> int:
