@@ -34,7 +34,7 @@ from papyros.distributed.batches import (
     pack_report,
     unpack_host_jobs,
 )
-from papyros.distributed.line import ANNOTATION
+from papyros.distributed.messages import ANNOTATION
 from papyros.distributed.service import MasterService
 from papyros.outcome import Outcome
 from papyros.terms import DEFAULT_TERMS

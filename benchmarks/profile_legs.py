@@ -37,7 +37,7 @@ from papyros.distributed.batches import (
     unpack_host_jobs,
     unpack_outcomes,
 )
-from papyros.distributed.line import ANNOTATION
+from papyros.distributed.messages import ANNOTATION
 from papyros.distributed.service import MasterService
 from papyros.frames import unpack_message
 from papyros.outcome import Outcome

@@ -23,6 +23,8 @@ from papyros.errors import (
     GroupNameError,
     GroupTakenError,
     JobTimeout,
+    KeyFileError,
+    KeyRefusedError,
     MasterClosedError,
     MasterNotFoundError,
     NameServerNotFoundError,
@@ -34,6 +36,7 @@ from papyros.errors import (
     RemoteError,
     SlaveLost,
     UnprocessedJobError,
+    VersionMismatchError,
 )
 from papyros.jobs import FunctionJob, Job, job
 from papyros.master import Master
@@ -74,6 +77,9 @@ __all__ = [  # noqa: RUF022 - in themes: jobs, masters, errors
     "GroupTakenError",
     "MasterNotFoundError",
     "NameServerNotFoundError",
+    "KeyFileError",
+    "KeyRefusedError",
+    "VersionMismatchError",
 ]
 
 _LAZY = {

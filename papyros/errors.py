@@ -13,6 +13,8 @@ __all__ = [
     "GroupNameError",
     "GroupTakenError",
     "JobTimeout",
+    "KeyFileError",
+    "KeyRefusedError",
     "MasterClosedError",
     "MasterNotFoundError",
     "NameServerNotFoundError",
@@ -25,6 +27,7 @@ __all__ = [
     "RemoteTraceback",
     "SlaveLost",
     "UnprocessedJobError",
+    "VersionMismatchError",
 ]
 
 
@@ -106,6 +109,10 @@ class GroupNameError(ConfigError):
     """The name of a group is not valid."""
 
 
+class KeyFileError(ConfigError):
+    """There is no file with the cluster's key where one was asked for, or it is not fit to hold one."""
+
+
 class ClusterError(PapyrosError, RuntimeError):
     """A part of a cluster could not be started, or ended when it should not."""
 
@@ -120,3 +127,11 @@ class MasterNotFoundError(PapyrosError, LookupError):
 
 class GroupTakenError(PapyrosError, RuntimeError):
     """Another master serves the group already."""
+
+
+class KeyRefusedError(PapyrosError, ConnectionError):
+    """The other side does not have the key of this cluster, or this side does not have its key."""
+
+
+class VersionMismatchError(PapyrosError, ConnectionError):
+    """The other side runs a version of Papyros or of Python with which this one cannot work together."""

@@ -37,10 +37,12 @@ __all__ = [
     "asks_for_retry",
     "build_job",
     "decode_outcome",
+    "definition_digest",
     "encode_lost",
     "encode_outcome",
     "encode_overdue",
     "encode_refusal",
+    "is_told",
     "load_definition",
 ]
 
@@ -120,7 +122,7 @@ class Packer:
                 f"the job class {job_class.__qualname__} cannot be pickled, with what it refers to: {_brief(error)}"
             ) from error
         definition = pickle.dumps((job_class.__qualname__, pickled, _search_path()), PROTOCOL)
-        digest = blake2b(definition, digest_size=16).digest()
+        digest = definition_digest(definition)
         self.definitions[digest] = definition
         self.labels[digest] = job_class.__qualname__
         self._digests[job_class] = digest
@@ -143,6 +145,11 @@ def _dumps_by_value(value: Any) -> bytes:
     with io.BytesIO() as file:
         _Pickler(file, PROTOCOL).dump(value)
         return file.getvalue()
+
+
+def definition_digest(definition: Buffer) -> bytes:
+    """Return the digest by which jobs refer to the definition of their class: no other one has the same."""
+    return blake2b(definition, digest_size=16).digest()
 
 
 def _is_plain(args: Sequence[Any], depth: int = 2) -> bool:
@@ -302,6 +309,11 @@ def encode_overdue(text: str) -> bytes:
 def asks_for_retry(encoded: Buffer) -> bool:
     """Whether an encoded outcome is that of a job which is to be tried again, if it has retries left."""
     return bytes(encoded[:1]) == _FAILED
+
+
+def is_told(encoded: Buffer) -> bool:
+    """Whether an encoded outcome is what a master tells of a job that was lost: words, and nothing pickled."""
+    return bytes(encoded[:1]) == _LOST
 
 
 def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float = 0.0) -> Outcome:

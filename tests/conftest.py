@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,14 @@ TEARDOWN_SECONDS = 3.0
 
 #: tqdm starts one thread per program, and never ends it.
 STANDING_THREADS = ("TMonitor",)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the tests, and all that they start, a key of their own: never that of the developer."""
+    folder = tempfile.TemporaryDirectory(prefix="papyros-tests-")
+    config.add_cleanup(folder.cleanup)
+    os.environ["XDG_CONFIG_HOME"] = folder.name
+    os.environ.pop("PAPYROS_KEY_FILE", None)
 
 
 @pytest.fixture

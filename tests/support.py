@@ -14,8 +14,16 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+from papyros.distributed.keys import find_key
+from papyros.distributed.security import Security
+
 #: How long a test waits for what must happen. It is only ever used up by a test that fails.
 PATIENCE = 30.0
+
+
+def security() -> Security:
+    """What a process of these tests proves itself with: all of them have the same key."""
+    return Security(find_key())
 
 
 def wait_until(condition: Callable[[], Any], what: str = "", seconds: float = PATIENCE) -> Any:

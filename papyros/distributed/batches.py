@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+from papyros.distributed.seals import SEAL_BYTES, TICKET_BYTES
 from papyros.frames import Buffer, pack_message, unpack_message
 from papyros.terms import Terms
 
@@ -32,6 +33,10 @@ __all__ = [
 ]
 
 
+#: Stand for a ticket and a seal where there are none, as in an outcome that a master came to by itself.
+_NO_TICKET, _NO_SEAL = bytes(TICKET_BYTES), bytes(SEAL_BYTES)
+
+
 class AddedJob(NamedTuple):
     """A job on its way from a client to the master."""
 
@@ -39,6 +44,7 @@ class AddedJob(NamedTuple):
     definition: bytes
     blob: Buffer
     terms: Terms
+    seal: Buffer = _NO_SEAL
 
 
 class HostJob(NamedTuple):
@@ -49,6 +55,7 @@ class HostJob(NamedTuple):
     definition: bytes
     blob: Buffer
     terms: Terms
+    seal: Buffer = _NO_SEAL
 
 
 class JobOutcome(NamedTuple):
@@ -59,6 +66,8 @@ class JobOutcome(NamedTuple):
     outcome: Buffer
     seconds: float
     slave: str
+    ticket: bytes = _NO_TICKET
+    seal: Buffer = _NO_SEAL
 
 
 class HostReport(NamedTuple):
@@ -92,6 +101,10 @@ def _numbers(kind: str, view: Buffer) -> array[int]:
     return numbers
 
 
+def _cut(view: memoryview, size: int) -> list[memoryview]:
+    return [view[start : start + size] for start in range(0, len(view), size)]
+
+
 def _definition_columns(definitions: Iterable[bytes]) -> tuple[bytes, bytes]:
     table = _Table()
     column = table.column(definitions)
@@ -119,14 +132,21 @@ def pack_added(jobs: Sequence[AddedJob]) -> bytes:
         terms_column,
         column,
         digests,
+        b"".join([job.seal for job in jobs]),
     ]
     return pack_message([*head, *(job.blob for job in jobs)])
 
 
 def unpack_added(message: memoryview) -> list[AddedJob]:
     """Unpack what `pack_added` packed."""
-    numbers, terms, terms_column, column, digests, *blobs = unpack_message(message)
-    columns = (_numbers("Q", numbers), _definitions(column, digests), blobs, _terms(terms, terms_column))
+    numbers, terms, terms_column, column, digests, seals, *blobs = unpack_message(message)
+    columns = (
+        _numbers("Q", numbers),
+        _definitions(column, digests),
+        blobs,
+        _terms(terms, terms_column),
+        _cut(seals, SEAL_BYTES),
+    )
     return [AddedJob(*row) for row in zip(*columns, strict=True)]
 
 
@@ -145,13 +165,14 @@ def pack_host_jobs(jobs: Sequence[HostJob]) -> bytes:
         array("Q", [job.number for job in jobs]).tobytes(),
         column,
         digests,
+        b"".join([job.seal for job in jobs]),
     ]
     return pack_message([*head, *(job.blob for job in jobs)])
 
 
 def unpack_host_jobs(message: memoryview) -> list[HostJob]:
     """Unpack what `pack_host_jobs` packed."""
-    names, terms, terms_column, session_column, numbers, column, digests, *blobs = unpack_message(message)
+    names, terms, terms_column, session_column, numbers, column, digests, seals, *blobs = unpack_message(message)
     sessions = json.loads(bytes(names))
     columns = (
         [sessions[position] for position in _numbers("I", session_column)],
@@ -159,6 +180,7 @@ def unpack_host_jobs(message: memoryview) -> list[HostJob]:
         _definitions(column, digests),
         blobs,
         _terms(terms, terms_column),
+        _cut(seals, SEAL_BYTES),
     )
     return [HostJob(*row) for row in zip(*columns, strict=True)]
 
@@ -174,13 +196,15 @@ def pack_outcomes(outcomes: Sequence[JobOutcome]) -> bytes:
         array("Q", [done.number for done in outcomes]).tobytes(),
         array("d", [done.seconds for done in outcomes]).tobytes(),
         slave_column,
+        b"".join([done.ticket for done in outcomes]),
+        b"".join([done.seal for done in outcomes]),
     ]
     return pack_message([*head, *(done.outcome for done in outcomes)])
 
 
 def unpack_outcomes(message: memoryview) -> list[JobOutcome]:
     """Unpack what `pack_outcomes` packed."""
-    names, session_column, numbers, seconds_column, slave_column, *encoded = unpack_message(message)
+    names, session_column, numbers, seconds_column, slave_column, tickets, seals, *encoded = unpack_message(message)
     sessions, slaves = json.loads(bytes(names))
     seconds = array("d")
     seconds.frombytes(seconds_column)
@@ -190,6 +214,8 @@ def unpack_outcomes(message: memoryview) -> list[JobOutcome]:
         encoded,
         seconds,
         [slaves[position] for position in _numbers("I", slave_column)],
+        [bytes(ticket) for ticket in _cut(tickets, TICKET_BYTES)],
+        _cut(seals, SEAL_BYTES),
     )
     return [JobOutcome(*row) for row in zip(*columns, strict=True)]
 

@@ -20,7 +20,9 @@ from papyros.distributed.cluster import LocalCluster
 from papyros.distributed.config import apply_pyro_items, read_config
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
 from papyros.distributed.host import SlaveHost
+from papyros.distributed.keys import find_key, make_key_file
 from papyros.distributed.lifeline import Lifeline
+from papyros.distributed.line import LineRefusedError
 from papyros.distributed.naming import (
     DEFAULT_GROUP,
     DEFAULT_NAMESERVER,
@@ -28,14 +30,17 @@ from papyros.distributed.naming import (
     NameServer,
     ask_status,
     check_group,
+    is_here,
     parse_address,
 )
+from papyros.distributed.security import Security
 from papyros.distributed.server import LOOPBACK, MasterServer
 from papyros.distributed.signals import StopSignals
 from papyros.errors import (
     ClusterError,
     ConfigError,
     GroupTakenError,
+    KeyFileError,
     MasterNotFoundError,
     NameServerNotFoundError,
     PapyrosError,
@@ -107,6 +112,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST[:PORT]",
         help=f"where the name server is (default: {DEFAULT_NAMESERVER})",
     )
+    add(
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help="the file with the key of the cluster (default: that of the user, made on first use)",
+    )
+    add("--new-key", type=Path, metavar="FILE", help="make a key, in a file that must not exist yet, and end")
+    add("--show-key-fingerprint", action="store_true", help="print what identifies the key without telling it, and end")
     add("--host", metavar="ADDRESS", help=f"the address that the master listens on (default: {LOOPBACK})")
     add("--port", type=_port, metavar="PORT", help="the port that the master listens on (default: any free one)")
     add("--lease", type=_seconds, metavar="S", help=f"give up slaves silent for S seconds (default: {LEASE_SECONDS:g})")
@@ -200,33 +213,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     try:
-        _merge_config(options)
-        lifeline = None
-        tell: Callable[[str], None] = _print
-        if options.lifeline is not None:
-            lifeline, tell = Lifeline(options.lifeline), logging.getLogger(__name__).info
-            hello = lifeline.hello()
-            sys.path[:] = hello["path"]
-            apply_pyro_items(hello["pyro"])
-        if options.logging:
-            logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s")
-        group = check_group(options.group or DEFAULT_GROUP)
-        nameserver = parse_address(options.nameserver or DEFAULT_NAMESERVER)
-        if options.status:
-            return _print_status(group, nameserver)
-        with StopSignals() as stop:
-            if lifeline is not None:
-                lifeline.watch(stop.set)
-            if options.standalone:
-                return _run_standalone(options, group, nameserver, stop)
-            if options.slaves is not None:
-                return _run_host(options, group, nameserver, stop, lifeline, tell)
-            return _run_master(options, group, nameserver, stop, lifeline, tell)
+        return _run(options)
     except ConfigError as error:
         parser.error(str(error))
     except PapyrosError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    _merge_config(options)
+    lifeline = None
+    tell: Callable[[str], None] = _print
+    if options.lifeline is not None:
+        lifeline, tell = Lifeline(options.lifeline), logging.getLogger(__name__).info
+        hello = lifeline.hello()
+        sys.path[:] = hello["path"]
+        apply_pyro_items(hello["pyro"])
+        options.key_file = hello["key_file"]
+    if options.logging:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s")
+    if options.new_key is not None:
+        return _make_key(options.new_key)
+    group = check_group(options.group or DEFAULT_GROUP)
+    nameserver = parse_address(options.nameserver or DEFAULT_NAMESERVER)
+    security = _security(options, nameserver)
+    if options.show_key_fingerprint:
+        print(f"{security.key.fingerprint}  {security.key.source}")
+        return 0
+    if options.status:
+        return _print_status(group, nameserver, security)
+    with StopSignals() as stop:
+        if lifeline is not None:
+            lifeline.watch(stop.set)
+        if options.standalone:
+            return _run_standalone(options, group, nameserver, stop)
+        if options.slaves is not None:
+            return _run_host(options, group, nameserver, security, stop, lifeline, tell)
+        return _run_master(options, group, nameserver, security, stop, lifeline, tell)
 
 
 def _merge_config(options: argparse.Namespace) -> None:
@@ -240,10 +264,32 @@ def _merge_config(options: argparse.Namespace) -> None:
     apply_pyro_items(items)
 
 
+def _make_key(path: Path) -> int:
+    """Make a key, for ``--new-key``."""
+    try:
+        key = make_key_file(path)
+    except FileExistsError:
+        raise KeyFileError(f"there is a file {path} already; no key is ever written over another") from None
+    except OSError as error:
+        raise KeyFileError(f"no key can be written to {path}: {error.strerror or error}") from None
+    _print(f"a new key is in {path}, which only you can read; its fingerprint is {key.fingerprint}")
+    return 0
+
+
+def _security(options: argparse.Namespace, nameserver: Address) -> Security:
+    """Return what this part proves itself with; a key is made here only where it may be the first one."""
+    first = options.standalone or (options.slaves is None and not options.status) or is_here(nameserver.host)
+    key = find_key(options.key_file, make=first)
+    if key.fresh and not options.show_key_fingerprint:
+        _print(f"a key was made for this cluster, {key.source}; its other machines need a copy of that file")
+    return Security(key)
+
+
 def _run_master(
     options: argparse.Namespace,
     group: str,
     nameserver: Address,
+    security: Security,
     stop: StopSignals,
     lifeline: Lifeline | None,
     tell: Callable[[str], None],
@@ -257,6 +303,7 @@ def _run_master(
     server = MasterServer(
         group,
         nameserver,
+        security,
         options.host or LOOPBACK,
         options.port or 0,
         options.lease or LEASE_SECONDS,
@@ -301,13 +348,14 @@ def _run_host(
     options: argparse.Namespace,
     group: str,
     nameserver: Address,
+    security: Security,
     stop: StopSignals,
     lifeline: Lifeline | None,
     tell: Callable[[str], None],
 ) -> int:
     slaves = options.slaves
     max_bytes = options.max_bytes or MAX_PAYLOAD_BYTES
-    host = SlaveHost(group, nameserver, slaves, max_bytes, tell, on_failure=stop.set)
+    host = SlaveHost(group, nameserver, security, slaves, max_bytes, tell, on_failure=stop.set)
     host.start()
     if lifeline is not None:
         threading.Thread(target=_announce, args=(host, lifeline), daemon=True).start()
@@ -333,7 +381,9 @@ def _run_standalone(options: argparse.Namespace, group: str, nameserver: Address
     host = options.host or (nameserver.host if options.nameserver else LOOPBACK)
     passed = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in PASSED if getattr(options, name)]
     passed += ["--logging"] if options.logging else []
-    with LocalCluster(options.slaves, group=group, host=host, port=nameserver.port, options=passed) as cluster:
+    with LocalCluster(
+        options.slaves, group=group, host=host, port=nameserver.port, key_file=options.key_file, options=passed
+    ) as cluster:
         _print(
             f"the group {group!r} is up: name server at {cluster.nameserver}, master at {cluster.address}, "
             f"{cluster.slaves} slaves; Ctrl-C ends all of it"
@@ -344,8 +394,8 @@ def _run_standalone(options: argparse.Namespace, group: str, nameserver: Address
     return 0
 
 
-def _print_status(group: str, nameserver: Address) -> int:
-    names = NameServer(nameserver)
+def _print_status(group: str, nameserver: Address, security: Security) -> int:
+    names = NameServer(nameserver, security)
     uri = names.lookup(group)
     if uri is None:
         known = ", ".join(names.groups()) or "none"
@@ -353,7 +403,9 @@ def _print_status(group: str, nameserver: Address) -> int:
             f"no master of the group {group!r} is registered at {nameserver}; groups that have one: {known}"
         )
     try:
-        print(ask_status(uri))
+        print(ask_status(uri, security))
+    except LineRefusedError as error:
+        raise error.__cause__ or error from None
     except ConnectionError as error:
         raise MasterNotFoundError(f"the master of the group {group!r} does not answer: {error}") from error
     return 0

@@ -15,6 +15,7 @@ import itertools
 import json
 import logging
 import math
+import os
 import threading
 import uuid
 from array import array
@@ -24,27 +25,33 @@ from typing import Any
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import (
     AddedJob,
+    JobOutcome,
     pack_added,
     pack_definitions,
     unpack_outcomes,
 )
 from papyros.distributed.finder import MasterFinder
+from papyros.distributed.keys import find_key
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import (
     DEFAULT_GROUP,
     DEFAULT_NAMESERVER,
     ask_status,
     check_group,
+    is_here,
     parse_address,
 )
+from papyros.distributed.seals import Seals, ticket_of
+from papyros.distributed.security import Security
 from papyros.distributed.server import LOOPBACK
 from papyros.entries import Entry, Session
+from papyros.errors import PayloadError
 from papyros.frames import unpack_message
 from papyros.jobs import Job
 from papyros.packing import PackingMaster
 from papyros.status import Status
 from papyros.story import show_print
-from papyros.wire import MAX_PAYLOAD_BYTES
+from papyros.wire import MAX_PAYLOAD_BYTES, encode_refusal, is_told
 
 __all__ = ["DistributedMaster"]
 
@@ -80,6 +87,7 @@ class DistributedMaster(PackingMaster):
         timeout: how long to wait for a name server, and for a master if none is to be hosted.
         host_after: a master that goes away has so many seconds to come back before this client hosts one.
         port: the port on which it listens; 0 = any free one.
+        key_file: the file with the cluster's key; else the one that ``PAPYROS_KEY_FILE`` names, else the user's own.
         max_waiting: at most so many jobs wait.
         max_processed: at most so many processed jobs wait to be popped.
         max_bytes: the arguments of a job may not be larger.
@@ -92,6 +100,9 @@ class DistributedMaster(PackingMaster):
         NameServerNotFoundError: no name server answers.
         MasterNotFoundError: no master is registered, and none is to be hosted.
         GroupNameError: the name of the group is not valid.
+        KeyFileError: there is no key, or its file is not fit to hold one; the text says how to mend it.
+        KeyRefusedError: the master has another key.
+        VersionMismatchError: the master has a version of Papyros or Python that does not go with this one.
     """
 
     def __init__(
@@ -106,6 +117,7 @@ class DistributedMaster(PackingMaster):
         timeout: float | None = 0.0,
         host_after: float = HOST_AFTER_SECONDS,
         port: int = 0,
+        key_file: str | os.PathLike[str] | None = None,
         max_bytes: int = MAX_PAYLOAD_BYTES,
         max_waiting_bytes: int | None = None,
         max_processed_bytes: int | None = None,
@@ -123,11 +135,14 @@ class DistributedMaster(PackingMaster):
         self.group = check_group(group)
         self._stop_event = threading.Event()
         self._warned = False
+        names = parse_address(nameserver)
+        self._security = Security(find_key(key_file, make=is_here(names.host)))
         self._finder = MasterFinder(
-            group, parse_address(nameserver), self._stop_event, host_master, host, port, check_timeout(host_after)
+            group, names, self._security, self._stop_event, host_master, host, port, check_timeout(host_after)
         )
         self._holder = self._ledger.enlist("cluster", 1)
         self._key = uuid.uuid4().hex
+        self._seals = Seals(self._security.key, self._key)
         # What the two threads share, guarded by the lock:
         self._news = threading.Condition(self._lock)  # for the sender: jobs to send, or trouble
         self._joined = threading.Condition(self._lock)  # for the receiver: where to receive from
@@ -203,7 +218,7 @@ class DistributedMaster(PackingMaster):
         with self._lock:
             self._check_usable()
             uri = self._uri
-        return ask_status(uri)
+        return ask_status(uri, self._security)
 
     def cancelJob(self, job: Job) -> bool:
         """Discard a job, also while it runs; see `Master.cancelJob`. Asks the master, if need be."""
@@ -386,7 +401,10 @@ class DistributedMaster(PackingMaster):
         entries = self._ledger.assign(self._holder, SEND_JOBS)
         self._sent.update((entry.number, entry) for entry in entries)
         self._total = (self._total[0] + len(entries), self._total[1] + sum(entry.size for entry in entries))
-        return [AddedJob(entry.number, entry.payload[0], entry.payload[1], entry.terms) for entry in entries]
+        for entry in entries:
+            if len(entry.payload) == 2:  # else it has been sent before, and sealed
+                entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
+        return [AddedJob(e.number, e.payload[0], e.payload[1], e.terms, e.payload[2]) for e in entries]
 
     def _drop(self, line: Line, unwanted: list[int]) -> None:
         try:
@@ -414,7 +432,7 @@ class DistributedMaster(PackingMaster):
                     self._joined.wait()
                 uri = self._uri
             try:
-                with Line(uri, silence=self._silence) as line:
+                with self._finder.line(uri, silence=self._silence) as line:
                     self._receiver_line = line
                     self._receive_on(line)
             except LineBrokenError as error:
@@ -434,7 +452,7 @@ class DistributedMaster(PackingMaster):
             prints, outcomes = [], []
             if answer["news"]:
                 printed, encoded = unpack_message(message)
-                prints, outcomes = json.loads(bytes(printed)), unpack_outcomes(encoded)
+                prints, outcomes = json.loads(bytes(printed)), list(map(self._checked, unpack_outcomes(encoded)))
             self._show(prints)
             self._warn(answer["slaves"])
             with self._lock:
@@ -447,6 +465,18 @@ class DistributedMaster(PackingMaster):
                     if entry is not None:
                         self._ledger.finish(entry.session, done.number, done, done.seconds, len(done.outcome))
                 self._outcomes_came()
+
+    def _checked(self, done: JobOutcome) -> JobOutcome:
+        """Return an outcome, if it is what a slave host sealed that was given this job; else one that says so."""
+        entry = self._sent.get(done.number)
+        payload = entry.payload if entry is not None else None
+        if payload is None or self._seals.check_outcome(done.number, ticket_of(payload[2]), done.outcome, done.seal):
+            return done
+        if is_told(done.outcome):
+            return done  # the master says, in words, that the job was lost
+        log.warning("the outcome of job %d is not what a slave sent; it is not unpickled", done.number)
+        refusal = PayloadError("the outcome was changed on its way, or is another job's: nothing of it was unpickled")
+        return done._replace(outcome=encode_refusal(refusal))
 
     def _show(self, prints: list[tuple[int, str, str]]) -> None:
         """Show what jobs printed, which is asked for with `echo`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from papyros.checks import check_port, check_slaves
 from papyros.distributed.client import DistributedMaster
+from papyros.distributed.keys import find_key
 from papyros.distributed.lifeline import Part
 from papyros.distributed.naming import DEFAULT_GROUP, Address, check_group
 from papyros.distributed.server import LOOPBACK
@@ -37,10 +38,12 @@ class LocalCluster:
         group: the name of the group.
         host: the address on which name server and master listen.
         port: the port of the name server; 0 = any free one.
+        key_file: the file with the cluster's key; else the one that ``PAPYROS_KEY_FILE`` names, else the user's own.
         options: further options of the command line for master and slave host, as ``["--lease=2"]``.
 
     Raises:
         ClusterError: a part cannot be started; what it printed says why.
+        KeyFileError: the file of the key is not fit to hold one; the text says how to mend it.
     """
 
     def __init__(
@@ -50,11 +53,14 @@ class LocalCluster:
         group: str = DEFAULT_GROUP,
         host: str = LOOPBACK,
         port: int = 0,
+        key_file: str | os.PathLike[str] | None = None,
         options: Sequence[str] = (),
     ) -> None:
         self.group = check_group(group)
         self.slaves = check_slaves(slaves)
         check_port(port)
+        find_key(key_file)  # makes it, if need be, and refuses it before anything is started
+        self._key_file = os.path.abspath(os.path.expanduser(key_file)) if key_file else None
         self._pid = os.getpid()
         self._closed = False
         self._parts: list[Part] = []
@@ -96,7 +102,7 @@ class LocalCluster:
         """
         if self._closed:
             raise MasterClosedError("this LocalCluster is closed")
-        client = DistributedMaster(self.group, self.nameserver, **options)
+        client = DistributedMaster(self.group, self.nameserver, **{"key_file": self._key_file, **options})
         self._clients.append(client)
         return client
 
@@ -125,6 +131,6 @@ class LocalCluster:
         self.close()
 
     def _start(self, name: str, module: str, *arguments: str) -> Part:
-        part = Part(name, module, arguments)
+        part = Part(name, module, arguments, self._key_file)
         self._parts.append(part)
         return part

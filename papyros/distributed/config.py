@@ -34,6 +34,7 @@ OPTIONS: dict[str, type] = {
     "group": str,
     "nameserver": str,
     "host": str,
+    "key_file": str,
     "port": int,
     "slaves": int,
     "lease": float,

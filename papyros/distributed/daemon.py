@@ -1,125 +1,282 @@
-"""A Pyro daemon that many connections do not bring down, and that can be closed.
+"""A daemon that nobody brings down: it serves one object, to those who have proved that they may call it.
 
-A stock daemon serves 80 connections, refuses the next ones in the thread that
-accepts, where a silent one stops it, and goes on serving those it has when it is
-shut down. This one gives each connection a thread of its own, and knows them all.
+A stock Pyro daemon greets strangers with whatever deserializer they ask for, serves
+80 connections, and does what it says to the 81st in the thread that accepts. This
+one gives each connection a thread of its own, in which the other side has to prove
+itself in a few small frames and within a time. Strangers have few places; when
+those are taken, the one who has been silent for longest goes. After that, calls are
+Pyro messages (`papyros.distributed.messages`), and a method is called if it is
+offered to the role that was proved.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
+import selectors
 import socket
 import threading
-from typing import Any
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from Pyro5 import config
-from Pyro5.errors import CommunicationError
-from Pyro5.server import Daemon as PyroDaemon
-from Pyro5.socketutil import SocketConnection
+from Pyro5.callcontext import current_context
+from Pyro5.errors import PyroError
 
 from papyros.distributed.line import keep_alive
-from papyros.errors import ConfigError
+from papyros.distributed.messages import ANNOTATION, CALL, RAISED, RESULT, receive_message, send_message
+from papyros.distributed.security import HANDSHAKE_SECONDS, Peer, Role, Security, hang_up, is_loopback
+from papyros.errors import ConfigError, KeyRefusedError, VersionMismatchError
 
-__all__ = ["Daemon"]
+__all__ = ["Daemon", "offer"]
+
+log = logging.getLogger(__name__)
 
 #: More connections than this are closed at once.
 MAX_CONNECTIONS = 4096
 
-#: A new connection has to say what it wants within this time.
-HANDSHAKE_SECONDS = 10.0
+#: So many of them may be strangers, who have not proved anything yet.
+MAX_STRANGERS = 200
+
+#: Connections that the system keeps until they are accepted.
+BACKLOG = 1024
+
+#: How long to wait when the system has no more descriptors or threads.
+SHORTAGE_SECONDS = 0.05
+
+#: The same is told of the same address once in so many seconds.
+TELL_SECONDS = 60.0
+
+_OFFER = "_papyros_offered_to"
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
-class Daemon(PyroDaemon):  # type: ignore[misc] # Pyro has no types
-    """Serves Pyro objects on one address, from a thread of its own.
+def offer(*roles: Role) -> Callable[[_Method], _Method]:
+    """Offer a method to those who have proved one of these roles."""
+
+    def mark(method: _Method) -> _Method:
+        setattr(method, _OFFER, frozenset(roles))
+        return method
+
+    return mark
+
+
+class Daemon:
+    """Serves an object on one address, from threads of its own.
 
     Args:
-        host: the address to bind.
+        host: the address to bind; beyond the loopback address, all connections are encrypted.
         port: the port to bind; 0 = any free one.
+        security: what it proves itself with, and checks others by.
+        role: what it is.
+        served: the object; what of it may be called is marked by `offer`.
+
+    Raises:
+        OSError: the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int = 0) -> None:
+    def __init__(self, host: str, port: int, security: Security, role: Role, served: Any) -> None:
         if config.SERVERTYPE != "thread":
             raise ConfigError(
                 f"Pyro's SERVERTYPE is {config.SERVERTYPE!r}; a master needs 'thread', since its calls wait for work"
             )
-        super().__init__(host, port)
-        self._connections = _Connections()
-        pool = self.transportServer.pool
-        self.transportServer.pool = self._connections
-        for worker in pool.idle:
-            worker.process(None)
+        self._security = security
+        self._role = role
+        self._methods = _offered(served)
+        self._sock = _listen(host, port)
+        self.address: str = self._sock.getsockname()[0]
+        #: The port that was bound.
+        self.port: int = self._sock.getsockname()[1]
+        self._demand_tls = not is_loopback(self.address)
+        self._refusals = _Refusals()
+        self._lock = threading.Lock()
+        self._connections: dict[threading.Thread, _Connection] = {}
+        self._strangers: dict[_Connection, None] = {}  # in the order in which they came
         self._closing = False
+        self._wake, self._woken = socket.socketpair()
         self._thread = threading.Thread(target=self._accept, name="papyros-accept", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port that was bound."""
-        return int(self.sock.getsockname()[1])
 
     def start(self) -> None:
         """Serve, from a thread of its own."""
         self._thread.start()
 
-    def close_all(self) -> None:
-        """Stop serving: no new connections, and an end to those there are."""
-        self._closing = True  # a shutdown that comes before the loop does is forgotten by Pyro
-        self.shutdown()
+    def close(self) -> None:
+        """Stop serving: no new connections, and an end to those there are. To close twice is harmless."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+        self._wake.close()
         if self._thread.is_alive():
             self._thread.join()
+        self._woken.close()
+        self._sock.close()
+        with self._lock:
+            connections = dict(self._connections)
+        for connection in connections.values():
+            hang_up(connection.sock)
+        for thread in connections:
+            if thread is not threading.current_thread():
+                thread.join(1.0)
+
+    # Connections come ---------------------------------------------------------------------
 
     def _accept(self) -> None:
-        self.requestLoop(lambda: not self._closing)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            selector.register(self._woken, selectors.EVENT_READ)
+            while not self._closing:
+                selector.select()
+                try:
+                    sock, _ = self._sock.accept()
+                except (BlockingIOError, ConnectionError):
+                    continue  # who had come is gone, or it is time to close
+                except OSError as error:
+                    log.warning("a connection cannot be accepted: %s", error)
+                    self._make_room()
+                    time.sleep(SHORTAGE_SECONDS)
+                    continue
+                self._admit(_Connection(sock))
 
-    def _handshake(self, conn: SocketConnection, denied_reason: str | None = None) -> bool:
-        """Greet a connection, in its own thread and within a time."""
-        if denied_reason is not None:
-            return False
-        keep_alive(conn.sock)
-        conn.timeout = HANDSHAKE_SECONDS
-        greeted = bool(super()._handshake(conn))
-        conn.timeout = None
-        return greeted
+    def _admit(self, connection: _Connection) -> None:
+        thread = threading.Thread(target=self._serve, args=(connection,), name="papyros-connection", daemon=True)
+        with self._lock:
+            full = len(self._connections) >= MAX_CONNECTIONS
+            crowded = len(self._strangers) >= MAX_STRANGERS
+            if not full and not self._closing:
+                self._connections[thread] = connection
+                self._strangers[connection] = None
+        if full or self._closing:
+            connection.sock.close()
+            return
+        if crowded:
+            self._make_room()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            log.warning("a connection cannot be served: %s", error)
+            self._forget(thread, connection)
+            time.sleep(SHORTAGE_SECONDS)
+
+    def _make_room(self) -> None:
+        """Hang up on the stranger who has been here for longest."""
+        with self._lock:
+            oldest = next(iter(self._strangers), None)
+            if oldest is not None:
+                del self._strangers[oldest]
+        if oldest is not None:
+            hang_up(oldest.sock)
+
+    def _forget(self, thread: threading.Thread, connection: _Connection) -> None:
+        with self._lock:
+            self._strangers.pop(connection, None)
+            self._connections.pop(thread, None)
+        connection.sock.close()
+
+    # ... and are served -------------------------------------------------------------------
+
+    def _serve(self, connection: _Connection) -> None:
+        try:
+            peer = self._greet(connection)
+            while peer is not None:
+                self._answer(connection.sock, peer)
+        except (OSError, PyroError) as error:
+            log.debug("a connection ended: %s", error)
+        finally:
+            self._forget(threading.current_thread(), connection)
+
+    def _greet(self, connection: _Connection) -> Peer | None:
+        """Have the other side prove itself; None when it does not."""
+        deadline = time.monotonic() + HANDSHAKE_SECONDS
+        try:
+            address = connection.sock.getpeername()[0]
+            keep_alive(connection.sock)
+            connection.sock, peer = self._security.accept(connection.sock, self._role, self._demand_tls, deadline)
+        except (KeyRefusedError, VersionMismatchError) as error:
+            self._refusals.tell(address, f"a connection was refused: {error}")
+            return None
+        with self._lock:
+            if connection not in self._strangers:
+                return None  # it was hung up on in the last moment
+            del self._strangers[connection]
+        return peer
+
+    def _answer(self, sock: socket.socket, peer: Peer) -> None:
+        """Receive a call, make it, and send the answer."""
+        call = receive_message(sock, CALL)
+        try:
+            method, arguments = self._method(call.content, peer)
+            current_context.annotations = {ANNOTATION: call.batch}
+            current_context.response_annotations = {}
+            answer, flags = method(*arguments), 0
+            batch = current_context.response_annotations.get(ANNOTATION)
+        except Exception as error:
+            log.debug("a call failed", exc_info=True)
+            answer, flags, batch = [type(error).__name__, str(error)[:1000]], RAISED, None
+        finally:
+            current_context.annotations = {}
+            current_context.response_annotations = {}
+        send_message(sock, RESULT, call.sequence, answer, batch, flags)
+
+    def _method(self, content: Any, peer: Peer) -> tuple[Callable[..., Any], list[Any]]:
+        match content:
+            case {"method": str(name), "params": list(arguments)}:
+                method, roles = self._methods.get(name, (None, ()))
+                if method is not None and peer.role in roles:
+                    return method, arguments
+                raise PermissionError(f"a {peer.role.words} may not call {name[:80]!r} of a {self._role.words}")
+        raise ValueError("this is no call")
 
 
-class _Connections:
-    """A thread for each connection; stands in for Pyro's pool of threads."""
+class _Connection:
+    """A connection; the socket is another one once it is encrypted."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+
+class _Refusals:
+    """Tells of those who were refused, and not of each attempt."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._threads: dict[threading.Thread, SocketConnection] = {}
-        self._closed = False
+        self._told: dict[str, float] = {}
 
-    def process(self, job: Any) -> None:
-        """Serve a connection."""
-        thread = threading.Thread(target=self._serve, args=(job,), name="papyros-connection", daemon=True)
+    def tell(self, address: str, text: str) -> None:
+        now = time.monotonic()
         with self._lock:
-            if self._closed or len(self._threads) >= MAX_CONNECTIONS:
-                job.csock.close()
+            self._told = {known: moment for known, moment in self._told.items() if now - moment < TELL_SECONDS}
+            if address in self._told or len(self._told) >= MAX_STRANGERS:
                 return
-            self._threads[thread] = job.csock
-        thread.start()
+            self._told[address] = now
+        log.warning("%s", text)
 
-    def _serve(self, job: Any) -> None:
-        try:
-            with contextlib.suppress(OSError, CommunicationError):
-                job()
-        finally:
-            job.csock.close()
-            with self._lock:
-                self._threads.pop(threading.current_thread(), None)
 
-    def num_workers(self) -> int:
-        """How many connections there are."""
-        return len(self._threads)
+def _offered(served: Any) -> dict[str, tuple[Callable[..., Any], frozenset[Role]]]:
+    found = {}
+    for name in dir(type(served)):
+        roles = getattr(getattr(type(served), name), _OFFER, None)
+        if roles is not None:
+            found[name] = (getattr(served, name), roles)
+    return found
 
-    def close(self) -> None:
-        """End all connections."""
-        with self._lock:
-            self._closed = True
-            threads = dict(self._threads)
-        for connection in threads.values():
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
-        for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(1.0)
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on exactly the address that was asked for."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

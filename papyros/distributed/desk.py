@@ -7,6 +7,7 @@ opaque, nothing is ever unpickled, and no module of a user's imported.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
@@ -16,12 +17,15 @@ from collections.abc import Callable, Iterable
 from papyros.bookkeeping import snapshot
 from papyros.deadlines import Alarm
 from papyros.distributed.batches import AddedJob, HostReport, JobOutcome
+from papyros.distributed.seals import ticket_of
 from papyros.entries import PROCESSED, WAITING, Entry, Holder, Session
 from papyros.packing import ledger_of_payloads
 from papyros.status import SlaveStatus, Status
 from papyros.wire import asks_for_retry
 
 __all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "ClientDesk", "Desk", "HostDesk"]
+
+log = logging.getLogger(__name__)
 
 #: A slave host that is silent for so long is given up, and its jobs wait again.
 LEASE_SECONDS = 10.0
@@ -167,8 +171,11 @@ class Desk:
             early = self._early.pop(key, None)
             if early is not None:
                 self._early_bytes -= len(early[1].outcome)
+                if early[1].ticket != ticket_of(job.seal):
+                    client.session.counts.late += 1  # of a host that was never given the job
+                    early = None
             if early is None or (job.terms.retries and asks_for_retry(early[1].outcome)):
-                payload = (job.definition, job.blob)
+                payload = (job.definition, job.blob, job.seal)
                 self.ledger.add(client.session, job.number, payload, len(job.blob), job.terms)
                 if key in self._claims:
                     self._grant(key, self._claims.pop(key)[1])
@@ -272,6 +279,10 @@ class Desk:
             touched[done.session] = client
             again = (lambda delay: self.clock() + delay) if asks_for_retry(done.outcome) else None
             entry = client.session.entries[done.number]
+            if entry.payload is not None and done.ticket != ticket_of(entry.payload[2]):
+                client.session.counts.late += 1
+                log.warning("slave host %s hands in an outcome of a job that it was not given; it is dropped", key)
+                continue
             self.ledger.finish(client.session, done.number, done, done.seconds, len(done.outcome), again, holder)
             if entry.delayed:
                 self._set_alarm()

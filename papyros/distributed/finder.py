@@ -7,8 +7,9 @@ import threading
 
 from papyros.checks import check_port
 from papyros.deadlines import Deadline
-from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.line import SILENCE_SECONDS, Line, LineBrokenError, LineRefusedError
 from papyros.distributed.naming import Address
+from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
 from papyros.distributed.server import MasterServer
 from papyros.errors import GroupTakenError, MasterNotFoundError, NameServerNotFoundError, PapyrosError
@@ -27,6 +28,7 @@ class MasterFinder:
     Args:
         group: which group.
         nameserver: where its master is registered.
+        security: what the client proves itself with, and checks the master by.
         stop: when set, finding ends.
         host_master: whether to host the master here where none is registered.
         host: the address on which it then listens.
@@ -38,6 +40,7 @@ class MasterFinder:
         self,
         group: str,
         nameserver: Address,
+        security: Security,
         stop: threading.Event,
         host_master: bool,
         host: str,
@@ -46,12 +49,13 @@ class MasterFinder:
     ) -> None:
         self._group = group
         self._nameserver = nameserver
+        self._security = security
         self._stop = stop
         self._host_master = host_master
         self._host = host
         self._port = check_port(port)
         self._host_after = host_after
-        self._seeker = Seeker(group, nameserver, stop, log.warning)
+        self._seeker = Seeker(group, nameserver, security, Role.CLIENT, stop, log.warning)
         self._server: MasterServer | None = None
 
     def first(self, deadline: Deadline) -> Line:
@@ -60,6 +64,8 @@ class MasterFinder:
         Raises:
             NameServerNotFoundError: no name server answers.
             MasterNotFoundError: no master is registered, and none is to be hosted.
+            KeyRefusedError: the master has another key.
+            VersionMismatchError: the master has a version that does not go with this one.
         """
         while True:
             try:
@@ -68,7 +74,9 @@ class MasterFinder:
                     line = self._host_here()
                 if line is not None:
                     return line
-                missing: Exception = self._no_master()
+                missing: BaseException = self._no_master()
+            except LineRefusedError as error:
+                missing = error.__cause__ or error
             except (NameServerNotFoundError, LineBrokenError) as error:
                 missing = error
             if deadline.expired():
@@ -93,6 +101,10 @@ class MasterFinder:
                 return line
         raise LineBrokenError("this master is being closed")
 
+    def line(self, uri: str, silence: float = SILENCE_SECONDS) -> Line:
+        """Return a line to the master at a URI; see `Line`."""
+        return self._seeker.line(uri, silence)
+
     def close(self) -> None:
         """End the master, if it is hosted here."""
         if self._server is not None:
@@ -103,7 +115,14 @@ class MasterFinder:
         if self._server is not None:
             self._server.close()
         # One that gives way to another ends all connections to it, so that everybody goes to that other one.
-        server = MasterServer(self._group, self._nameserver, self._host, self._port, on_taken=lambda _: server.close())
+        server = MasterServer(
+            self._group,
+            self._nameserver,
+            self._security,
+            self._host,
+            self._port,
+            on_taken=lambda _: server.close(),
+        )
         try:
             server.register()
         except GroupTakenError:
@@ -114,7 +133,7 @@ class MasterFinder:
             raise
         log.info("hosting the master of the group %r at %s", self._group, server.address)
         self._server = server
-        return Line(server.uri)
+        return self.line(server.uri)
 
     def _no_master(self) -> MasterNotFoundError:
         known = ", ".join(self._seeker.names.groups()) or "none"

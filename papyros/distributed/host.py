@@ -19,6 +19,7 @@ from typing import Any
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import (
+    HostJob,
     HostReport,
     JobOutcome,
     pack_report,
@@ -27,12 +28,14 @@ from papyros.distributed.batches import (
 )
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import Address
+from papyros.distributed.seals import Seals, ticket_of
+from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
 from papyros.frames import pack_message
 from papyros.process import Death
 from papyros.story import tell_overdue
 from papyros.tasks import CrewOptions, Finished, Task
-from papyros.wire import MAX_PAYLOAD_BYTES, encode_overdue
+from papyros.wire import MAX_PAYLOAD_BYTES, definition_digest, encode_overdue
 
 __all__ = ["SlaveHost"]
 
@@ -40,6 +43,12 @@ log = logging.getLogger(__name__)
 
 #: How long to wait before a broken line is tried again.
 RETRY_SECONDS = 0.05
+
+#: The keys of so many sessions are kept at hand.
+MOST_SESSIONS = 1000
+
+#: Why a job was not started that came otherwise than it was sent.
+ALTERED = "the job, or the definition of its class, was changed on its way: nothing of it was unpickled"
 
 #: A goodbye may take so long.
 RETIRE_SECONDS = 2.0
@@ -51,6 +60,7 @@ class SlaveHost:
     Args:
         group: which group.
         nameserver: where its master is registered.
+        security: what this host proves itself with, and checks the master by.
         slaves: how many slaves there are.
         max_bytes: a larger result of a job is refused.
         tell: is told in words what the host waits for and whom it serves.
@@ -61,6 +71,7 @@ class SlaveHost:
         self,
         group: str,
         nameserver: Address,
+        security: Security,
         slaves: int,
         max_bytes: int = MAX_PAYLOAD_BYTES,
         tell: Callable[[str], None] = log.info,
@@ -69,10 +80,12 @@ class SlaveHost:
         self.group = group
         self._on_failure = on_failure
         self._key = uuid.uuid4().hex
+        self._security = security
+        self._seals_of: dict[str, Seals] = {}  # for the crew's thread, and the one that fetches
         self._count = slaves
         self._tell = tell
         self._stop = threading.Event()
-        self._seeker = Seeker(group, nameserver, self._stop, tell)
+        self._seeker = Seeker(group, nameserver, security, Role.SLAVE_HOST, self._stop, tell)
         self._crew = Crew(slaves, _NetworkSource(self), CrewOptions(max_bytes, sys.path))
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)  # there is something to report
@@ -142,7 +155,10 @@ class SlaveHost:
             if thread.is_alive():
                 thread.join()
         if self._uri:
-            with contextlib.suppress(LineBrokenError), Line(self._uri, RETIRE_SECONDS) as line:
+            with (
+                contextlib.suppress(LineBrokenError),
+                self._seeker.line(self._uri, connect_timeout=RETIRE_SECONDS) as line,
+            ):
                 if any(self._report):
                     message = pack_report(self._report)
                     line.call(
@@ -228,19 +244,52 @@ class SlaveHost:
             answer, definitions = line.call("definitions", self._key, message=pack_message(list(missing)))
             if not answer["known"]:
                 raise LineBrokenError("the master gave this slave host up")
-            self._definitions.update(unpack_definitions(definitions))
-        tasks = [
-            Task((job.session, job.number), job.definition, job.blob, job.terms)
-            for job in jobs
-            if job.definition in self._definitions  # else its client has left meanwhile
-        ]
+            self._define(unpack_definitions(definitions))
+        tasks, altered = [], []
+        for job in jobs:
+            tag = _Tag((job.session, job.number), ticket_of(job.seal))
+            if job.definition not in self._definitions:
+                continue  # its client has left meanwhile
+            if self._sealed(job):
+                tasks.append(Task(tag, job.definition, job.blob, job.terms))
+            else:
+                altered.append((*tag, ALTERED))
+        for digest in missing:
+            if not self._definitions.get(digest, True):
+                del self._definitions[digest]  # the next time it is asked for again
         with self._lock:
+            if altered:
+                self._report.deaths.extend(altered)
+                self._news.notify()
             if self._draining.is_set():
                 self._report.returned.extend((*task.tag, "") for task in tasks)
                 self._news.notify()
                 return
             self._queue.extend(tasks)
         self._crew.poke()
+
+    def _define(self, definitions: dict[bytes, bytes]) -> None:
+        """Keep definitions; of one that is not what its digest says, nothing is used."""
+        self._definitions.update(
+            (digest, definition if definition_digest(definition) == digest else b"")
+            for digest, definition in definitions.items()
+        )
+
+    def _sealed(self, job: HostJob) -> bool:
+        """Whether a job, and the definition of its class, are what its client sealed."""
+        seals = self._seals(job.session)
+        known = self._definitions[job.definition] and seals.check_job(job.number, job.definition, job.blob, job.seal)
+        if not known:
+            log.warning("a job that came is not what its client sealed; it is not unpickled")
+        return bool(known)
+
+    def _seals(self, session: str) -> Seals:
+        seals = self._seals_of.get(session)
+        if seals is None:
+            if len(self._seals_of) >= MOST_SESSIONS:
+                self._seals_of.clear()
+            seals = self._seals_of[session] = Seals(self._security.key, session)
+        return seals
 
     # Outcomes out -----------------------------------------------------------------------
 
@@ -251,7 +300,7 @@ class SlaveHost:
             if not self._connected.wait(1.0):
                 continue
             try:
-                with Line(self._uri, silence=self._silence) as line, self._use(line):
+                with self._seeker.line(self._uri, silence=self._silence) as line, self._use(line):
                     while not self._stop.is_set() and self._uri == line.uri:
                         if message is None:
                             message = self._next_report()
@@ -295,6 +344,17 @@ class SlaveHost:
             line.close()
 
 
+class _Tag(tuple[str, int]):
+    """The session and the number of a job; and beside that its ticket, which makes no difference."""
+
+    ticket: bytes
+
+    def __new__(cls, job: tuple[str, int], ticket: bytes) -> _Tag:
+        tag = super().__new__(cls, job)
+        tag.ticket = ticket
+        return tag
+
+
 class _NetworkSource:
     """Feeds a crew from the network."""
 
@@ -312,10 +372,13 @@ class _NetworkSource:
 
     def finished(self, batch: list[Finished]) -> None:
         host = self._host
+        outcomes = []
+        for tag, outcome, seconds, slave in batch:
+            session, number = tag
+            seal = host._seals(session).seal_outcome(number, tag.ticket, outcome)
+            outcomes.append(JobOutcome(session, number, outcome, seconds, slave, tag.ticket, seal))
         with host._lock:
-            host._report.outcomes.extend(
-                JobOutcome(done.tag[0], done.tag[1], done.outcome, done.seconds, done.slave) for done in batch
-            )
+            host._report.outcomes.extend(outcomes)
             host._news.notify()
 
     def overdue(self, tag: Any, slave: str, timeout: float) -> None:

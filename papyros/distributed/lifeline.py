@@ -70,9 +70,10 @@ class Part:
         name: what it is, in words.
         module: the module to run.
         arguments: its arguments.
+        key_file: where the key of the cluster is; it is not among the arguments, which everybody can see.
     """
 
-    def __init__(self, name: str, module: str, arguments: Sequence[str]) -> None:
+    def __init__(self, name: str, module: str, arguments: Sequence[str], key_file: str | None = None) -> None:
         self.name = name
         self._sock, theirs = socket.socketpair()
         with theirs:
@@ -83,7 +84,7 @@ class Part:
                 env=python_environment(),
                 start_new_session=True,  # Ctrl-C is for the program, which ends its parts in order
             )
-        hello = {"path": [p or os.getcwd() for p in sys.path], "pyro": changed_pyro_items()}
+        hello = {"path": [p or os.getcwd() for p in sys.path], "pyro": changed_pyro_items(), "key_file": key_file}
         with contextlib.suppress(OSError):  # it has ended already, which `wait_ready` notices
             self._sock.sendall(json.dumps(hello).encode() + b"\n")
 

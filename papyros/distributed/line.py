@@ -1,41 +1,57 @@
 """A line: one connection to a master, on which calls carry raw bytes beside their arguments.
 
-Arguments and answers are few and small, and go as JSON, which costs half of what
-serpent does and says as little to strangers; batches go
-beside them, as an annotation, which Pyro passes on as it is.
+Arguments and answers are few and small, and go as JSON; batches go beside them, as
+they are. Both sides have proved themselves before the first call
+(`papyros.distributed.security`).
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import math
+import re
 import socket
 import struct
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from Pyro5.callcontext import current_context
-from Pyro5.client import Proxy
-from Pyro5.errors import CommunicationError, PyroError
+from Pyro5.errors import PyroError
+
+from papyros.distributed.messages import CALL, RAISED, RESULT, receive_message, send_message
+from papyros.distributed.security import Role, Security, hang_up
+from papyros.errors import KeyRefusedError, VersionMismatchError
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["ANNOTATION", "Line", "LineBrokenError", "keep_alive"]
-
-#: The identifier of the annotation that holds a batch.
-ANNOTATION = "PAPY"
+__all__ = ["CallFailedError", "Line", "LineBrokenError", "LineRefusedError", "keep_alive"]
 
 #: How long it may take to connect, and how long a network may be silent.
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 15
 
-NOTHING = memoryview(b"")
+_URI = re.compile(r"PYRO:([\w.]+)@(?:\[([0-9A-Fa-f:.%a-z]+)\]|([^\s:\[\]/@]+)):(\d{1,5})", re.ASCII)
 
 
 class LineBrokenError(ConnectionError):
     """The other side cannot be reached, or does not answer as it should."""
+
+
+class LineRefusedError(LineBrokenError):
+    """The other side is there, and has another key, or another version; `__cause__` is the error for people."""
+
+
+class CallFailedError(Exception):
+    """A call raised an error at the other side.
+
+    Attributes:
+        kind: the name of the error's class.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        super().__init__(f"{kind}: {text}")
+        self.kind = kind
 
 
 class Line:
@@ -43,32 +59,48 @@ class Line:
 
     Args:
         uri: where.
+        security: what this side proves itself with, and checks the other one by.
+        role: what this side is.
+        other: what the other side has to be.
         connect_timeout: how long it may take to connect, in seconds.
         silence: a call breaks when nothing has come or gone for so many seconds.
 
     Raises:
         LineBrokenError: no connection can be made.
+        LineRefusedError: because one side does not trust the other, or their versions do not go together.
     """
 
-    def __init__(self, uri: str, connect_timeout: float = CONNECT_SECONDS, silence: float = SILENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        uri: str,
+        security: Security,
+        role: Role,
+        other: Role = Role.MASTER,
+        *,
+        connect_timeout: float = CONNECT_SECONDS,
+        silence: float = SILENCE_SECONDS,
+    ) -> None:
         self.uri = uri
         self._silence = silence
         self._asked = 0.0  # since when a call waits for its answer; 0 = none does
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._broken = False
+        self._numbers = itertools.count(1)
+        match = _URI.fullmatch(uri)
+        if match is None:
+            raise LineBrokenError(f"{uri[:200]!r} is no address of a {other.words}")
         try:
-            self._proxy = Proxy(uri)
-            self._proxy._pyroSerializer = "json"
-            self._proxy._pyroMaxRetries = 0
-            self._proxy._pyroTimeout = connect_timeout
-            self._proxy._pyroBind()
-            # With a timeout, Pyro sends and receives large messages in small pieces.
-            self._proxy._pyroTimeout = None
-        except (PyroError, OSError) as error:
+            self._sock = security.connect(match[2] or match[3], int(match[4]), role, other, connect_timeout)
+        except (KeyRefusedError, VersionMismatchError) as error:
+            raise LineRefusedError(str(error)) from error
+        except (OSError, OverflowError, UnicodeError) as error:
             raise LineBrokenError(f"no connection to {uri}: {error}") from error
-        self._sock: socket.socket = self._proxy._pyroConnection.sock
-        keep_alive(self._sock)
+        try:
+            keep_alive(self._sock)
+        except OSError as error:
+            self._sock.close()
+            raise LineBrokenError(f"the connection to {uri} broke: {error}") from error
         threading.Thread(target=self._watch, name="papyros-line", daemon=True).start()
 
     def expect(self, silence: float) -> None:
@@ -83,19 +115,21 @@ class Line:
         Raises:
             LineBrokenError: it did not come to an answer. Whether the other side
                 heard the question cannot be known.
+            CallFailedError: it raised an error.
         """
         with self._lock:
             if self._broken:
                 raise LineBrokenError(f"the connection to {self.uri} was closed")
-            self._proxy._pyroClaimOwnership()
-            if timeout is not None:
-                self._proxy._pyroTimeout = timeout
-            current_context.annotations = {ANNOTATION: message} if message is not None else {}
-            self._asked = time.monotonic()
+            number = next(self._numbers) & 0xFFFF
             try:
-                answer = self._proxy._pyroInvoke(method, args, {})
-                return answer, current_context.response_annotations.get(ANNOTATION, NOTHING)
-            except (CommunicationError, OSError) as error:
+                if timeout is not None:
+                    self._sock.settimeout(timeout)
+                self._asked = time.monotonic()
+                send_message(self._sock, CALL, number, {"method": method, "params": args}, message)
+                answer = receive_message(self._sock, RESULT, RAISED)
+                if answer.sequence != number:
+                    raise ConnectionError("an answer came to another call")
+            except (PyroError, OSError) as error:
                 self._broken = True
                 raise LineBrokenError(f"the connection to {self.uri} broke: {error}") from error
             except BaseException:
@@ -103,15 +137,15 @@ class Line:
                 raise
             finally:
                 self._asked = 0.0
-                current_context.annotations = {}
-                current_context.response_annotations = {}
+        if answer.flags & RAISED:
+            raise CallFailedError(*map(str, answer.content))
+        return answer.content, answer.batch
 
     def abort(self) -> None:
         """Break the connection, also under a call of another thread, which then raises."""
         self._broken = True
         self._closed.set()
-        with contextlib.suppress(OSError):
-            self._sock.shutdown(socket.SHUT_RDWR)
+        hang_up(self._sock)
 
     def _watch(self) -> None:
         """Break the line when the other side does not answer, though its system does; from a thread of its own."""
@@ -124,8 +158,7 @@ class Line:
         """Close the connection."""
         self.abort()
         with self._lock:
-            self._proxy._pyroClaimOwnership()
-            self._proxy._pyroRelease()
+            self._sock.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""Pyro5's name server on Papyros' daemon, as a part of a local cluster.
+"""Pyro5's name server on the daemon of this package, as a part of a local cluster: it asks for the key.
 
 A group of machines may as well use the stock one, ``pyro5-ns``.
 """
@@ -10,14 +10,53 @@ import sys
 from collections.abc import Sequence
 
 from Pyro5 import core
+from Pyro5.errors import NamingError
 from Pyro5.nameserver import NameServer
 
 from papyros.distributed.config import apply_pyro_items
-from papyros.distributed.daemon import Daemon
+from papyros.distributed.daemon import Daemon, offer
+from papyros.distributed.keys import find_key
 from papyros.distributed.lifeline import Lifeline
+from papyros.distributed.security import Role, Security
 from papyros.distributed.signals import StopSignals
 
-__all__ = ["main"]
+__all__ = ["Names", "main"]
+
+#: So many names are kept, and none that is longer, or stands for more, than this.
+MOST_NAMES, LONGEST = 10_000, 500
+
+EVERYBODY = (Role.WATCHER, Role.CLIENT, Role.SLAVE_HOST, Role.MASTER)
+
+
+class Names:
+    """What can be asked of a name server: enough to find masters, and to be found."""
+
+    def __init__(self) -> None:
+        self._names = NameServer()
+
+    @offer(*EVERYBODY)
+    def lookup(self, name: str) -> str:
+        """Return the URI that is registered under a name."""
+        return str(self._names.lookup(name))
+
+    @offer(*EVERYBODY)
+    def list(self, prefix: str) -> dict[str, str]:
+        """Return what is registered under names that begin so."""
+        found: dict[str, str] = self._names.list(prefix=prefix)
+        return found
+
+    @offer(*EVERYBODY)
+    def register(self, name: str, uri: str, safe: bool) -> None:
+        """Register a URI under a name; safely, if there is none yet."""
+        if max(len(name), len(uri)) > LONGEST or self._names.count() >= MOST_NAMES:
+            raise NamingError(f"no more than {MOST_NAMES} names, of {LONGEST} characters, are kept")
+        core.URI(uri)
+        self._names.register(name, uri, safe)
+
+    @offer(*EVERYBODY)
+    def remove(self, name: str) -> int:
+        """Forget a name; return how many were forgotten."""
+        return int(self._names.remove(name))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,21 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lifeline", type=int, required=True, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     lifeline = Lifeline(options.lifeline)
-    apply_pyro_items(lifeline.hello()["pyro"])
+    hello = lifeline.hello()
+    apply_pyro_items(hello["pyro"])
     try:
-        daemon = Daemon(options.host, options.port)
+        security = Security(find_key(hello["key_file"]))
+        daemon = Daemon(options.host, options.port, security, Role.NAME_SERVER, Names())
     except OSError as error:
         print(f"a name server cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
         return 1
-    names = NameServer()
-    uri = daemon.register(names, core.NAMESERVER_NAME)
-    names.register(core.NAMESERVER_NAME, uri)
     with StopSignals() as stop:
         lifeline.watch(stop.set)
         daemon.start()
         lifeline.ready(port=daemon.port)
         stop.wait()
-    daemon.close_all()
+    daemon.close()
     return 0
 
 

@@ -6,14 +6,24 @@ say that it serves the group that was asked for.
 
 from __future__ import annotations
 
+import ipaddress
 import re
+import socket
 from typing import Any, NamedTuple
 
 from Pyro5 import errors as pyro_errors
-from Pyro5.client import Proxy
 
-from papyros.distributed.line import Line, LineBrokenError
-from papyros.errors import ConfigError, GroupNameError, GroupTakenError, NameServerNotFoundError
+from papyros.distributed.asking import ask
+from papyros.distributed.line import CallFailedError, Line, LineBrokenError, LineRefusedError
+from papyros.distributed.security import Role, Security
+from papyros.errors import (
+    ConfigError,
+    GroupNameError,
+    GroupTakenError,
+    KeyRefusedError,
+    NameServerNotFoundError,
+    VersionMismatchError,
+)
 from papyros.status import SlaveStatus, Status
 
 __all__ = [
@@ -24,6 +34,7 @@ __all__ = [
     "NameServer",
     "ask_status",
     "check_group",
+    "is_here",
     "parse_address",
 ]
 
@@ -33,8 +44,12 @@ DEFAULT_GROUP = "papyros"
 #: Where Pyro5's name server listens when it is not told otherwise.
 DEFAULT_NAMESERVER = "localhost:9090"
 
-#: The identifier of a master in its daemon.
+#: The identifiers of a master and of a name server in the addresses of theirs.
 MASTER_OBJECT = "papyros.master"
+NAMES_OBJECT = "Pyro.NameServer"
+
+#: In what a name server of ours says to those who ask without a key.
+ASKS_FOR_KEY = "asks for the key"
 
 _PREFIX = "papyros.master."
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([^\s:\[\]/@]+))(?::(\d{1,5}))?")
@@ -81,15 +96,38 @@ def check_group(group: str) -> str:
     return group
 
 
+def is_here(host: str) -> bool:
+    """Whether a host is this machine, as far as this machine can tell."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return False
+    for family, kind, protocol, _, address in found:
+        if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+            return True
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.bind(address)
+        except OSError:
+            continue
+        return True
+    return False
+
+
 class NameServer:
     """A name server, asked over a connection of its own for each question.
 
+    Pyro's own one is asked as anybody asks it; one of Papyros', which a local cluster has, wants the key.
+
     Args:
         address: where it is.
+        security: what this side proves itself with, where that is asked for.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, security: Security) -> None:
         self.address = address
+        self._security = security
+        self._asks_for_key = False
 
     def lookup(self, group: str) -> str | None:
         """Return the URI that is registered for the master of a group, or None.
@@ -108,7 +146,7 @@ class NameServer:
         Raises:
             NameServerNotFoundError: no name server answers.
         """
-        return sorted(name.removeprefix(_PREFIX) for name in self._ask("list", prefix=_PREFIX))
+        return sorted(name.removeprefix(_PREFIX) for name in self._ask("list", _PREFIX))
 
     def register(self, group: str, uri: str) -> None:
         """Register the master of a group, in the place of one that does not answer any more.
@@ -116,10 +154,12 @@ class NameServer:
         Raises:
             NameServerNotFoundError: no name server answers.
             GroupTakenError: another master serves the group; the text says where.
+            KeyRefusedError: who is registered has another key, so that nobody can say whether it serves the group.
+            VersionMismatchError: who is registered has a version that does not go with this one.
         """
         while True:
             try:
-                self._ask("register", _PREFIX + group, uri, safe=True)
+                self._ask("register", _PREFIX + group, uri, True)
                 return
             except pyro_errors.NamingError:
                 known = self.lookup(group)
@@ -127,7 +167,11 @@ class NameServer:
                 return
             if known is None:
                 continue  # removed meanwhile
-            if (answer := who_is(known)) is not None and answer.get("group") == group:
+            try:
+                answer = who_is(known, self._security)
+            except LineRefusedError as error:
+                raise _foreign(group, self.address, error) from error
+            if answer is not None and answer.get("group") == group:
                 raise GroupTakenError(
                     f"the group {group!r} has a master already: {known}, "
                     f"process {answer.get('pid')} on {answer.get('host')}"
@@ -147,40 +191,67 @@ class NameServer:
         if self.lookup(group) == uri:
             self._ask("remove", _PREFIX + group)
 
-    def _ask(self, method: str, *args: Any, **kwds: Any) -> Any:
-        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+    def _ask(self, method: str, *args: Any) -> Any:
         try:
-            with Proxy(f"PYRO:Pyro.NameServer@{host}:{self.address.port}") as proxy:
-                proxy._pyroTimeout = ANSWER_SECONDS
-                proxy._pyroSerializer = "serpent"
-                proxy._pyroMaxRetries = 0
-                return proxy._pyroInvoke(method, args, kwds)
-        except pyro_errors.NamingError:
+            if not self._asks_for_key:
+                try:
+                    return ask(*self.address, NAMES_OBJECT, method, args, ANSWER_SECONDS)
+                except pyro_errors.CommunicationError as error:
+                    if ASKS_FOR_KEY not in str(error):
+                        raise
+                    self._asks_for_key = True
+            return self._ask_ours(method, args)
+        except (pyro_errors.NamingError, KeyRefusedError, VersionMismatchError):
             raise
         except (pyro_errors.PyroError, OSError) as error:
+            # Whoever listens there may be another one the next time.
+            self._asks_for_key = False
             raise NameServerNotFoundError(
                 f"no name server answers at {self.address} ({error}); start one with pyro5-ns, "
                 "or say where it is: --nameserver HOST[:PORT], in a program nameserver='HOST[:PORT]'"
             ) from error
 
+    def _ask_ours(self, method: str, args: tuple[Any, ...]) -> Any:
+        uri = f"PYRO:{NAMES_OBJECT}@{self.address}"
+        try:
+            with Line(uri, self._security, Role.WATCHER, Role.NAME_SERVER, connect_timeout=ANSWER_SECONDS) as line:
+                return line.call(method, *args, timeout=ANSWER_SECONDS)[0]
+        except LineRefusedError as error:
+            raise error.__cause__ or error from None
+        except CallFailedError as error:
+            raise pyro_errors.NamingError(str(error)) from error
 
-def ask_status(uri: str) -> Status:
+
+def _foreign(group: str, names: Address, error: LineRefusedError) -> Exception:
+    text = f"at the name server {names}, somebody else is registered for the group {group!r}: {error}"
+    if isinstance(error.__cause__, VersionMismatchError):
+        return VersionMismatchError(text)
+    return KeyRefusedError(f"{text}; or choose another name for the group: --group NAME")
+
+
+def ask_status(uri: str, security: Security) -> Status:
     """Ask the master at a URI what it and its slaves do.
 
     Raises:
         LineBrokenError: it does not answer.
     """
-    with Line(uri, ANSWER_SECONDS) as line:
+    with Line(uri, security, Role.WATCHER, connect_timeout=ANSWER_SECONDS) as line:
         answer, _ = line.call("status", timeout=ANSWER_SECONDS)
     slaves = tuple(SlaveStatus(**slave) for slave in answer.pop("slaves"))
     return Status(slaves=slaves, **answer)
 
 
-def who_is(uri: str) -> dict[str, Any] | None:
-    """Ask who answers at the URI of a master; None when nobody does."""
+def who_is(uri: str, security: Security) -> dict[str, Any] | None:
+    """Ask who answers at the URI of a master; None when nobody does.
+
+    Raises:
+        LineRefusedError: somebody does, with another key than this process, or another version.
+    """
     try:
-        with Line(uri, ANSWER_SECONDS) as line:
+        with Line(uri, security, Role.WATCHER, connect_timeout=ANSWER_SECONDS) as line:
             answer, _ = line.call("identify", timeout=ANSWER_SECONDS)
+    except LineRefusedError:
+        raise
     except LineBrokenError:
         return None
     return answer if isinstance(answer, dict) else None

@@ -8,8 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.line import CONNECT_SECONDS, SILENCE_SECONDS, Line, LineBrokenError, LineRefusedError
 from papyros.distributed.naming import Address, NameServer, who_is
+from papyros.distributed.security import Role, Security
 from papyros.errors import NameServerNotFoundError
 
 __all__ = ["Seeker"]
@@ -25,6 +26,8 @@ class Seeker:
     Args:
         group: which group.
         nameserver: where to ask.
+        security: what this side proves itself with, and checks the master by.
+        role: what this side is.
         stop: when set, seeking ends.
         tell: is told in words what is waited for, once for each thing.
     """
@@ -33,11 +36,15 @@ class Seeker:
         self,
         group: str,
         nameserver: Address,
+        security: Security,
+        role: Role,
         stop: threading.Event,
         tell: Callable[[str], None] = log.info,
     ) -> None:
         self.group = group
-        self.names = NameServer(nameserver)
+        self.names = NameServer(nameserver, security)
+        self._security = security
+        self._role = role
         self._stop = stop
         self._tell = tell
         self._told = ""
@@ -47,15 +54,22 @@ class Seeker:
 
         Raises:
             NameServerNotFoundError: no name server answers.
+            LineRefusedError: who is there has another key than this process, or another version.
         """
         uri = self.names.lookup(self.group)
-        if uri is None or (who_is(uri) or {}).get("group") != self.group:
+        if uri is None or (who_is(uri, self._security) or {}).get("group") != self.group:
             return None  # also where another group's master listens on the port of one that was killed
         try:
-            return Line(uri)
+            return self.line(uri)
+        except LineRefusedError:
+            raise
         except LineBrokenError as error:
             log.debug("%s", error)
             return None
+
+    def line(self, uri: str, silence: float = SILENCE_SECONDS, connect_timeout: float = CONNECT_SECONDS) -> Line:
+        """Return a line to the master at a URI; see `Line`."""
+        return Line(uri, self._security, self._role, silence=silence, connect_timeout=connect_timeout)
 
     def seek(self, patience: float | None = None) -> Line | None:
         """Seek until the master is found; None when it was not within `patience` seconds, or is to stop."""
@@ -67,6 +81,9 @@ class Seeker:
             except NameServerNotFoundError:
                 line = None
                 waits_for = f"a name server at {self.names.address}"
+            except LineRefusedError as error:
+                line = None
+                waits_for = f"a master of the group {self.group!r} with the same key and version; {error}"
             if line is not None:
                 self._told = ""
                 return line

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from papyros.distributed.daemon import Daemon
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
 from papyros.distributed.naming import MASTER_OBJECT, Address, NameServer
+from papyros.distributed.security import Role, Security
 from papyros.distributed.service import MasterService
 from papyros.errors import ClusterError, GroupTakenError, NameServerNotFoundError
 
@@ -32,6 +33,7 @@ class MasterServer:
     Args:
         group: which group.
         nameserver: where to register.
+        security: what this master proves itself with, and checks others by.
         host: the address to listen on.
         port: the port to listen on; 0 = any free one.
         lease: after how many seconds of silence a slave host is given up.
@@ -43,6 +45,7 @@ class MasterServer:
         self,
         group: str,
         nameserver: Address,
+        security: Security,
         host: str = LOOPBACK,
         port: int = 0,
         lease: float = LEASE_SECONDS,
@@ -50,15 +53,14 @@ class MasterServer:
         on_taken: Callable[[GroupTakenError], None] = lambda _: None,
     ) -> None:
         self.group = group
-        self._names = NameServer(nameserver)
+        self._names = NameServer(nameserver, security)
         self._lease = lease
         self._on_taken = on_taken
         self.service = MasterService(group, lease, grace)
         try:
-            self._daemon = Daemon(host, port)
+            self._daemon = Daemon(host, port, security, Role.MASTER, self.service)
         except OSError as error:
             raise ClusterError(f"a master cannot listen on {Address(host, port)}: {error}") from error
-        self._daemon.register(self.service, MASTER_OBJECT)
         #: Where clients and slave hosts reach this master.
         self.address = Address(_published(host, nameserver), self._daemon.port)
         self.uri = f"PYRO:{MASTER_OBJECT}@{self.address}"
@@ -86,7 +88,7 @@ class MasterServer:
         with contextlib.suppress(NameServerNotFoundError):
             self._names.unregister(self.group, self.uri)
         self.service.close()
-        self._daemon.close_all()
+        self._daemon.close()
 
     def _keep(self) -> None:
         """Stay registered, also with a name server that forgot; give up who is silent."""

@@ -19,7 +19,6 @@ from array import array
 from typing import Any
 
 from Pyro5.callcontext import current_context
-from Pyro5.server import expose
 
 from papyros.distributed.batches import (
     HostJob,
@@ -31,8 +30,10 @@ from papyros.distributed.batches import (
     unpack_definitions,
     unpack_report,
 )
+from papyros.distributed.daemon import offer
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, SESSION_BYTES, Desk
-from papyros.distributed.line import ANNOTATION
+from papyros.distributed.messages import ANNOTATION
+from papyros.distributed.security import Role
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.frames import pack_message, unpack_message
 from papyros.status import SlaveStatus
@@ -53,6 +54,8 @@ LABEL_LENGTH = 80
 
 UNKNOWN = {"known": False}
 
+EVERYBODY = (Role.CLIENT, Role.SLAVE_HOST, Role.WATCHER)
+
 
 class MasterService:
     """What clients and slave hosts can ask of a master.
@@ -68,12 +71,12 @@ class MasterService:
         self._uid = uuid.uuid4().hex
         self._desk = Desk(lease, grace)
 
-    @expose
+    @offer(*EVERYBODY)
     def identify(self) -> dict[str, Any]:
         """Say who this is."""
         return {"group": self._group, "uid": self._uid, "host": socket.gethostname(), "pid": os.getpid()}
 
-    @expose
+    @offer(*EVERYBODY)
     def status(self) -> dict[str, Any]:
         """Return a snapshot, for which slave hosts are asked what their slaves do."""
         desk = self._desk
@@ -93,7 +96,7 @@ class MasterService:
 
     # Clients ----------------------------------------------------------------------------
 
-    @expose
+    @offer(Role.CLIENT)
     def join(self, key: str) -> dict[str, Any]:
         """Open the session of a client, or find it again."""
         with self._desk.lock:
@@ -101,7 +104,7 @@ class MasterService:
             lease, grace = self._desk.lease, self._desk.grace
             return {"known": True, "stay": stay, "patience": min(PATIENCE_SECONDS, grace / 3, lease), "lease": lease}
 
-    @expose
+    @offer(Role.CLIENT)
     def define(self, key: str, labels: dict[str, str]) -> dict[str, Any]:
         """Keep definitions of job classes, and what to call them, for a client's jobs."""
         definitions = unpack_definitions(_message())
@@ -113,7 +116,7 @@ class MasterService:
             client.labels.update((bytes.fromhex(digest), _printable(label)) for digest, label in labels.items())
             return {"known": True}
 
-    @expose
+    @offer(Role.CLIENT)
     def add(self, key: str, sequence: int, patience: float) -> dict[str, Any]:
         """Let jobs wait, as soon as there is room; a sequence number that came before is a repetition."""
         jobs = unpack_added(_message())
@@ -134,7 +137,7 @@ class MasterService:
                 desk.add(client, jobs)
             return {"known": True, "accepted": True, "left": _left(client.session)}
 
-    @expose
+    @offer(Role.CLIENT)
     def collect(self, key: str, acknowledged: int, bounded: bool, patience: float) -> dict[str, Any]:
         """Return outcomes and prints, and wait for them if there are none yet.
 
@@ -171,7 +174,7 @@ class MasterService:
             "slaves": slaves,
         }
 
-    @expose
+    @offer(Role.CLIENT)
     def cancel(self, key: str, everything: bool, ticket: int, waiting: bool = False) -> dict[str, Any]:
         """Forget all waiting jobs; or those whose numbers come along, which are stopped if they run.
 
@@ -195,7 +198,7 @@ class MasterService:
         _answer(array("Q", cancelled).tobytes())
         return {"known": True, "left": left}
 
-    @expose
+    @offer(Role.CLIENT)
     def assigned(self, key: str, number: int) -> dict[str, Any]:
         """Tell whether a slave host was given a job, and has not processed it."""
         with self._desk.lock:
@@ -205,7 +208,7 @@ class MasterService:
             entry = client.session.entries.get(number)
             return {"known": True, "assigned": entry is not None and entry.state is ASSIGNED}
 
-    @expose
+    @offer(Role.CLIENT)
     def drop(self, key: str) -> dict[str, Any]:
         """Forget jobs whose numbers come along, whatever their state; those that run go on, for nobody."""
         with self._desk.lock:
@@ -215,7 +218,7 @@ class MasterService:
             self._desk.ledger.discard(client.session, _numbers())
             return {"known": True}
 
-    @expose
+    @offer(Role.CLIENT)
     def leave(self, key: str) -> dict[str, Any]:
         """Close the session of a client; its jobs are dropped."""
         with self._desk.lock:
@@ -224,7 +227,7 @@ class MasterService:
 
     # Slave hosts ------------------------------------------------------------------------
 
-    @expose
+    @offer(Role.SLAVE_HOST)
     def enlist(self, key: str, slaves: int) -> dict[str, Any]:
         """Welcome a slave host; says whether it was known, so that its jobs are still its own."""
         with self._desk.lock:
@@ -233,7 +236,7 @@ class MasterService:
             lease = self._desk.lease
             return {"known": known, "stay": host.stay, "uid": self._uid, "patience": lease / 3, "lease": lease}
 
-    @expose
+    @offer(Role.SLAVE_HOST)
     def claim(self, key: str, jobs: list[list[Any]]) -> dict[str, Any]:
         """Hear which jobs a slave host runs, or has outcomes of, that another master assigned to it."""
         with self._desk.lock:
@@ -243,7 +246,7 @@ class MasterService:
             self._desk.claim(host, [(session, number) for session, number in jobs])
             return {"known": True}
 
-    @expose
+    @offer(Role.SLAVE_HOST)
     def fetch(self, key: str, acknowledged: int, heard: int, patience: float) -> dict[str, Any]:
         """Assign jobs to a slave host, or tell it which to stop; wait if there is nothing to tell."""
         desk = self._desk
@@ -267,7 +270,10 @@ class MasterService:
         if entries:
             _answer(
                 pack_host_jobs(
-                    [HostJob(str(e.session.key), e.number, e.payload[0], e.payload[1], e.terms) for e in entries]
+                    [
+                        HostJob(str(e.session.key), e.number, e.payload[0], e.payload[1], e.terms, e.payload[2])
+                        for e in entries
+                    ]
                 )
             )
         return {
@@ -279,7 +285,7 @@ class MasterService:
             "question": host.asked,
         }
 
-    @expose
+    @offer(Role.SLAVE_HOST)
     def tell(self, key: str, question: int, slaves: list[list[Any]]) -> dict[str, Any]:
         """Hear what the slaves of a host do."""
         desk = self._desk
@@ -295,7 +301,7 @@ class MasterService:
             desk.answers.notify_all()
             return {"known": True}
 
-    @expose
+    @offer(Role.SLAVE_HOST)
     def definitions(self, key: str) -> dict[str, Any]:
         """Return the definitions whose digests come along."""
         wanted = [bytes(digest) for digest in unpack_message(_message())]
@@ -308,7 +314,7 @@ class MasterService:
         _answer(pack_definitions(found))
         return {"known": True}
 
-    @expose
+    @offer(Role.SLAVE_HOST)
     def report(self, key: str, sequence: int, uid: str) -> dict[str, Any]:
         """Take outcomes and bad news of a slave host; outcomes also of one that had been given up.
 
@@ -332,7 +338,7 @@ class MasterService:
                 host.work.notify_all()
             return {"known": True, "taken": True}
 
-    @expose
+    @offer(Role.SLAVE_HOST)
     def retire(self, key: str) -> dict[str, Any]:
         """Say goodbye to a slave host; what it holds waits again."""
         with self._desk.lock:

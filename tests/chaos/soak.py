@@ -31,6 +31,7 @@ from papyros.distributed import DistributedMaster
 from papyros.distributed.naming import NameServer, ask_status, parse_address
 from papyros.errors import PapyrosError
 from tests.distributed.programs import CHECKOUT, MARK, PART, free_port, processes, slaves_of
+from tests.support import security
 
 GROUP = "soak"
 LEASE = 2
@@ -248,8 +249,8 @@ class Cluster:
     def status(self) -> papyros.Status | None:
         """Return what the master tells, or None when none does."""
         with contextlib.suppress(PapyrosError, ConnectionError):
-            uri = NameServer(parse_address(self.nameserver)).lookup(GROUP)
-            return ask_status(uri) if uri is not None else None
+            uri = NameServer(parse_address(self.nameserver), security()).lookup(GROUP)
+            return ask_status(uri, security()) if uri is not None else None
         return None
 
     def note_late(self) -> None:

@@ -20,7 +20,7 @@ from tests.chaos.jobs import blob, pause, size_of
 from tests.contract import jobs_for_tests as strange
 from tests.contract.jobs_for_tests import double
 from tests.distributed.programs import uri_of
-from tests.support import Background, wait_until
+from tests.support import Background, security, wait_until
 
 MB = 1 << 20
 
@@ -53,13 +53,13 @@ def test_row_11_jobs_of_a_client_that_is_killed_go_after_a_grace_time_and_the_me
     before = memory(master.pid)
     client = launch.script(DOOMED, group, names, name="client")
     uri = uri_of(names, group)
-    wait_until(lambda: ask_status(uri).waiting == 20, "20 jobs at the master")
+    wait_until(lambda: ask_status(uri, security()).waiting == 20, "20 jobs at the master")
     assert memory(master.pid) > before + 60 * MB
     client.end(signal.SIGKILL)
     gone = time.monotonic()
-    wait_until(lambda: ask_status(uri).clients == 0, "the client given up")
+    wait_until(lambda: ask_status(uri, security()).clients == 0, "the client given up")
     assert time.monotonic() - gone <= 2 + 1 + SLACK
-    assert ask_status(uri).waiting == 0
+    assert ask_status(uri, security()).waiting == 0
     wait_until(lambda: memory(master.pid) < before + 20 * MB, "the memory back", 5)
 
 

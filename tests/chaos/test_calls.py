@@ -15,7 +15,7 @@ from tests.chaos.conftest import LEASE
 from tests.chaos.jobs import note, wait_for_host
 from tests.contract.jobs_for_tests import double
 from tests.distributed.jobs import starts
-from tests.support import wait_until
+from tests.support import security, wait_until
 
 #: The calls that a client and a slave host make. The first of each fails; what they say once at the end may be lost.
 CALLS = [
@@ -69,7 +69,7 @@ def test_row_08_a_call_that_fails_changes_nothing(launch, names, group, tmp_path
     if method != "join":  # a client that cannot join in the first place is told so, or goes on trying
         monkeypatch.setattr(lines.Line, "call", lambda line, *a, **k: fault(line, *a, **k))
     client = DistributedMaster(group, names, host_master=False)
-    host = SlaveHost(group, parse_address(names), 2)
+    host = SlaveHost(group, parse_address(names), security(), 2)
     try:
         if method == "join":
             monkeypatch.setattr(lines.Line, "call", lambda line, *a, **k: fault(line, *a, **k))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 
 from papyros.distributed.naming import NameServer, parse_address
+from tests.support import security
 
 CHUNK = 1 << 16
 RESET = struct.pack("ii", 1, 0)  # to linger for no time at all is to reset
@@ -201,12 +202,12 @@ class Wire:
 @contextlib.contextmanager
 def wire_to_master(names: str, other_names: str, group: str) -> Iterator[Wire]:
     """Yield a wire to the master of a group, of which those learn who ask the other name server."""
-    uri = NameServer(parse_address(names)).lookup(group)
+    uri = NameServer(parse_address(names), security()).lookup(group)
     assert uri is not None
     master, _, address = uri.partition("@")
     wire = Wire(address)
     try:
-        NameServer(parse_address(other_names)).register(group, f"{master}@{wire.address}")
+        NameServer(parse_address(other_names), security()).register(group, f"{master}@{wire.address}")
         yield wire
     finally:
         wire.close()

@@ -24,7 +24,7 @@ import pytest
 
 from papyros.distributed.cli import main
 from papyros.distributed.naming import NameServer, parse_address
-from tests.support import PATIENCE, wait_until
+from tests.support import PATIENCE, security, wait_until
 
 #: The environment variable that all processes of a test have.
 MARK = "PAPYROS_TEST_MARK"
@@ -261,12 +261,12 @@ def free_port() -> int:
 
 def groups(names: str) -> list[str]:
     """Return the groups that have a master registered at a name server."""
-    return NameServer(parse_address(names)).groups()
+    return NameServer(parse_address(names), security()).groups()
 
 
 def uri_of(names: str, group: str) -> str | None:
     """Return where a name server says that the master of a group is."""
-    return NameServer(parse_address(names)).lookup(group)
+    return NameServer(parse_address(names), security()).lookup(group)
 
 
 def processes(mark: str) -> dict[int, str]:

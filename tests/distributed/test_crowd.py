@@ -8,8 +8,9 @@ import time
 import pytest
 
 from papyros.distributed.line import Line
+from papyros.distributed.security import Role
 from tests.distributed.programs import HOST_UP, processes, uri_of
-from tests.support import wait_until
+from tests.support import security, wait_until
 
 HOSTS, SLAVES, CLIENTS, JOBS = 10, 10, 5, 200
 
@@ -44,7 +45,7 @@ def test_a_hundred_slaves_and_five_clients_at_one_master_with_more_connections_b
     )
     uri = uri_of(names, group)
     with contextlib.ExitStack() as stack:
-        lines = [stack.enter_context(Line(uri)) for _ in range(150)]
+        lines = [stack.enter_context(Line(uri, security(), Role.WATCHER)) for _ in range(150)]
         started = time.monotonic()
         clients = [
             launch.script(CLIENT, group, names, f"client {number}", str(JOBS), name=f"client{number}")

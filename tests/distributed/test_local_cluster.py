@@ -13,7 +13,7 @@ from papyros.distributed import lifeline
 from papyros.distributed.naming import NameServer, parse_address
 from tests.contract.jobs_for_tests import double, wait_at, where
 from tests.distributed.programs import CTRL_C, alive, free_port, groups, processes, slaves_of, wait_until_gone
-from tests.support import at_most, wait_until
+from tests.support import at_most, security, wait_until
 
 #: After a program was killed, all that it started is gone within this time.
 ORPHAN_SECONDS = 2.0
@@ -287,7 +287,7 @@ def test_a_forked_child_that_ends_leaves_the_cluster_of_its_parent_alone(launch,
 
 def test_a_name_server_of_a_cluster_outlives_requests_of_strangers():
     with LocalCluster(slaves=1) as cluster:
-        names = NameServer(parse_address(cluster.nameserver))
+        names = NameServer(parse_address(cluster.nameserver), security())
         assert names.lookup("nobody") is None
         assert names.groups() == [cluster.group]
 

@@ -10,10 +10,11 @@ import pytest
 
 from papyros import DistributedMaster
 from papyros.distributed.line import Line
+from papyros.distributed.security import Role
 from tests.contract.jobs_for_tests import double, nap
 from tests.distributed.jobs import starts, trace
 from tests.distributed.programs import HOST_UP, MASTER_UP, alive, free_port, groups, slaves_of, uri_of
-from tests.support import wait_until
+from tests.support import security, wait_until
 
 pytestmark = pytest.mark.measured
 
@@ -319,7 +320,10 @@ def test_a_connection_that_says_nothing_keeps_nobody_out(launch, names, group):
     silent = [socket.create_connection((host, int(port))) for _ in range(5)]
     try:
         launch.host(group, names)
-        with DistributedMaster(group, names, host_master=False) as client, Line(uri_of(names, group)):
+        with (
+            DistributedMaster(group, names, host_master=False) as client,
+            Line(uri_of(names, group), security(), Role.WATCHER),
+        ):
             assert doubled(client, [1]) == [2]
     finally:
         for sock in silent:

@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from Pyro5 import core
-from Pyro5.nameserver import NameServer
 
 from papyros.distributed import DistributedMaster
 from papyros.distributed.daemon import Daemon
 from papyros.distributed.host import SlaveHost
+from papyros.distributed.nameserver import Names
 from papyros.distributed.naming import Address
+from papyros.distributed.security import Role
 from papyros.distributed.server import MasterServer
-from tests.support import PATIENCE, Gates, wait_until
+from tests.support import PATIENCE, Gates, security, wait_until
 
 LEASE, GRACE = 2.0, 3.0
 
@@ -41,13 +41,13 @@ class Group:
             self._closers.append(closer)
             closer.start()
 
-        server = MasterServer(self.name, self.names, lease=LEASE, grace=GRACE, on_taken=give_way)
+        server = MasterServer(self.name, self.names, security(), lease=LEASE, grace=GRACE, on_taken=give_way)
         self._servers.append(server)
         return server
 
     def host(self, names: Address | None = None) -> SlaveHost:
         """Start a slave host with one slave."""
-        host = SlaveHost(self.name, names or self.names, 1)
+        host = SlaveHost(self.name, names or self.names, security(), 1)
         self._hosts.append(host)
         host.start()
         return host
@@ -87,9 +87,7 @@ class Group:
 
 
 def _start_names() -> tuple[Daemon, Address]:
-    daemon = Daemon("127.0.0.1")
-    names = NameServer()
-    names.register(core.NAMESERVER_NAME, daemon.register(names, core.NAMESERVER_NAME))
+    daemon = Daemon("127.0.0.1", 0, security(), Role.NAME_SERVER, Names())
     daemon.start()
     return daemon, Address("127.0.0.1", daemon.port)
 
@@ -98,7 +96,6 @@ def _start_names() -> tuple[Daemon, Address]:
 def names() -> Iterator[Address]:
     daemon, address = _start_names()
     yield address
-    daemon.close_all()
     daemon.close()
 
 

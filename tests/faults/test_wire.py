@@ -8,11 +8,12 @@ import pytest
 
 from papyros.distributed.line import SILENCE_SECONDS, Line, LineBrokenError
 from papyros.distributed.naming import NameServer, ask_status
+from papyros.distributed.security import Role
 from papyros.distributed.service import PATIENCE_SECONDS
 from tests.faults import jobs
 from tests.faults.test_remote_calls import process
 from tests.faults.wire import Wire
-from tests.support import PATIENCE, at_most, wait_until
+from tests.support import PATIENCE, at_most, security, wait_until
 
 #: A side that hears nothing, though its messages are acknowledged, notices that within so many seconds: it waits
 #: for as long as its question may, and then for as long as a network may be silent.
@@ -31,9 +32,9 @@ def wire(group, server):
     """A wire to the master, which is all that the group's name tells of."""
     wire = Wire(server.address.host, server.address.port)
     uri = f"{server.uri.rpartition(':')[0]}:{wire.port}"
-    names = NameServer(group.names)
+    names = NameServer(group.names, security())
     names.unregister(group.name, server.uri)
-    names._ask("register", f"papyros.master.{group.name}", uri)
+    names._ask("register", f"papyros.master.{group.name}", uri, False)
     server._names.register = lambda *_: None  # it is to leave that as it is
     yield wire
     group.close()
@@ -100,25 +101,25 @@ def test_row_12_connections_that_are_half_open_are_given_up(group, wire):
 @pytest.mark.parametrize("what", ["reset", "half_close"])
 def test_row_12_a_call_on_a_connection_that_ends_is_an_error(server, wire, what):
     uri = f"{server.uri.rpartition(':')[0]}:{wire.port}"
-    with Line(uri) as line, at_most(3.0):
+    with Line(uri, security(), Role.CLIENT) as line, at_most(3.0):
         line.call("join", "somebody")
         getattr(wire, what)()
         with pytest.raises(LineBrokenError):
             line.call("collect", "somebody", 0, False, PATIENCE)
         with pytest.raises(LineBrokenError):
             line.call("join", "somebody")  # also later
-    with Line(uri) as line:
+    with Line(uri, security(), Role.CLIENT) as line:
         assert line.call("join", "somebody")[0]["known"]
         line.call("leave", "somebody")
 
 
 def test_row_12_a_question_over_a_half_open_connection_ends_in_time(server, wire):
     uri = f"{server.uri.rpartition(':')[0]}:{wire.port}"
-    with Line(uri) as line, at_most(3.0):
+    with Line(uri, security(), Role.CLIENT) as line, at_most(3.0):
         wire.half_open()
         with pytest.raises(LineBrokenError):
             line.call("status", timeout=1.0)
-    assert ask_status(uri).waiting == 0
+    assert ask_status(uri, security()).waiting == 0
 
 
 def test_row_13_a_network_that_is_gone_for_a_second_makes_no_job_run_twice(group, wire, gates):

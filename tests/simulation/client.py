@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from array import array
 from collections.abc import Generator, Sequence
@@ -15,6 +16,7 @@ from papyros.distributed.batches import (
     unpack_outcomes,
 )
 from papyros.distributed.line import LineBrokenError
+from papyros.distributed.seals import SEAL_BYTES
 from papyros.entries import PROCESSED, Entry
 from papyros.frames import unpack_message
 from papyros.ledger import Ledger
@@ -27,6 +29,11 @@ __all__ = ["Client"]
 
 ROOM_SECONDS = 1.0
 SEND_JOBS = 7
+
+
+def seal_of(client: str, number: int) -> bytes:
+    """Stand in for the seal of a job."""
+    return hashlib.blake2b(f"{client}#{number}".encode(), digest_size=SEAL_BYTES).digest()
 
 
 class Client(Actor):
@@ -296,7 +303,10 @@ class Client(Actor):
         entries = self.ledger.assign(self.holder, SEND_JOBS)
         self._sent.update((entry.number, entry) for entry in entries)
         self._total += len(entries)
-        return [AddedJob(entry.number, entry.payload[0], entry.payload[1], entry.terms) for entry in entries]
+        return [
+            AddedJob(entry.number, *entry.payload[:2], entry.terms, seal_of(self.name, entry.number))
+            for entry in entries
+        ]
 
     def _define(self, line: SimulatedLine, batch: list[AddedJob]) -> Program:
         missing = {job.definition: None for job in batch if job.definition not in self._defined}

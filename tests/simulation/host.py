@@ -10,6 +10,7 @@ from typing import Any
 from papyros.crew import Task
 from papyros.distributed.batches import HostReport, JobOutcome, pack_report, unpack_definitions, unpack_host_jobs
 from papyros.distributed.line import LineBrokenError
+from papyros.distributed.seals import ticket_of
 from papyros.frames import pack_message
 from papyros.wire import encode_overdue
 from tests.simulation.master import Master, Network, SimulatedLine
@@ -117,6 +118,7 @@ class Host(Actor):
         self._returned: deque[Task] = deque()
         self._queue: deque[Task] = deque()
         self._definitions: dict[bytes, bytes] = {}
+        self._tickets: dict[tuple[str, int], bytes] = {}
         self._report = HostReport.empty()
         self._reporting = self._telling = False
         self._flying: list[tuple[str, int]] = []
@@ -228,6 +230,7 @@ class Host(Actor):
             if not answer["known"]:
                 raise LineBrokenError("the master gave this slave host up")
             self._definitions.update(unpack_definitions(definitions))
+        self._tickets.update(((job.session, job.number), ticket_of(job.seal)) for job in jobs)
         tasks = [
             Task((job.session, job.number), job.definition, job.blob, job.terms)
             for job in jobs
@@ -314,7 +317,10 @@ class Host(Actor):
             slave.begun -= 1
         self._say(
             "outcomes",
-            [JobOutcome(task.tag[0], task.tag[1], outcome, seconds, slave.name) for task, outcome, seconds in batch],
+            [
+                JobOutcome(*task.tag, outcome, seconds, slave.name, self._tickets[task.tag])
+                for task, outcome, seconds in batch
+            ],
         )
         self._feed()
 
@@ -333,7 +339,9 @@ class Host(Actor):
         if running is not None and running is condemned:
             if verdict == "overdue":
                 seconds = running.terms.timeout or 0.0
-                outcome = JobOutcome(*running.tag, encode_overdue("overdue"), seconds, slave.name)
+                outcome = JobOutcome(
+                    *running.tag, encode_overdue("overdue"), seconds, slave.name, self._tickets[running.tag]
+                )
                 self._say("outcomes", [outcome])
         elif running is not None:
             self._say("deaths", [(*running.tag, f"{slave.name} died")])

@@ -13,7 +13,8 @@ from Pyro5.callcontext import current_context
 
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.desk import ClientDesk, Desk
-from papyros.distributed.line import ANNOTATION, NOTHING, LineBrokenError
+from papyros.distributed.line import LineBrokenError
+from papyros.distributed.messages import ANNOTATION, NOTHING
 from papyros.distributed.service import MasterService
 from papyros.entries import Entry, Holder, Session
 from papyros.wire import asks_for_retry

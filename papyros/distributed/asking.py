@@ -1,0 +1,74 @@
+"""A question to Pyro's own name server, which knows no key: what it answers is small, data, and a hint.
+
+Pyro's proxies read answers with whatever deserializer the other side chooses, as
+much of it as that says. Anybody may listen where a name server is expected, so the
+header of an answer is looked at here before anything else of it is read.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from Pyro5 import errors, protocol
+from Pyro5.serializers import serializers
+from Pyro5.socketutil import SocketConnection
+
+__all__ = ["ask"]
+
+#: An answer with the names of some ten thousand masters is as large.
+MAX_ANSWER_BYTES = 4 << 20
+
+_HEADER_BYTES = 40
+
+
+def ask(host: str, port: int, name: str, method: str, args: tuple[Any, ...], timeout: float) -> Any:
+    """Call a method of the object that Pyro knows by that name; `timeout` is for each step.
+
+    Raises:
+        PyroError: it does not answer, or not as it should, or not this question.
+        OSError: the same.
+    """
+    serpent = serializers["serpent"]
+    number = serpent.serializer_id
+    with _Guarded(socket.create_connection((host, port), timeout), number) as connection:
+        hello = serpent.dumps({"handshake": "hello", "object": name})
+        connection.send(protocol.SendingMessage(protocol.MSG_CONNECT, 0, 0, number, hello).data)
+        answer = protocol.recv_stub(connection, [protocol.MSG_CONNECTOK, protocol.MSG_CONNECTFAIL])
+        if answer.type == protocol.MSG_CONNECTFAIL:
+            raise errors.CommunicationError(f"it says: {serpent.loads(answer.data)!s:.500}")
+        call = serpent.dumpsCall(name, method, args, {})
+        connection.send(protocol.SendingMessage(protocol.MSG_INVOKE, 0, 1, number, call).data)
+        answer = protocol.recv_stub(connection, [protocol.MSG_RESULT])
+        result = serpent.loads(answer.data)
+    if answer.flags & protocol.FLAGS_EXCEPTION:
+        if isinstance(result, errors.NamingError):
+            raise result
+        raise errors.CommunicationError(f"it raised: {result!s:.500}")
+    return result
+
+
+class _Guarded(SocketConnection):  # type: ignore[misc] # Pyro has no types
+    """Reads messages with one serializer, of a bounded size, and nothing compressed."""
+
+    def __init__(self, sock: socket.socket, serializer: int) -> None:
+        super().__init__(sock)
+        self._serializer = serializer
+        self._header = b""
+
+    def recv(self, size: int) -> bytes:
+        if size > MAX_ANSWER_BYTES:
+            raise errors.ProtocolError(f"an answer of {size:,} bytes is more than a name server has to say")
+        received: bytes = super().recv(size)
+        if len(self._header) < _HEADER_BYTES:
+            self._header += received
+            if len(self._header) == _HEADER_BYTES:
+                self._check()
+        else:
+            self._header = b""
+        return received
+
+    def _check(self) -> None:
+        message = protocol.ReceivingMessage(self._header)
+        if message.serializer_id != self._serializer or message.flags & protocol.FLAGS_COMPRESSED:
+            raise errors.ProtocolError("it answers in a way that was not asked for")

@@ -1,0 +1,271 @@
+"""The cluster key: where its file is, how one is made, and what a key is for.
+
+Whoever holds the key of a cluster is of it, and nobody else. A key is 32 random
+bytes, made on first use in a file that only its owner can read; other machines
+get a copy of that file. A file may hold a passphrase instead.
+
+No more than this module sees the secret itself. Others `derive` from it what they
+need, each for one purpose, and nothing that shows a key shows the secret.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from papyros.errors import KeyFileError
+
+if TYPE_CHECKING:
+    from typing import Self
+
+__all__ = ["ClusterKey", "default_key_file", "find_key", "make_key_file", "read_key_file"]
+
+#: The environment variable that names a key file.
+ENVIRONMENT = "PAPYROS_KEY_FILE"
+
+_PREFIX = "papyros-key-1:"
+_SECRET_BYTES = 32
+_MAX_FILE_BYTES = 4096
+
+#: A passphrase is so long, and has so many different characters, at least.
+PASSPHRASE_LENGTH, PASSPHRASE_VARIETY = 20, 8
+
+#: What stretching a passphrase costs: 64 MB and about a tenth of a second. Each machine has to come to the same key,
+#: so the salt cannot be a random one.
+_SCRYPT = {"n": 1 << 16, "r": 8, "p": 1, "maxmem": 1 << 27, "dklen": _SECRET_BYTES}
+_SALT = b"papyros passphrase 1"
+
+
+class ClusterKey:
+    """A key. It can be compared and derived from, and neither printed nor pickled.
+
+    Args:
+        secret: the bytes of it.
+        source: where it comes from, in words for people.
+        fresh: whether it was made just now.
+    """
+
+    __slots__ = ("_secret", "fresh", "source")
+
+    def __init__(self, secret: bytes, source: str, fresh: bool = False) -> None:
+        self._secret = secret
+        self.source = source
+        self.fresh = fresh
+
+    def derive(self, purpose: str, *context: bytes) -> bytes:
+        """Return 32 bytes that only holders of the key can come to, others for each purpose and context."""
+        # One step of HKDF (RFC 5869): the secret is uniformly random already, or was stretched.
+        parts = [purpose.encode(), *context]
+        info = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+        return hmac.digest(self._secret, b"papyros 1 " + info, "sha256")
+
+    @property
+    def fingerprint(self) -> str:
+        """What may be shown of the key, to compare it with another one."""
+        return ":".join(re.findall("....", self.derive("fingerprint").hex()[:24]))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClusterKey) and hmac.compare_digest(self._secret, other._secret)
+
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
+    def __repr__(self) -> str:
+        return f"<ClusterKey {self.fingerprint} of {self.source}>"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("the key of a cluster cannot be pickled; copy its file instead")
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+
+# Where keys are --------------------------------------------------------------------------
+
+
+def default_key_file() -> Path:
+    """Return where the key is of those who name none: in the user's configuration folder."""
+    if sys.platform == "darwin":
+        folder = Path.home() / "Library" / "Application Support"
+    elif sys.platform == "win32":
+        folder = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+    else:
+        named = os.environ.get("XDG_CONFIG_HOME", "")
+        folder = Path(named) if os.path.isabs(named) else Path.home() / ".config"
+    return folder / "papyros" / "key"
+
+
+def find_key(named: str | os.PathLike[str] | None = None, make: bool = True) -> ClusterKey:
+    """Return the key of this user's cluster.
+
+    Args:
+        named: its file; else the one that the environment names, else the default one.
+        make: whether to make the default one where there is none.
+
+    Raises:
+        KeyFileError: there is no such file, or it is not fit to hold a key; the text says how to mend it.
+    """
+    chosen = named or os.environ.get(ENVIRONMENT)
+    if chosen:
+        return read_key_file(Path(chosen).expanduser())
+    path = default_key_file()
+    if not os.path.lexists(path):
+        if not make:
+            raise KeyFileError(
+                f"there is no key on this machine yet, and those of the cluster are on another one: copy its key file "
+                f"to {_shown(path)} (there it is {_shown(path)}, too, unless it was put elsewhere), for example with "
+                f"scp -p; or say where it is: --key-file FILE, {ENVIRONMENT}=FILE, in a program key_file='FILE'"
+            )
+        with contextlib.suppress(FileExistsError):  # else somebody was quicker, and that key is the one
+            made = _make_default(path)
+            return ClusterKey(made._secret, made.source, fresh=True)
+    return read_key_file(path)
+
+
+def _make_default(path: Path) -> ClusterKey:
+    try:
+        path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        return make_key_file(path)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise KeyFileError(
+            f"no key can be made at {_shown(path)}: {error.strerror or error}; name another place for it: "
+            f"{ENVIRONMENT}=FILE, with a file that python -m papyros.distributed --new-key FILE made"
+        ) from error
+
+
+def make_key_file(path: Path) -> ClusterKey:
+    """Write a new key into a file that must not exist yet; readers see all of it or nothing.
+
+    Raises:
+        FileExistsError: there is a file of that name.
+        OSError: it cannot be written.
+    """
+    secret = secrets.token_bytes(_SECRET_BYTES)
+    text = _PREFIX + base64.urlsafe_b64encode(secret).decode() + "\n"
+    with _new_file(path.with_name(f".{path.name}.{secrets.token_hex(8)}"), text) as whole:
+        try:
+            os.link(whole, path)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with _new_file(path, text, keep=True):
+                pass
+    return ClusterKey(secret, str(path))
+
+
+@contextlib.contextmanager
+def _new_file(path: Path, text: str, keep: bool = False) -> Iterator[Path]:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+    fd = os.open(path, flags, 0o600)
+    try:
+        try:
+            os.write(fd, text.encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        yield path
+    finally:
+        if not keep:
+            path.unlink()
+
+
+# What is in them -------------------------------------------------------------------------
+
+
+def read_key_file(path: Path) -> ClusterKey:
+    """Return the key in a file that only its owner can read.
+
+    Raises:
+        KeyFileError: it is not there, not fit to hold a key, or holds none; the text says how to mend it.
+    """
+    content = _content(path)
+    try:
+        text = content.decode().strip()
+    except UnicodeDecodeError:
+        raise _unfit(path, "holds no text; a key file holds a key or a passphrase", _new(path)) from None
+    if text.startswith(_PREFIX):
+        return ClusterKey(_decoded(path, text), str(path))
+    if not text:
+        raise _unfit(path, "is empty", f"copy the key of the cluster again, or {_new(path)}")
+    if len(text) < PASSPHRASE_LENGTH or len(set(text)) < PASSPHRASE_VARIETY:
+        raise _unfit(
+            path,
+            f"holds a passphrase that is too easy to guess: at least {PASSPHRASE_LENGTH} characters, "
+            f"{PASSPHRASE_VARIETY} of them different, are needed",
+            f"write a longer one, the same on all machines, or {_new(path)}",
+        )
+    return ClusterKey(hashlib.scrypt(text.encode(), salt=_SALT, **_SCRYPT), f"the passphrase in {path}")
+
+
+def _decoded(path: Path, text: str) -> bytes:
+    try:
+        secret = base64.b64decode(text.removeprefix(_PREFIX), altchars=b"-_", validate=True)
+    except ValueError:
+        secret = b""
+    if len(secret) != _SECRET_BYTES:
+        raise _unfit(path, "holds only a part of a key", f"copy the key of the cluster again, or {_new(path)}")
+    return secret
+
+
+def _content(path: Path) -> bytes:
+    """Read a file, having looked at what it is by the same descriptor."""
+    if path.is_symlink():
+        target = os.path.realpath(path)
+        raise _unfit(path, f"is a link to {_shown(target)}", f"name the file itself: --key-file {_shown(target)}")
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        raise KeyFileError(
+            f"there is no key file {_shown(path)}; copy that of the cluster, or make one: "
+            f"python -m papyros.distributed --new-key {_shown(path)}"
+        ) from None
+    except OSError as error:
+        raise KeyFileError(f"the key file {_shown(path)} cannot be read: {error.strerror or error}") from None
+    with os.fdopen(fd, "rb") as file:
+        _check_file(path, os.fstat(fd))
+        return file.read(_MAX_FILE_BYTES + 1)
+
+
+def _check_file(path: Path, found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _unfit(path, "is no file", "name a file")
+    if found.st_size > _MAX_FILE_BYTES:
+        raise _unfit(path, f"has {found.st_size:,} bytes, which no key has", "name the file with the key")
+    if sys.platform == "win32":  # modes say nothing there, and a user's folder is the user's own
+        return
+    if found.st_uid not in {os.geteuid(), 0}:
+        raise _unfit(path, f"belongs to another user (number {found.st_uid})", f"chown {os.geteuid()} {_shown(path)}")
+    if found.st_mode & 0o077:
+        mode = stat.S_IMODE(found.st_mode)
+        raise _unfit(path, f"can be used by others (its mode is {mode:04o})", f"chmod 600 {_shown(path)}")
+
+
+def _unfit(path: Path, what: str, mend: str) -> KeyFileError:
+    return KeyFileError(f"the key file {_shown(path)} {what}; to mend it: {mend}")
+
+
+def _new(path: Path) -> str:
+    shown = _shown(path)
+    return f"rm {shown}; python -m papyros.distributed --new-key {shown}"
+
+
+def _shown(path: str | os.PathLike[str]) -> str:
+    text = os.fspath(path)
+    return text if text.isprintable() and " " not in text else repr(text)
