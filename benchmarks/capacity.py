@@ -2,7 +2,7 @@
 
 The master is the real one: its service, desk and ledger, with real messages, called as
 Pyro would call it. Everything around it is modelled in virtual time: slave hosts whose
-slaves are busy for as long as a job takes, a client that always has more jobs, and a
+slaves are busy for as long as a job takes, clients that always have more jobs, and a
 network on which half a round trip passes each way. The master works on one call at a time,
 as it does (one interpreter runs one thread at a time), and each call takes as much virtual time as
 it takes real processor time here, plus what Pyro takes for a call, which is measured
@@ -18,7 +18,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from Pyro5.callcontext import current_context
 
@@ -47,8 +47,11 @@ JOB_SECONDS = 0.1
 ROUND_TRIP = 0.0005
 VIRTUAL_SECONDS = 4.0
 
-#: The client keeps so many jobs waiting, for each slave.
-AHEAD = 2
+#: Clients keep so many jobs waiting, for each slave.
+AHEAD = 3
+
+#: There is one client for so many slave hosts, so that what one client can say is not what is measured.
+HOSTS_PER_CLIENT = 16
 
 #: Calls that it takes to add, fetch, report and collect one job by itself.
 CALLS = 4
@@ -64,10 +67,12 @@ class World:
     def __init__(self, call_seconds: float, round_trip: float = ROUND_TRIP) -> None:
         self.now = 0.0
         self.busy = 0.0  # how long the master worked
+        self.served = 0.0  # ... in its service, not in Pyro
         self.calls = 0
         self._call_seconds = call_seconds
         self._half = round_trip / 2
-        self._free = 0.0
+        self._working = False
+        self._line: deque[tuple[Callable[[], Any], Callable[[Any], None]]] = deque()
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._tickets = 0
 
@@ -87,23 +92,26 @@ class World:
         """Have the master do some work, after what it was asked for before, and act on the answer."""
 
         def arrive() -> None:
-            begin = max(self.now, self._free)
-            self._free = begin  # what it does takes time, which is known once it is done
-            self.after(begin - self.now, serve)
-
-        def serve() -> None:
-            if self._free > self.now:  # somebody else's call came between
-                self.after(self._free - self.now, serve)
-                return
-            started = time.thread_time()
-            answer = work()
-            spent = time.thread_time() - started + self._call_seconds
-            self._free = self.now + spent
-            self.busy += spent
-            self.calls += 1
-            self.after(spent + self._half, lambda: then(answer))
+            self._line.append((work, then))
+            if not self._working:
+                self._serve()
 
         self.after(self._half, arrive)
+
+    def _serve(self) -> None:
+        self._working = bool(self._line)
+        if not self._working:
+            return
+        work, then = self._line.popleft()
+        started = time.thread_time()
+        answer = work()
+        served = time.thread_time() - started
+        spent = served + self._call_seconds
+        self.calls += 1
+        self.busy += spent
+        self.served += served
+        self.after(spent, self._serve)
+        self.after(spent + self._half, lambda: then(answer))
 
 
 class _Master:
@@ -132,22 +140,28 @@ class _Client:
         master.call("join", self.key)
 
     def start(self) -> None:
+        """Have many jobs wait when time begins, and go on from there."""
+        while (add := self._next_add()) is not None:
+            add()
         self._add()
         self._collect()
 
-    def _add(self) -> None:
+    def _next_add(self) -> Callable[[], Any] | None:
         missing = self.waiting - (self.added - self.collected)
         if missing <= 0:
-            self.world.after(0.001, self._add)
-            return
+            return None
         numbers = range(self.added, self.added + min(2000, missing))
         self.added += len(numbers)
         self.sequence += 1
-        message = pack_added([AddedJob(number, *self.job) for number in numbers])
-        sequence = self.sequence
-        self.world.call(
-            lambda: self.master.call("add", self.key, sequence, 0.0, message=message), lambda _: self._add()
-        )
+        message, sequence = pack_added([AddedJob(number, *self.job) for number in numbers]), self.sequence
+        return lambda: self.master.call("add", self.key, sequence, 0.0, message=message)
+
+    def _add(self) -> None:
+        add = self._next_add()
+        if add is None:
+            self.world.after(0.001, self._add)
+        else:
+            self.world.call(add, lambda _: self._add())
 
     def _collect(self) -> None:
         acknowledged = self.acknowledged
@@ -161,37 +175,49 @@ class _Client:
         self.world.call(lambda: self.master.call("collect", self.key, acknowledged, False, 0.0), collected)
 
 
+class _Bell:
+    """Stands where a slave host's call would wait at the master for work."""
+
+    def __init__(self, ring: Callable[[], None]) -> None:
+        self.notify_all = self.notify = ring
+
+
 class _Host:
     """A slave host: fetches, runs, reports. Slaves run what is there; nothing takes time but jobs and calls."""
 
     def __init__(self, world: World, master: _Master, slaves: int, seconds: float) -> None:
         self.world, self.master, self.seconds = world, master, seconds
-        self.slaves = self.idle = slaves
+        self.idle = slaves
         self.key = uuid.uuid4().hex
         self.queue: deque[tuple[str, int]] = deque()
         self.outcomes: list[JobOutcome] = []
-        self.reporting = self.fetching = False
+        self.reporting = self.parked = False
         self.acknowledged = self.sequence = self.done = 0
         self.encoded = encode_outcome(Outcome(12345), None)
         self.uid = master.call("enlist", self.key, slaves)[0]["uid"]
+        self.desk = master.service._desk.hosts[self.key]
+        self.desk.work = cast("Any", _Bell(self._woken))
 
     def fetch(self) -> None:
-        if self.fetching:
-            return
-        self.fetching = True
-        acknowledged = self.acknowledged
-        self.world.call(lambda: self.master.call("fetch", self.key, acknowledged, 0, 0.0), self._fetched)
+        """Ask for jobs; if there are none, the call waits at the master until its bell rings."""
+        self.world.call(self._served, self._fetched)
 
-    def _fetched(self, answer: tuple[dict[str, Any], memoryview]) -> None:
-        self.fetching = False
-        self.acknowledged = answer[0]["number"]
-        if answer[0]["count"]:
+    def _served(self) -> tuple[dict[str, Any], memoryview] | None:
+        answer = self.master.call("fetch", self.key, self.acknowledged, 0, 0.0)
+        self.parked = self.desk.waiting = not answer[0]["count"]
+        return None if self.parked else answer
+
+    def _woken(self) -> None:
+        if self.parked:
+            self.parked = self.desk.waiting = False
+            self.fetch()
+
+    def _fetched(self, answer: tuple[dict[str, Any], memoryview] | None) -> None:
+        if answer is not None:
+            self.acknowledged = answer[0]["number"]
             self.queue.extend((job.session, job.number) for job in unpack_host_jobs(answer[1]))
             self._start()
             self.fetch()
-        elif self.idle == self.slaves:
-            self.world.after(0.001, self.fetch)  # there is no job; a real one waits at the master until there is
-        # Else the master lets it wait until it has reported something.
 
     def _start(self) -> None:
         while self.idle and self.queue:
@@ -220,7 +246,6 @@ class _Host:
     def _reported(self, _: Any) -> None:
         self.reporting = False
         self._report()
-        self.fetch()
 
 
 class Carried(NamedTuple):
@@ -232,6 +257,7 @@ class Carried(NamedTuple):
     carried: float  # jobs a second that they did
     busy: float  # which part of its time the master worked
     per_job: float  # seconds of the master, all told
+    served: float  # ... in its service
     jobs_per_call: float
 
 
@@ -245,16 +271,17 @@ def carry(
     """Let hosts work for some virtual seconds, of which the first half is for getting going."""
     world = World(call_seconds)
     master = _Master(world)
-    client = _Client(world, master, AHEAD * hosts * slaves + 4000)
-    # What a waiting job takes is not what is asked here.
+    number = -(-hosts // HOSTS_PER_CLIENT)
+    clients = [_Client(world, master, AHEAD * hosts * slaves // number + 4000) for _ in range(number)]
     crews = [_Host(world, master, slaves, job_seconds) for _ in range(hosts)]
-    client.start()
+    for client in clients:
+        client.start()
     for number, host in enumerate(crews):
         world.after(job_seconds * number / hosts, host.fetch)  # not all in the same moment
     # While a master is asked for more than it can do, it takes long until all slaves have got their first job.
     warm = seconds / 2 + hosts * slaves * 20e-6 * 2
     world.run(warm)
-    done, busy, calls = sum(host.done for host in crews), world.busy, world.calls
+    done, busy, served, calls = sum(host.done for host in crews), world.busy, world.served, world.calls
     world.run(warm + seconds / 2)
     jobs = sum(host.done for host in crews) - done
     spent = world.busy - busy
@@ -265,6 +292,7 @@ def carry(
         jobs / (seconds / 2),
         spent / (seconds / 2),
         spent / max(1, jobs),
+        (world.served - served) / max(1, jobs),
         jobs / max(1, world.calls - calls),
     )
 
@@ -336,6 +364,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     f"{c.carried / c.wanted:.0%}",
                     f"{c.busy:.0%}",
                     f"{c.per_job * 1e6:.1f}",
+                    f"{c.served * 1e6:.1f}",
                     f"{c.jobs_per_call:.1f}",
                 ]
                 for c in found

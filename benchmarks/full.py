@@ -50,17 +50,17 @@ def measure_all(
     for why in skipped:
         print(why)
     installed = [system for system in chosen if not missing(system)]
-    data = json.loads((folder / DATA).read_text(encoding="utf-8")) if add else {"rounds": 0, "load": []}
+    before: dict[str, Any] = json.loads((folder / DATA).read_text(encoding="utf-8")) if add else {}
     load, started = os.getloadavg()[0], time.monotonic()
     figures, problems = run_rounds(installed, rows, rounds, seconds)
-    figures = together(data.get("figures", {}), figures)
+    figures = together(before.get("figures", {}), figures)
     data = {
         "machine": describe_machine(),
         "versions": versions(system.distribution for system in installed),
-        "rounds": data["rounds"] + rounds,
-        "minutes": round(data.get("minutes", 0) + (time.monotonic() - started) / 60, 1),
-        "load": [*data["load"], round(load, 1)][-20:],
-        "problems": [*skipped, *[old for old in data.get("problems", []) if old not in skipped], *problems],
+        "rounds": before.get("rounds", 0) + rounds,
+        "minutes": round(before.get("minutes", 0) + (time.monotonic() - started) / 60, 1),
+        "load": [*before.get("load", []), round(load, 1)][-20:],
+        "problems": [*skipped, *[old for old in before.get("problems", []) if old not in skipped], *problems],
         "figures": {s: {r: [_rounded(f) for f in found] for r, found in by.items()} for s, by in figures.items()},
     }
     write(folder, data)

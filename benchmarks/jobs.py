@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import papyros
@@ -43,4 +44,9 @@ class TimedNap(papyros.Job):
 
 
 #: The job class of each function.
-JOBS = {work.noop: Noop, work.burn: Burn, work.timed_burn: TimedBurn, work.timed_nap: TimedNap}
+JOBS: dict[Callable[[Any], Any], type[papyros.Job]] = {
+    work.noop: Noop,
+    work.burn: Burn,
+    work.timed_burn: TimedBurn,
+    work.timed_nap: TimedNap,
+}

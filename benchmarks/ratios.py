@@ -75,6 +75,12 @@ TARGETS = (
     Target("efficiency_1ms", PROCESSES, BARE, 0.97),
     Target("efficiency_10ms", PROCESSES, BARE, 0.99),
     *(Target(row, master, "", 1.05) for master in (CLUSTER, PROCESSES) for row in ("mixed", "naps")),
+    # Longer than one round trip, no job is to wait behind another one while a slave is idle.
+    *(
+        Target(row, master, master, 1, "latency")
+        for master in (CLUSTER, PROCESSES)
+        for row in ("mixed_idle", "naps_idle")
+    ),
     Target("start", CLUSTER, "dask.distributed", 1.5),
     Target("start", PROCESSES, SPAWN, 1.2),
 )

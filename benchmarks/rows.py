@@ -35,18 +35,18 @@ class Row(NamedTuple):
 ROWS = {
     "start": Row("start to first result", "s", False),
     "noop": Row("no-op jobs, one by one", "jobs/s", True),
-    "noop_main": Row("the same, of `__main__`", "jobs/s", True),
+    "noop_main": Row("no-op jobs of `__main__`", "jobs/s", True),
     "latency": Row("a single job, median", "us", False),
     "echo_bytes": Row("1 MiB in and out, bytes", "MB/s", True),
     "echo_numpy": Row("1 MiB in and out, array", "MB/s", True),
     "efficiency_1ms": Row("efficiency, 1 ms jobs", "", True),
     "efficiency_10ms": Row("efficiency, 10 ms jobs", "", True),
-    "mixed": Row("mixed computing jobs, makespan / best list schedule", "", False),
-    "mixed_in_order": Row("the same / list schedule in the order of adding", "", False),
-    "mixed_idle": Row("the same, longest idle while a job waits", "ms", False),
-    "naps": Row("mixed sleeping jobs, makespan / best list schedule", "", False),
-    "naps_in_order": Row("the same / list schedule in the order of adding", "", False),
-    "naps_idle": Row("the same, longest idle while a job waits", "ms", False),
+    "mixed": Row("computing, makespan / best list schedule", "", False),
+    "mixed_in_order": Row("computing, makespan / list schedule in the order of adding", "", False),
+    "mixed_idle": Row("computing, longest idle while a job waits", "us", False),
+    "naps": Row("sleeping, makespan / best list schedule", "", False),
+    "naps_in_order": Row("sleeping, makespan / list schedule in the order of adding", "", False),
+    "naps_idle": Row("sleeping, longest idle while a job waits", "us", False),
 }
 
 #: Rows that come from one measurement, by the row that stands for it.
@@ -107,7 +107,7 @@ class Session:
         return count / seconds
 
     def _latency(self) -> dict[str, float]:
-        samples = []
+        samples: list[float] = []
         deadline = time.perf_counter() + self.seconds
         while len(samples) < 20 or (len(samples) < 1000 and time.perf_counter() < deadline):
             started = time.perf_counter()
@@ -181,7 +181,7 @@ def mixture(name: str, runs: list[Run], begun: float, makespan: float) -> dict[s
     return {
         name: makespan / best_list_schedule(took, SLAVES),
         f"{name}_in_order": makespan / list_schedule(took, SLAVES),
-        f"{name}_idle": longest_idle(runs, begun, SLAVES) * 1e3,
+        f"{name}_idle": longest_idle(runs, begun, SLAVES) * 1e6,
     }
 
 

@@ -5,7 +5,7 @@ is needed: processes that a peer spawns import this module again.
 """
 
 
-def noop_of_main(value):
+def noop_of_main(value: object) -> object:
     """Return the argument."""
     return value
 
@@ -18,7 +18,7 @@ if __name__ == "__main__":
     class NoopOfMain(papyros.Job):
         """Returns its argument."""
 
-        def __call__(self, value):
+        def __call__(self, value: object) -> object:
             """Return the argument."""
             return value
 

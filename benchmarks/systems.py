@@ -53,7 +53,7 @@ class System(ABC):
     def load(self) -> None:  # noqa: B027 - most have nothing to do here
         """Import what it needs, before the clock that measures its start runs."""
 
-    def prepare(self, function: Function, job_class: type) -> None:  # noqa: B027 - only Papyros knows job classes
+    def prepare(self, function: Function, job_class: type[Any]) -> None:  # noqa: B027 - only Papyros knows job classes
         """Take note of the job class that does what a function of `__main__` does."""
 
     @classmethod
@@ -65,14 +65,14 @@ class System(ABC):
 class _Papyros(System):
     def __init__(self) -> None:
         self.master: Any = None
-        self.classes: dict[Function, type] = {}
+        self.classes: dict[Function, type[Any]] = {}
 
     def load(self) -> None:
         from benchmarks.jobs import JOBS
 
         self.classes.update(JOBS)
 
-    def prepare(self, function: Function, job_class: type) -> None:
+    def prepare(self, function: Function, job_class: type[Any]) -> None:
         self.classes[function] = job_class
 
     def each(self, function: Function, arguments: Iterable[Any]) -> Sequence[Any]:

@@ -62,7 +62,7 @@ def test_mixed_jobs_are_compared_with_schedules_of_what_they_took():
     runs = [Run(1, 7, 0.0, 1.0), Run(0, 8, 0.0, 1.0), Run(3, 7, 1.5, 2.5), Run(2, 8, 1.0, 4.0)]
     figures = mixture("mixed", runs, begun=0.0, makespan=4.5)
     # Longest first: 3 beside 1 + 1 + 1. In the order of adding: 1 + 3 beside 1 + 1.
-    assert figures == {"mixed": 1.5, "mixed_in_order": 1.125, "mixed_idle": 500.0}
+    assert figures == {"mixed": 1.5, "mixed_in_order": 1.125, "mixed_idle": 500_000.0}
 
 
 def test_a_fall_by_more_than_a_third_is_noticed():
