@@ -1,18 +1,23 @@
 """The profile of the legs calls what there is, and leaves nothing behind."""
 
-from benchmarks.profile_legs import legs_table, limit, the_legs
+from benchmarks.profile_legs import cheapest, legs_table, limit, the_legs
 
 
 def test_each_leg_takes_its_time():
     legs = the_legs(1000)
     assert {process: len(found) for process, found in legs.items()} == {
-        "client": 7,
+        "client": 8,
         "master": 4,
-        "slave host": 4,
+        "slave host": 5,
         "slaves": 1,
     }
     assert all(spent > 0 for found in legs.values() for spent in found.values())
     assert limit(1000) > 0
+
+
+def test_the_least_of_each_figure_counts():
+    runs = iter([{"a": {"x": 3.0, "y": 1.0}, "b": 5.0}, {"a": {"x": 2.0, "y": 4.0}, "b": 6.0}])
+    assert cheapest(lambda jobs: next(runs), 10, 2) == {"a": {"x": 2.0, "y": 1.0}, "b": 5.0}
 
 
 def test_what_is_no_leg_is_the_rest():
