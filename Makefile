@@ -8,7 +8,7 @@ RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test chaos soak bench bench-short bench-record lint types docs clean
+.PHONY: help venv demo test chaos soak bench bench-short bench-record bench-growth lint types docs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -40,6 +40,11 @@ bench-short: $(STAMP) ## measure beside the standard library only; fails if a ra
 
 bench-record: $(STAMP) ## record the ratios that bench-short compares with
 	$(RUN) benchmarks --record
+
+bench-growth: $(STAMP) ## measure legs, growth and what one master carries, for docs/performance.md
+	$(RUN) benchmarks.profile_legs --into docs/measured/legs.md
+	$(RUN) benchmarks.growth --into docs/measured/growth.md
+	$(RUN) benchmarks.capacity --into docs/measured/capacity.md
 
 lint: $(STAMP) ## check style and format
 	$(RUN) ruff check .

@@ -18,6 +18,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
+from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from Pyro5.callcontext import current_context
@@ -25,7 +26,7 @@ from Pyro5.callcontext import current_context
 import papyros
 from benchmarks.jobs import Noop
 from benchmarks.processes import cpu_seconds
-from benchmarks.report import table
+from benchmarks.report import publish, table
 from papyros.distributed.batches import (
     AddedJob,
     HostReport,
@@ -339,45 +340,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hosts", type=int, nargs="+", default=[1, 4, 16, 64, 256, 1000], metavar="N")
     parser.add_argument("--slaves", type=int, default=SLAVES, metavar="N", help="of each host")
     parser.add_argument("--job", type=float, default=JOB_SECONDS, metavar="S", help="how long a job takes")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="write it there, too, for the manual")
     options = parser.parse_args(arguments)
     each_call = call_seconds()
     found = [carry(hosts, each_call, options.slaves, options.job) for hosts in options.hosts]
-    print(f"A call costs the master {each_call * 1e6:.0f} us beyond its service.\n")
-    print(
-        table(
-            [
-                "slave hosts",
-                "slaves",
-                "jobs/s wanted",
-                "jobs/s carried",
-                "slaves busy",
-                "master busy",
-                "us/job",
-                "jobs/call",
-            ],
-            [
-                [
-                    f"{c.hosts:,}",
-                    f"{c.hosts * c.slaves:,}",
-                    f"{c.wanted:,.0f}",
-                    f"{c.carried:,.0f}",
-                    f"{c.carried / c.wanted:.0%}",
-                    f"{c.busy:.0%}",
-                    f"{c.per_job * 1e6:.1f}",
-                    f"{c.served * 1e6:.1f}",
-                    f"{c.jobs_per_call:.1f}",
-                ]
-                for c in found
-            ],
-        )
-    )
     best = max(c.carried for c in found)
-    most = max(options.hosts)
-    print(
-        f"One master carries {best:,.0f} jobs/s at most: {best * options.job:,.0f} slaves at jobs of "
-        f"{options.job:g} s, and {most * options.slaves:,} at jobs of {most * options.slaves / best:.1f} s or more.\n"
+    most = max(options.hosts) * options.slaves
+    told = (
+        f"A call costs the master {each_call * 1e6:.0f} us beyond its service. One master carries {best:,.0f} jobs/s "
+        f"at most: {best * options.job:,.0f} slaves at jobs of {options.job:g} s; {most:,} slaves need jobs of "
+        f"{most / best:.1f} s or more."
     )
+    publish(f"{told}\n\n{carried_table(found)}", "python -m benchmarks.capacity", options.into)
     return 0
+
+
+def carried_table(found: Sequence[Carried]) -> str:
+    """Return a table of what a master carried."""
+    head = [
+        "hosts",
+        "slaves",
+        "jobs/s wanted",
+        "carried",
+        "slaves busy",
+        "master busy",
+        "us/job",
+        "in its service",
+        "jobs/call",
+    ]
+    lines = [
+        [
+            f"{c.hosts:,}",
+            f"{c.hosts * c.slaves:,}",
+            f"{c.wanted:,.0f}",
+            f"{c.carried:,.0f}",
+            f"{c.carried / c.wanted:.0%}",
+            f"{c.busy:.0%}",
+            f"{c.per_job * 1e6:.1f}",
+            f"{c.served * 1e6:.1f}",
+            f"{c.jobs_per_call:.1f}",
+        ]
+        for c in found
+    ]
+    return table(head, lines)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.machine import describe_machine, versions
-from benchmarks.ratios import judge
+from benchmarks.ratios import BARE, judge, quotient
 from benchmarks.report import figures_table, plot, table, verdicts_table
 from benchmarks.rows import ROWS, TOGETHER
 from benchmarks.running import ROOT, Figures, run_rounds
@@ -20,6 +20,9 @@ __all__ = ["MEASURED", "measure_all"]
 
 ROUNDS = 5
 
+#: Two bare processes get more than this of two cores, or the page says that the machine was not quiet.
+QUIET = 0.9
+
 #: Rows that are measured; others come along with them.
 MEASURED = tuple(row for row in ROWS if not any(row in more for more in TOGETHER.values()))
 
@@ -28,7 +31,8 @@ PAGE, PLOT, DATA = "benchmarks.md", "_static/benchmarks.png", "_static/benchmark
 #: Which columns go into which table of the page.
 TABLES = {
     "Small jobs": ("start", "noop", "noop_main", "latency"),
-    "Big jobs": ("echo_bytes", "echo_numpy", "efficiency_1ms", "efficiency_10ms"),
+    "Big payloads": ("echo_bytes", "echo_numpy"),
+    "Computing jobs": ("efficiency_1ms", "useful_1ms", "efficiency_10ms", "useful_10ms"),
     "Mixed jobs": ("mixed", "mixed_in_order", "mixed_idle", "naps", "naps_in_order", "naps_idle"),
 }
 
@@ -95,6 +99,18 @@ def write(folder: Path, data: dict[str, Any]) -> None:
     print(text)
 
 
+def _warning(figures: Figures) -> str:
+    """Return a warning if the machine had less than its cores to give."""
+    given = quotient(figures, "efficiency_10ms", BARE)
+    if given is None or given > QUIET:
+        return ""
+    return (
+        f"**The machine was busy with other things.** Two bare processes, with nothing between, got {given:.0%} of "
+        "what two cores can do. Absolute figures, efficiencies and makespans are worth little then, ratios somewhat "
+        "more; the useful part of all processor time suffers least.\n"
+    )
+
+
 def page(data: dict[str, Any], drawn: bool) -> str:
     """Return the page, in Markdown."""
     figures: Figures = data["figures"]
@@ -103,6 +119,7 @@ def page(data: dict[str, Any], drawn: bool) -> str:
         "This page is written by `make bench`: all systems in one run, in turns, each session in a process of its own, "
         "two slaves each. Medians of all rounds. Ratios are taken within a round; they hold on other "
         "machines, absolute figures do not. What the rows mean is told [on the page on performance](performance.md).\n",
+        _warning(figures),
         f"![Bars for each system and kind of work]({PLOT})\n" if drawn else "",
         "## Wanted and measured\n",
         verdicts_table(judge(figures)),

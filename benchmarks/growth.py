@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import papyros
 from benchmarks.jobs import Noop
 from benchmarks.processes import children, cpu_seconds, exact_cpu_seconds, resident_bytes, tree
-from benchmarks.report import table
+from benchmarks.report import publish, table
 
 __all__ = ["GROWTH", "Line", "main"]
 
@@ -295,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__.split(":")[0])
     parser.add_argument("what", nargs="*", help=f"of: {', '.join(GROWTH)}; all if none is named")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="write it there, too, for the manual")
     options = parser.parse_args(arguments)
     if unknown := set(options.what) - set(GROWTH):
         parser.error(f"there is no {min(unknown)!r}; there are {', '.join(GROWTH)}")
@@ -303,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in GROWTH[name]():
             print(f"{line.what}: {line.measured}", file=sys.stderr, flush=True)
             lines.append(line)
-    print(growth_table(lines))
+    publish(growth_table(lines), "python -m benchmarks.growth", options.into)
     return 0
 
 

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from Pyro5.callcontext import current_context
@@ -26,7 +27,7 @@ from Pyro5.callcontext import current_context
 import papyros
 from benchmarks.jobs import Noop
 from benchmarks.processes import children, cpu_seconds
-from benchmarks.report import table
+from benchmarks.report import publish, table
 from papyros.distributed.batches import (
     AddedJob,
     HostReport,
@@ -334,11 +335,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile_legs", description=__doc__.split(":")[0])
     parser.add_argument("--jobs", type=int, default=20_000, metavar="N", help="how many no-op jobs in each run")
     parser.add_argument("--times", type=int, default=3, metavar="N", help="how often; the least of each figure counts")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="write it there, too, for the manual")
     options = parser.parse_args(arguments)
     legs = cheapest(the_legs, options.jobs, options.times)
     used = cheapest(run_cluster, options.jobs, options.times)
-    print("### DistributedMaster, LocalCluster with two slaves\n")
-    print(legs_table(legs, used, dict.fromkeys(("client", "master", "slave host", "slaves"), lambda _: True)))
+    parts = ["With `DistributedMaster` and a `LocalCluster` of two slaves:\n"]
+    parts.append(legs_table(legs, used, dict.fromkeys(("client", "master", "slave host", "slaves"), lambda _: True)))
     # There is one process less between: what the slave host's crew does happens in the client.
     both = {"client": legs["client"] | legs["slave host"], "slaves": legs["slaves"]}
     own = {
@@ -351,9 +353,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "receive from a slave",
     }
     used = cheapest(run_processes, options.jobs, options.times)
-    print("### MultiProcessMaster, two slaves\n")
-    print(legs_table(both, used, {"client": own.__contains__, "slaves": lambda _: True}))
-    print(f"The limit, pickle, load, call, pickle, load: {limit(options.jobs):.1f} us on one core\n")
+    parts.append("With `MultiProcessMaster(2)`:\n")
+    parts.append(legs_table(both, used, {"client": own.__contains__, "slaves": lambda _: True}))
+    least = min(limit(options.jobs) for _ in range(options.times))
+    parts.append(f"The limit, which is to pickle, load, call, pickle and load one job: {least:.1f} us on one core.")
+    publish("\n".join(parts), "python -m benchmarks.profile_legs", options.into)
     return 0
 
 

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import describe_machine
 from benchmarks.ratios import CLUSTER, PROCESSES, Verdict
 from benchmarks.rows import ROWS
 from benchmarks.running import Figures
 
-__all__ = ["figures_table", "plot", "verdicts_table"]
+__all__ = ["figures_table", "plot", "publish", "table", "verdicts_table"]
 
 #: Rows with a panel of their own in the plot.
 PLOTTED = ("noop", "latency", "echo_bytes", "echo_numpy", "efficiency_1ms", "efficiency_10ms")
@@ -21,6 +22,16 @@ def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     """Return a table in Markdown; all columns but the first are set to the right."""
     rows = [f"| {' | '.join(line)} |" for line in (head, *lines)]
     return "\n".join([rows[0], "|---" + "|---:" * (len(head) - 1) + "|", *rows[1:]]) + "\n"
+
+
+def publish(text: str, command: str, into: Path | None) -> None:
+    """Print a text in Markdown; write it to a file for the manual too, with the command and the machine it is of."""
+    print(text)
+    if into is not None:
+        machine = describe_machine()
+        on = ", ".join([machine["processor"], f"{machine['cores']} cores", machine["system"], machine["python"]])
+        into.parent.mkdir(exist_ok=True)
+        into.write_text(f"{text.rstrip()}\n\n*Measured by `{command}` on: {on}.*\n", encoding="utf-8")
 
 
 def figures_table(figures: Figures, rows: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ copyright = "2007-2026, The Papyros authors"
 version = release = papyros.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "measured"]  # what is measured is included in pages
 html_theme = "furo"
 html_title = f"Papyros {release}"
 

@@ -79,3 +79,18 @@ def test_a_session_that_fails_says_why(monkeypatch):
     figures, problems = run_rounds([Pool], ["noop"], 1, 0.02)
     assert figures == {Pool.name: {}}
     assert problems == ["Pool.imap_unordered, round 1: OSError: no"]
+
+
+def test_the_page_of_the_manual_is_that_of_the_recorded_figures():
+    docs = full.ROOT / "docs"
+    data = json.loads((docs / full.DATA).read_text())
+    assert (docs / full.PAGE).read_text() == full.page(data, drawn=True)
+    assert (docs / full.PLOT).stat().st_size > 10_000
+    for row in full.MEASURED:
+        assert data["figures"]["DistributedMaster"][row], row
+
+
+def test_a_busy_machine_is_told_of():
+    assert "got 50%" in full._warning({"two bare processes": {"efficiency_10ms": [0.5]}})
+    assert not full._warning({"two bare processes": {"efficiency_10ms": [0.97]}})
+    assert not full._warning({})

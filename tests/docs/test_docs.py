@@ -27,6 +27,10 @@ PROGRAMS = {
     "python examples/demo.py": ["examples/demo.py"],
     "python examples/digests.py": ["examples/digests.py"],
     "python examples/mandelbrot.py": ["examples/mandelbrot.py"],
+    "python -m benchmarks.profile_legs": ["-m", "benchmarks.profile_legs"],
+    "python -m benchmarks.capacity": ["-m", "benchmarks.capacity"],
+    "python -m benchmarks.growth": ["-m", "benchmarks.growth"],
+    "python -m benchmarks": ["-m", "benchmarks"],
 }
 #: Commands that are other people's, and programs that the reader is to write.
 OTHERS = ("pip install", "scp ", "ssh ", "head=", "python my_program.py")
@@ -154,7 +158,7 @@ def test_names_in_the_text_exist(page):
 
 def test_files_in_the_text_exist():
     for page in PAGES:
-        for name in re.findall(r"`((?:tests|examples|docs)/[\w/.-]+)`", prose(page)):
+        for name in re.findall(r"`((?:tests|examples|docs|benchmarks)/[\w/.-]+)`", prose(page)):
             if not name.startswith("docs/_build"):
                 assert (ROOT / name).exists(), f"{page.name}: {name}"
 
