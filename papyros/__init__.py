@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from papyros.current import current_master
 from papyros.errors import (
     ClusterError,
     ConfigError,
@@ -28,6 +29,7 @@ from papyros.errors import (
     MasterClosedError,
     MasterNotFoundError,
     NameServerNotFoundError,
+    NoCurrentMasterError,
     NotAJobError,
     PapyrosError,
     PayloadError,
@@ -55,6 +57,7 @@ __all__ = [  # noqa: RUF022 - in themes: jobs, masters, errors
     "FunctionJob",
     "job",
     "Master",
+    "current_master",
     "SingleThreadedMaster",
     "MultiThreadedMaster",
     "MultiProcessMaster",
@@ -66,6 +69,7 @@ __all__ = [  # noqa: RUF022 - in themes: jobs, masters, errors
     "PendingJobError",
     "UnprocessedJobError",
     "MasterClosedError",
+    "NoCurrentMasterError",
     "PayloadError",
     "PayloadTooLargeError",
     "RemoteError",

@@ -130,6 +130,10 @@ class BookkeepingMaster(Master):
         """Wait, with the lock held, until there may be room; False when the time is up."""
         return deadline.wait(self._room)
 
+    def _await_child(self, session: Session, deadline: Deadline) -> bool:  # noqa: ARG002 - for those who run it here
+        """Wait as `_await_outcome` does, in a job that runs, for an outcome of a job that it has added."""
+        return deadline.wait(self._came)
+
     def _terms(self, terms: Terms) -> Terms:
         """Return the terms of a job, as this master has them."""
         return terms
@@ -198,14 +202,14 @@ class BookkeepingMaster(Master):
         """Discard all jobs that no slave was given yet; see `Master.cancelAllJobs`."""
         self._check_process()
         with self._lock:
-            for session in self._ledger.sessions.values():
+            for session in self._own_sessions():
                 self._let_go(self._ledger.cancel_waiting(session))
 
     def numPendingJobs(self) -> int:
         """Return how many jobs are pending; see `Master.numPendingJobs`."""
         self._check_process()
         with self._lock:
-            return sum(session.pending for session in self._ledger.sessions.values())
+            return sum(session.pending for session in self._own_sessions())
 
     def status(self) -> Status:
         """Return a snapshot; see `Master.status`."""
@@ -224,10 +228,8 @@ class BookkeepingMaster(Master):
         self._alarm.close()
         self._stop()
         with self._lock:
-            for session in self._ledger.sessions.values():
-                unprocessed = [n for n in session.entries if session.entries[n].state is not PROCESSED]
-                self._ledger.discard(session, unprocessed)
-                self._let_go(unprocessed)
+            for session in self._own_sessions():
+                self._discard_unprocessed(session)
         atexit.unregister(self.close)
 
     # Inside -----------------------------------------------------------------------------
@@ -238,6 +240,23 @@ class BookkeepingMaster(Master):
     def _open_session(self, *bounds: int | None) -> Session:
         with self._lock:
             return self._ledger.open(next(self._lane_keys), *bounds)
+
+    def _open_family(self, parent: Entry) -> Session:
+        """Open a session for the children of a job; it has no bounds, for nobody but the job could make room."""
+        with self._lock:
+            if parent.state is not ASSIGNED:
+                raise MasterClosedError("the job has an outcome already, so it can add no more jobs")
+            return self._ledger.open(next(self._lane_keys), parent=parent)
+
+    def _own_sessions(self) -> list[Session]:
+        """The sessions of this program; those of the children of jobs are the jobs' affair."""
+        return [session for session in self._ledger.sessions.values() if session.parent is None]
+
+    def _discard_unprocessed(self, session: Session) -> None:
+        """Discard the jobs of a session that have no outcome. Called with the lock held."""
+        unprocessed = [number for number, entry in session.entries.items() if entry.state is not PROCESSED]
+        self._ledger.discard(session, unprocessed)
+        self._let_go(unprocessed)
 
     def _check_process(self) -> None:
         """Refuse to work in a forked child, before the lock is taken: a thread that is not here may hold it."""
@@ -255,6 +274,7 @@ class BookkeepingMaster(Master):
         """Let go of jobs that left the ledger unprocessed. Called with the lock held."""
         for number in numbers:
             release(self._jobs.pop(number))
+        self._let_go_of_orphans()
         self._room.notify_all()
         self._came.notify_all()
         if not self._closed:
@@ -287,7 +307,17 @@ class BookkeepingMaster(Master):
 
     def _outcomes_came(self) -> None:
         """Wake those who wait to pop. Called with the lock held, after `finish`."""
+        self._let_go_of_orphans()
         self._came.notify_all()
+
+    def _let_go_of_orphans(self) -> None:
+        """Stop what is left of families that lost their parents. Called with the lock held."""
+        for _, entries in self._ledger.take_orphans():
+            for entry in entries:
+                if (job := self._jobs.pop(entry.number, None)) is not None:
+                    release(job)
+            if self._can_stop and (running := [entry for entry in entries if entry.holder is not None]):
+                self._stop_running(running)
 
 
 def _tell_forks(reference: weakref.ref[BookkeepingMaster]) -> None:
@@ -325,7 +355,7 @@ class Lane:
             except PayloadError as error:
                 entry.outcome = Outcome.failed(error)
             with master._lock:
-                master._check_usable()
+                self._check_usable()
                 if session.narrow and entry.outcome is None:
                     self._wait_for_room(job, deadline)
                 number = entry.number = next(master._numbers)
@@ -354,7 +384,15 @@ class Lane:
         while not session.has_room(*master._waiting_elsewhere()):
             if not master._await_room(deadline):
                 raise Full(f"{len(session.line)} jobs wait, and there is no room for more; {job!r} was not added")
-            master._check_usable()
+            self._check_usable()
+
+    def _check_usable(self) -> None:
+        self._master._check_usable()
+        if self._session.dropped:
+            raise MasterClosedError("the loop, or the job, that added jobs here has ended: it can add no more")
+
+    def _await_outcome(self, deadline: Deadline) -> bool:
+        return self._master._await_outcome(deadline)
 
     def pop(self, timeout: float | None = None) -> Job | None:
         """Return the next processed job, or None; see `Master.popProcessedJob`."""
@@ -365,7 +403,7 @@ class Lane:
             while not (popped := master._ledger.pop(session)):
                 if not session.entries or master._closed:
                     return None
-                if not master._await_outcome(deadline):
+                if not self._await_outcome(deadline):
                     return None
             job = self._take_out(popped[0])
         return self._hand_over(job, popped[0])
@@ -398,8 +436,8 @@ class Lane:
 
     @property
     def closed(self) -> bool:
-        """Whether the master was closed."""
-        return self._master._closed
+        """Whether the master was closed, or this lane."""
+        return self._master._closed or self._session.dropped
 
     def close(self) -> None:
         """Drop all jobs of this lane, whatever their state."""

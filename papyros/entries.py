@@ -22,6 +22,7 @@ class Entry:
         "deaths",
         "delayed",
         "failures",
+        "families",
         "holder",
         "left",
         "losses",
@@ -50,6 +51,7 @@ class Entry:
         self.deaths: list[Any] | None = None
         self.losses: list[Any] | None = None  # of holders that may have started it
         self.left = False  # whether it ever left the waiting line
+        self.families: list[Session] | None = None  # the sessions that it opened for its children
 
     def __repr__(self) -> str:
         return f"<Entry {self.session.key}#{self.number} {self.state}>"
@@ -85,7 +87,7 @@ class Delivery:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One client's stay: its jobs, and how many of them there may be at a time."""
+    """One client's stay: its jobs, and how many of them there may be at a time. Or a family: a job's children."""
 
     key: Hashable
     max_waiting: int | None = None
@@ -102,6 +104,18 @@ class Session:
     delayed: int = 0  # jobs that wait for their next try, not in the line
     delayed_bytes: int = 0
     seconds: float | None = None  # how long its jobs take, as far as is known
+    parent: Entry | None = None  # whose children these jobs are
+    depth: int = 0  # how many generations are between them and a client
+    kin: list[Session] = field(default_factory=list, repr=False)  # of a client: the families with jobs in the line
+    dropped: bool = False
+
+    @property
+    def client(self) -> Session:
+        """The session of the client to which all of these jobs are charged: this one, if they are its own."""
+        session = self
+        while session.parent is not None:
+            session = session.parent.session
+        return session
 
     @property
     def pending(self) -> int:
@@ -144,3 +158,9 @@ class Holder:
     slaves: int
     assigned: dict[Entry, None] = field(default_factory=dict)
     delivery: Delivery = field(default_factory=Delivery)
+    lent: int = 0  # how many of its slaves lend their places, since the jobs that they run wait for their children
+
+    @property
+    def places(self) -> int:
+        """How many jobs it can have at a time: as many as it has slaves, and those that only wait besides."""
+        return self.slaves + self.lent

@@ -18,6 +18,7 @@ __all__ = [
     "MasterClosedError",
     "MasterNotFoundError",
     "NameServerNotFoundError",
+    "NoCurrentMasterError",
     "NotAJobError",
     "PapyrosError",
     "PayloadError",
@@ -49,6 +50,10 @@ class UnprocessedJobError(PapyrosError, RuntimeError):
 
 class MasterClosedError(PapyrosError, RuntimeError):
     """The master was closed: it takes no more jobs."""
+
+
+class NoCurrentMasterError(PapyrosError, RuntimeError):
+    """`current_master` was called where no job runs, or none that could add jobs."""
 
 
 class PayloadError(PapyrosError, ValueError):

@@ -20,11 +20,14 @@ one. Whoever owns it guards it with a lock and acts on what it returns.
 Jobs belong to *sessions* (one client's stay) and are identified by their number
 within the session. They are assigned to *holders*: whoever runs jobs, be it a
 thread, the crew of this process or a slave host far away.
+
+A job that runs may open sessions for jobs of its own, its *children*. Such a family
+shares the turns of the client whose job that is, and is dropped as soon as the parent is
+not with its holder any more, for whatever reason: if that runs again, it adds them anew.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from heapq import heappop, heappush
 from itertools import count
@@ -33,6 +36,7 @@ from typing import Any
 
 from papyros.entries import ASSIGNED, FORGOTTEN, PROCESSED, WAITING, Counts, Delivery, Entry, Holder, Session
 from papyros.terms import DEFAULT_TERMS, Terms
+from papyros.turns import Turns
 
 __all__ = ["AHEAD_SECONDS", "LONG_SECONDS", "MAX_DEATHS", "MAX_LOSSES", "Ledger"]
 
@@ -73,7 +77,8 @@ class Ledger:
         self.holders: dict[Hashable, Holder] = {}
         #: What has become of the jobs of sessions that were dropped.
         self.past = Counts()
-        self._turns: deque[Session] = deque()  # sessions that have waiting jobs, next one first
+        self._turns = Turns()
+        self._orphans: list[tuple[Session, list[Entry]]] = []
         self._delayed: list[tuple[float, int, Entry]] = []  # a heap: when a failed job waits again
         self._tickets = count(1)
 
@@ -86,12 +91,17 @@ class Ledger:
         max_processed: int | None = None,
         max_waiting_bytes: int | None = None,
         max_processed_bytes: int | None = None,
+        parent: Entry | None = None,
     ) -> Session:
-        """Return the session `key`, which is made if there is none."""
+        """Return the session `key`, which is made if there is none: for the children of `parent`, if it has one."""
         session = self.sessions.get(key)
         if session is None:
             bounds = (max_waiting, max_processed, max_waiting_bytes, max_processed_bytes)
             session = self.sessions[key] = Session(key, *bounds)
+            if parent is not None:
+                session.parent = parent
+                session.depth = parent.session.depth + 1
+                parent.families = [*(parent.families or []), session]
         return session
 
     def drop(self, key: Hashable) -> None:
@@ -99,18 +109,38 @@ class Ledger:
         session = self.sessions.pop(key, None)
         if session is None:
             return
+        session.dropped = True
+        if session.parent is not None and session.parent.families is not None:
+            session.parent.families.remove(session)
         self.past.add_up(session.counts)
         for entry in session.entries.values():
             if entry.holder is not None:
                 entry.holder.assigned.pop(entry, None)
+            if entry.families:
+                self._drop_families(entry)
             entry.state = FORGOTTEN
             entry.payload = entry.outcome = None
         session.entries.clear()
         session.processed.clear()
         session.delivery.entries = []
         session.line.clear()
-        if session in self._turns:
-            self._turns.remove(session)
+        self._turns.end(session)
+
+    def _drop_families(self, entry: Entry) -> None:
+        families, entry.families = entry.families, None
+        for session in families or []:
+            self._orphans.append((session, list(session.entries.values())))
+            self.drop(session.key)
+
+    def take_orphans(self) -> list[tuple[Session, list[Entry]]]:
+        """Return the families that lost their parents since this was last asked, with all that was in them.
+
+        They have been dropped, but those entries that have a holder are still with it: it is to be told.
+        """
+        if not self._orphans:
+            return []
+        orphans, self._orphans = self._orphans, []
+        return orphans
 
     def add(self, session: Session, number: int, payload: Any, size: int = 0, terms: Terms = DEFAULT_TERMS) -> bool:
         """Let a job wait; return False if a job of that number is in the ledger already."""
@@ -129,7 +159,7 @@ class Ledger:
             self._process(entry, entry.outcome)
             return
         if not session.line:
-            self._turns.append(session)
+            self._turns.begin(session)
         session.line.append(entry)
 
     def settle(self, session: Session, number: int, outcome: Any) -> None:
@@ -177,11 +207,13 @@ class Ledger:
             self._forget(entry)
             session.counts.cancelled += 1
             self._note_left(entry)
-        if not session.line and session in self._turns:
-            self._turns.remove(session)
+        if not session.line:
+            self._turns.end(session)
 
     def _forget(self, entry: Entry) -> None:
         self._undelay(entry)
+        if entry.families:
+            self._drop_families(entry)
         entry.state = FORGOTTEN
         entry.payload = entry.outcome = None  # the line may hold the entry for a while yet
         entry.session.entries.pop(entry.number, None)
@@ -217,8 +249,7 @@ class Ledger:
         exhausted = 0
         turns = self._turns
         while limit > 0 and exhausted < len(turns) and size < ASSIGNMENT_BYTES:
-            session = turns[0]
-            turns.rotate(-1)
+            session = turns.next()
             quantum = min(session.assignable(), max(1, limit // len(turns)))
             if quantum == 0:
                 exhausted += 1  # its client does not pop what is processed
@@ -237,8 +268,26 @@ class Ledger:
                 if size >= ASSIGNMENT_BYTES:
                     break
             if not session.line:
-                turns.remove(session)
+                turns.end(session)
         return batch
+
+    def assign_next(self, holder: Holder, session: Session) -> Entry | None:
+        """Assign the next job of one session, whoever's turn it is; None when it has none to assign."""
+        if not session.assignable():
+            return None
+        entry = session.line.popleft()
+        if not session.line:
+            self._turns.end(session)
+        entry.state = ASSIGNED
+        entry.holder = holder
+        holder.assigned[entry] = None
+        session.assigned += 1
+        self._note_left(entry)
+        return entry
+
+    def lend(self, holder: Holder, places: int) -> None:
+        """Take note that so many of the slaves of a holder lend their places to others, while their jobs wait."""
+        holder.lent = places
 
     def assign_to(self, holder: Holder, entry: Entry) -> bool:
         """Assign a waiting job to a holder that has started it already; return False if it does not wait."""
@@ -269,20 +318,20 @@ class Ledger:
         waiting = sum(session.assignable() for session in self._turns)
         if not waiting:
             return 0
-        slaves = sum(other.slaves for other in self.holders.values()) or 1
+        slaves = sum(other.places for other in self.holders.values()) or 1
         known = [session.seconds for session in self._turns if session.seconds is not None]
         ahead = 0.0
         if known and (mean := sum(known) / len(known)) < LONG_SECONDS:
             ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / max(1e-6, mean)))
         fair = waiting / (2 * slaves)
-        wanted = holder.slaves + int(holder.slaves * min(ahead, fair))
+        wanted = holder.places + int(holder.slaves * min(ahead, fair))
         return min(waiting, max(0, wanted - len(holder.assigned)))
 
     def idle_share(self, holder: Holder) -> int:
         """How many jobs `holder` should be given now, or 0 while it has more than half of its share."""
         share = self._share(holder)
         held = len(holder.assigned)
-        return share if held < holder.slaves or share >= ceil(held / 2) else 0
+        return share if held < holder.places or share >= ceil(held / 2) else 0
 
     def give_back(self, holder: Holder, entries: Iterable[Entry], started: Any = None) -> None:
         """Let jobs wait again that `holder` does not process after all; nobody is charged.
@@ -327,10 +376,12 @@ class Ledger:
         self._undelay(entry)
         session = entry.session
         if not session.line:
-            self._turns.appendleft(session)
+            self._turns.begin(session, first=True)
         session.line.put_back(entry)
 
     def _unassign(self, entry: Entry) -> None:
+        if entry.families:
+            self._drop_families(entry)
         if entry.holder is not None:
             entry.holder.assigned.pop(entry, None)
             entry.holder = None
@@ -381,7 +432,7 @@ class Ledger:
         if entry.state is WAITING and not entry.delayed:
             entry.session.line.remove(entry)
             if not entry.session.line:
-                self._turns.remove(entry.session)
+                self._turns.end(entry.session)
 
     def _undelay(self, entry: Entry) -> None:
         if entry.delayed:

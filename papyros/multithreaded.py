@@ -9,11 +9,15 @@ from __future__ import annotations
 import atexit
 import threading
 import time
+from collections import Counter
 
 from papyros.bookkeeping import BookkeepingMaster
 from papyros.checks import check_slaves
-from papyros.entries import ASSIGNED, Entry
+from papyros.current import Place
+from papyros.deadlines import Deadline
+from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import JobTimeout
+from papyros.family import Family
 from papyros.jobs import wants_retry
 from papyros.outcome import Outcome
 from papyros.running import run_job
@@ -36,6 +40,8 @@ class MultiThreadedMaster(BookkeepingMaster):
     one that runs it, but that one goes on until the job ends by itself. `cancelJob`
     discards waiting jobs only.
 
+    While a job waits for jobs that it has added, another thread takes its place.
+
     Args:
         slaves: the number of threads; by default the CPUs that this process may use.
         max_waiting: at most so many jobs wait.
@@ -55,9 +61,28 @@ class MultiThreadedMaster(BookkeepingMaster):
         self._threads: dict[threading.Thread, tuple[Entry, float] | None] = {}  # what each runs, since when
         self._started = 0
         self._idle = 0
+        self._parents: Counter[Entry] = Counter()  # jobs that wait for their children, and do not take up a place
+
+    def _places(self) -> int:
+        return self._slaves + len(self._parents)
+
+    def _await_child(self, session: Session, deadline: Deadline) -> bool:
+        if deadline.expired():
+            return False
+        parent = session.parent
+        assert parent is not None
+        self._parents[parent] += 1
+        try:
+            self._work_came()
+            return deadline.wait(self._came)
+        finally:
+            self._parents[parent] -= 1
+            if not self._parents[parent]:
+                del self._parents[parent]
+                self._work.notify()  # one of those that are idle may be one too many now
 
     def _work_came(self) -> None:
-        if len(self._threads) < self._slaves and not self._closed:
+        if len(self._threads) < self._places() and not self._closed:
             waiting = sum(session.assignable() for session in self._ledger.sessions.values())
             if waiting > self._idle:
                 self._start_slave()
@@ -74,16 +99,22 @@ class MultiThreadedMaster(BookkeepingMaster):
 
     def _serve(self) -> None:
         mine = threading.current_thread()
-        while self._serve_next(mine):
+        running: list[Entry] = []
+        place = Place(lambda: Family(self, running[0]))
+        place.enter()
+        while self._serve_next(mine, running, place):
             pass
 
-    def _serve_next(self, mine: threading.Thread) -> bool:
+    def _serve_next(self, mine: threading.Thread, running: list[Entry], place: Place) -> bool:
         """Wait for a job, and run it; False when this thread is to end. While it waits, it keeps nothing."""
         entry = self._next_entry(mine)
         if entry is None:
             return False
+        running.append(entry)
         job = entry.payload
         outcome = run_job(job, mine.name)
+        place.end_job()
+        running.clear()
         again = outcome.exception is not None and wants_retry(job, outcome.exception)
         with self._lock:
             self._finish(entry, outcome, outcome.seconds, again=again)
@@ -95,6 +126,10 @@ class MultiThreadedMaster(BookkeepingMaster):
         with self._lock:
             while True:
                 if self._closed or mine not in self._threads:
+                    return None
+                if len(self._threads) > self._places():
+                    del self._threads[mine]  # those whose places it has taken for a while go on
+                    self._work.notify()
                     return None
                 self._threads[mine] = None
                 if batch := self._ledger.assign(self._holder, 1):
@@ -136,6 +171,7 @@ class MultiThreadedMaster(BookkeepingMaster):
     def _stop(self) -> None:
         with self._lock:
             self._work.notify_all()
+            self._came.notify_all()  # for jobs that wait for others
             threads = list(self._threads)
         deadline = time.monotonic() + CLOSE_SECONDS
         for thread in threads:

@@ -15,8 +15,10 @@ from types import FrameType
 from typing import Any
 
 from papyros.bookkeeping import BookkeepingMaster
+from papyros.current import Place
 from papyros.deadlines import Deadline
-from papyros.entries import Entry
+from papyros.entries import Entry, Session
+from papyros.family import Family
 from papyros.jobs import Job, wants_retry
 from papyros.outcome import Outcome
 from papyros.running import run_job
@@ -63,16 +65,21 @@ class SingleThreadedMaster(BookkeepingMaster):
     def _await_room(self, deadline: Deadline) -> bool:
         return self._run_next() or deadline.wait(self._room)
 
+    def _await_child(self, session: Session, deadline: Deadline) -> bool:
+        # Within the job that waits, so no other jobs than those that it waits for.
+        entry = self._ledger.assign_next(self._holder, session)
+        return self._run(entry) if entry is not None else deadline.wait(self._came)
+
     def _run_next(self) -> bool:
         """Run the next waiting job, with the lock released meanwhile; False when there is none."""
         batch = self._ledger.assign(self._holder, 1)
-        if not batch:
-            return False
-        [entry] = batch
+        return self._run(batch[0]) if batch else False
+
+    def _run(self, entry: Entry) -> bool:
         self._room.notify()
         self._lock.release()
         try:
-            outcome = _run_interruptibly(entry)
+            outcome = self._run_interruptibly(entry)
         except BaseException:
             # It was the user who interrupted, not the job who raised: the job goes back.
             self._lock.acquire()
@@ -85,40 +92,52 @@ class SingleThreadedMaster(BookkeepingMaster):
         self._outcomes_came()
         return True
 
+    def _run_interruptibly(self, entry: Entry) -> Outcome:
+        place = Place(lambda: Family(self, entry))
+        token = place.enter()
+        try:
+            with _interrupts() as interrupted:
+                outcome = run_job(entry.payload, threading.current_thread().name)
+        finally:
+            place.leave(token)
+            place.end_job()
+        if outcome.exception is not None and (interrupted or _quit_debugger(outcome.exception)):
+            raise outcome.exception
+        return outcome
+
 
 def _wants_retry(entry: Entry, outcome: Outcome) -> bool:
     return outcome.exception is not None and wants_retry(entry.payload, outcome.exception)
-
-
-def _run_interruptibly(entry: Entry) -> Outcome:
-    with _interrupts() as interrupted:
-        outcome = run_job(entry.payload, threading.current_thread().name)
-    if outcome.exception is not None and (interrupted or _quit_debugger(outcome.exception)):
-        raise outcome.exception
-    return outcome
 
 
 @contextmanager
 def _interrupts() -> Iterator[list[int]]:
     """Tell Ctrl-C, which is the user's, from a KeyboardInterrupt that a job raises, which is the job's."""
     interrupted: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> Any:
-        interrupted.append(number)
-        return signal.default_int_handler(number, frame)
-
-    ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if not ours:
+    before = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
+    if isinstance(before, _Note):
+        yield before.interrupted  # of the job that waits for this one: whoever is interrupted, it is for both
+        return
+    if before is not signal.default_int_handler:
         yield interrupted
         return
+    note = _Note(interrupted)
     signal.signal(signal.SIGINT, note)
     try:
         yield interrupted
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Note:
+    """A handler of signals that notes that one came, and does what Python does by itself."""
+
+    def __init__(self, interrupted: list[int]) -> None:
+        self.interrupted = interrupted
+
+    def __call__(self, number: int, frame: FrameType | None) -> Any:
+        self.interrupted.append(number)
+        return signal.default_int_handler(number, frame)
 
 
 def _quit_debugger(error: BaseException) -> bool:

@@ -18,15 +18,15 @@ STOREYS = [
     {"errors", "cpus", "deadlines", "forensics", "frames", "status", "story", "terms"},
     {"checks", "outcome", "tasks"},
     {"jobs"},
-    {"waiting"},
+    {"waiting", "turns"},
     {"entries"},
     {"ledger"},
     {"master"},
-    {"running", "wire", "execution", "calls"},
+    {"current", "running", "wire", "execution", "calls"},
     {"bookkeeping"},
     {"courier"},
     {"executor"},
-    {"packing"},
+    {"family", "packing"},
     {"singlethreaded", "multithreaded"},
     {"slave"},
     {"process"},
@@ -89,7 +89,7 @@ def test_errors_import_nothing():
 
 
 def test_the_ledger_has_no_lock_thread_socket_file_or_clock():
-    for module in ("ledger", "entries", "waiting", "terms"):
+    for module in ("ledger", "entries", "waiting", "turns", "terms"):
         assert roots(HOUSE / f"{module}.py").isdisjoint(
             {"threading", "socket", "time", "os", "pathlib", "io", "queue", "multiprocessing", "logging", "random"}
         )

@@ -1,0 +1,91 @@
+"""The master that a job sees while it runs: `current_master`, by which jobs add jobs.
+
+Wherever jobs run there is a `Place`: a slave process, a thread of a master, the call that
+pops. A context variable says in which one the caller is. The master itself is made when a
+job asks for it, so jobs that do not ask cost nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from typing import Protocol
+
+from papyros.errors import NoCurrentMasterError
+from papyros.master import Master
+
+__all__ = ["FamilyMaster", "Place", "current_master"]
+
+
+class FamilyMaster(Protocol):
+    """What a place needs of the master that it makes for a job."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the job has closed it."""
+
+    def end(self) -> None:
+        """Let go of it, since its job has ended; returns at once."""
+
+
+class Place:
+    """Where jobs run one after the other, and the master of the one that runs.
+
+    Args:
+        make: makes a master for the job that runs now.
+    """
+
+    def __init__(self, make: Callable[[], FamilyMaster]) -> None:
+        self._make = make
+        self._lock = threading.Lock()
+        self._master: FamilyMaster | None = None
+
+    def enter(self) -> Token[Place | None]:
+        """Be the place of the calling thread, from now on or until `leave`."""
+        return _place.set(self)
+
+    @staticmethod
+    def leave(token: Token[Place | None]) -> None:
+        """Undo an `enter`."""
+        _place.reset(token)
+
+    def master(self) -> FamilyMaster:
+        """Return the master of the job that runs; where that has closed it, another one."""
+        with self._lock:
+            if self._master is None or self._master.closed:
+                self._master = self._make()
+            return self._master
+
+    def end_job(self) -> None:
+        """Let go of the master of the job that has ended, if it had one."""
+        if self._master is not None:
+            with self._lock:
+                master, self._master = self._master, None
+            master.end()
+
+
+#: A context variable, since a thread may run a job within a job, and a job may be a program with coroutines.
+_place: ContextVar[Place | None] = ContextVar("papyros_place", default=None)
+
+
+def current_master() -> Master:
+    """Return a master of the same cluster, for the job that calls this: what it adds are its *children*.
+
+    They go where all jobs go, on the account of the job's own client, and mix with nobody
+    else's. While the job waits for them, another one runs in its place. Children that are left
+    when the job ends, in whatever way, are dropped.
+
+    Raises:
+        NoCurrentMasterError: no job runs here. A thread that a job has started is handed the master by the job.
+    """
+    place = _place.get()
+    if place is None:
+        raise NoCurrentMasterError(
+            "current_master() is for the body of a job: it returns the master by which that job adds jobs of its own, "
+            "and no job of Papyros runs in this thread. In a program, make a master; to a thread that a job has "
+            "started, hand the master that the job got; a foreign engine that runs jobs in its own processes has none"
+        )
+    master = place.master()
+    assert isinstance(master, Master)
+    return master
