@@ -73,7 +73,7 @@ class BookkeepingMaster(Master):
         )
         self._pid = os.getpid()
         self._forked = False
-        _tell_forks(weakref.ref(self))
+        self._watch_forks()
         self._lock = threading.Lock()
         #: Notified when an outcome came, or none will come any more.
         self._came = threading.Condition(self._lock)
@@ -129,6 +129,9 @@ class BookkeepingMaster(Master):
     def _await_room(self, deadline: Deadline) -> bool:
         """Wait, with the lock held, until there may be room; False when the time is up."""
         return deadline.wait(self._room)
+
+    def _family_ended(self, session: Session) -> None:
+        """Take note that the session of the children of a job was dropped. Called with the lock held."""
 
     def _await_child(self, session: Session, deadline: Deadline) -> bool:  # noqa: ARG002 - for those who run it here
         """Wait as `_await_outcome` does, in a job that runs, for an outcome of a job that it has added."""
@@ -215,7 +218,10 @@ class BookkeepingMaster(Master):
         """Return a snapshot; see `Master.status`."""
         self._check_process()
         with self._lock:
-            return snapshot(f"a {type(self).__name__}", self._ledger, () if self._closed else self._slaves_now())
+            return self._snapshot()
+
+    def _snapshot(self) -> Status:
+        return snapshot(f"a {type(self).__name__}", self._ledger, () if self._closed else self._slaves_now())
 
     def close(self) -> None:
         """Let go of everything; see `Master.close`."""
@@ -257,6 +263,9 @@ class BookkeepingMaster(Master):
         unprocessed = [number for number, entry in session.entries.items() if entry.state is not PROCESSED]
         self._ledger.discard(session, unprocessed)
         self._let_go(unprocessed)
+
+    def _watch_forks(self) -> None:
+        _tell_forks(weakref.ref(self))
 
     def _check_process(self) -> None:
         """Refuse to work in a forked child, before the lock is taken: a thread that is not here may hold it."""
@@ -312,7 +321,8 @@ class BookkeepingMaster(Master):
 
     def _let_go_of_orphans(self) -> None:
         """Stop what is left of families that lost their parents. Called with the lock held."""
-        for _, entries in self._ledger.take_orphans():
+        for session, entries in self._ledger.take_orphans():
+            self._family_ended(session)
             for entry in entries:
                 if (job := self._jobs.pop(entry.number, None)) is not None:
                     release(job)

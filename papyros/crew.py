@@ -25,7 +25,8 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from papyros.ledger import LONG_SECONDS
-from papyros.process import Death, Outcomes, Printed, SlaveProcess
+from papyros.process import Death, Heard, Lent, Outcomes, Printed, SlaveProcess
+from papyros.staff import at_work, missing, spares
 from papyros.tasks import CrewOptions, Finished, SlaveView, Source, Task
 
 __all__ = ["Crew"]
@@ -79,6 +80,7 @@ class Crew:
         self._returned: deque[Task] = deque()  # tasks of slaves that died, to be run first
         self._seconds: float | None = None
         self._false_starts = 0
+        self._staff_at: float | None = None  # when a spare may have to be sent away
         self._draining = False
         self._closing = False
         self._ready = threading.Event()
@@ -103,6 +105,10 @@ class Crew:
     def cancel(self, tags: Collection[Any]) -> None:
         """Stop the tasks with these tags, also those that run; nothing more is heard of them. Does not wait."""
         self._request(lambda: self._cancel(tags))
+
+    def tell(self, tag: Any, message: bytes) -> None:
+        """Send a message to the job that runs under this tag, about its children; it is lost if none does."""
+        self._request(lambda: self._tell(tag, message))
 
     def recall(self) -> None:
         """Give all tasks that were not started back to the source; waits until that is done."""
@@ -159,14 +165,14 @@ class Crew:
         self._selector = selectors.DefaultSelector()
         try:
             self._selector.register(self._wake_out, selectors.EVENT_READ, self._on_poke)
-            for _ in range(self._wanted):
-                self._hire()
+            self._staff()
             while not self._closing:
                 for key, _ in self._selector.select(self._patience()):
                     key.data()
                 while self._requests:
                     self._requests.popleft()()
                 self._check_times()
+                self._staff()
                 self._feed()
         except Exception:
             # A bug, in here or in the source. Nobody would come to feed the slaves any more: say so to all.
@@ -184,8 +190,18 @@ class Crew:
 
     # Slaves come and go -----------------------------------------------------------------
 
+    def _staff(self) -> None:
+        """Hire slaves for those that lend their places, and send those away that have been spare for a while."""
+        if self._false_starts < MAX_FALSE_STARTS:
+            for _ in range(missing(self._slaves, self._wanted)):
+                self._hire()
+        unneeded, self._staff_at = spares(self._slaves, self._wanted, time.monotonic())
+        for slave in unneeded:
+            slave.dismissed = True
+            slave.dismiss()
+
     def _hire(self) -> None:
-        slave = SlaveProcess(self._options.path, self._options.max_bytes)
+        slave = SlaveProcess(self._options)
         self._slaves.append(slave)
         watch: list[tuple[int, Callable[[], None]]] = [
             (slave.socket_fd, lambda: self._on_socket(slave)),
@@ -212,16 +228,33 @@ class Crew:
         for event in slave.receive():
             if isinstance(event, Printed):
                 self._source.printed(event.task.tag, slave.name, event.text)
-                continue
-            self._learn(event)
-            name = slave.name
-            batch = zip(event.tasks, event.encoded, event.seconds, strict=True)
-            self._source.finished([Finished(task.tag, encoded, spent, name) for task, encoded, spent in batch])
+            elif isinstance(event, Heard):
+                self._source.heard(event.task.tag, event.message)
+            elif isinstance(event, Lent):
+                self._note_lent(slave)
+            else:
+                self._learn(event)
+                name = slave.name
+                batch = zip(event.tasks, event.encoded, event.seconds, strict=True)
+                self._source.finished([Finished(task.tag, encoded, spent, name) for task, encoded, spent in batch])
 
     def _learn(self, outcomes: Outcomes) -> None:
         mean = sum(outcomes.seconds) / len(outcomes.seconds)
         known = self._seconds
         self._seconds = mean if known is None else known + FRESHNESS * (mean - known)
+
+    def _note_lent(self, slave: SlaveProcess) -> None:
+        if slave.lent:
+            # None of these is to wait for the end of a job that may wait for one of them.
+            self._source.returned([task.tag for task in slave.recall()], "")
+        self._source.lent(sum(other.lent for other in self._slaves))
+
+    def _tell(self, tag: Any, message: bytes) -> None:
+        for slave in self._slaves:
+            # Not only the first: the outcome of the job before it may not have come yet.
+            if any(task.tag == tag for task in slave.queue):
+                slave.tell(message)
+                self._watch_outbox(slave)
 
     def _on_death(self, slave: SlaveProcess) -> None:
         """Find out what the slave was doing, and hire another one."""
@@ -231,14 +264,16 @@ class Crew:
         running = slave.running()
         started = slave.started()
         death = self._bury(slave)
+        if slave.dismissed:
+            return
         self._settle(slave, running[0] if running else None, started, death)
+        if slave.lent:
+            self._source.lent(sum(other.lent for other in self._slaves))
         if not slave.ready:
             self._false_starts += 1
         if self._false_starts >= MAX_FALSE_STARTS:
             self._ready.set()
             self._source.broken(f"slaves cannot be started: {death}")
-        elif not self._closing:
-            self._hire()
 
     def _settle(self, slave: SlaveProcess, running: Task | None, started: list[Task], death: Death) -> None:
         """Say what becomes of the tasks of a slave that died: only the one that ran is charged."""
@@ -291,6 +326,7 @@ class Crew:
     def _patience(self) -> float | None:
         """How long to wait for something to happen, before a job may have run for too long."""
         moments = [slave.check_at for slave in self._slaves if slave.check_at is not None]
+        moments += [self._staff_at] if self._staff_at is not None else []
         return min(LONGEST_PATIENCE, max(0.0, min(moments) - time.monotonic())) if moments else None
 
     def _check_times(self) -> None:
@@ -356,7 +392,7 @@ class Crew:
             if not any(slave.queue for slave in self._slaves):
                 self._drained.set()
             return
-        ready = [slave for slave in self._slaves if slave.ready and slave.sentence is None]
+        ready = at_work(self._slaves, self._wanted)
         target = self._target()
         wants = {slave: target - len(slave.queue) for slave in ready if len(slave.queue) <= target // 2}
         if not wants:

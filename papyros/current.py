@@ -15,7 +15,7 @@ from typing import Protocol
 from papyros.errors import NoCurrentMasterError
 from papyros.master import Master
 
-__all__ = ["FamilyMaster", "Place", "current_master"]
+__all__ = ["FamilyMaster", "Lending", "Place", "current_master"]
 
 
 class FamilyMaster(Protocol):
@@ -63,6 +63,39 @@ class Place:
             with self._lock:
                 master, self._master = self._master, None
             master.end()
+
+
+class Lending:
+    """Tells when a job begins to wait for its children and when it goes on, however many of its threads do.
+
+    Args:
+        tell: is told True when it begins, and False when it goes on.
+    """
+
+    def __init__(self, tell: Callable[[bool], None]) -> None:
+        self._tell = tell
+        self._lock = threading.Lock()
+        self._waiting = 0
+        self._ended = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._waiting += 1
+            if self._waiting == 1 and not self._ended:
+                self._tell(True)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._waiting -= 1
+            if self._waiting == 0 and not self._ended:
+                self._tell(False)
+
+    def end(self) -> None:
+        """The job has ended; a thread that it has left behind lends nothing any more."""
+        with self._lock:
+            self._ended = True
+            if self._waiting:
+                self._tell(False)
 
 
 #: A context variable, since a thread may run a job within a job, and a job may be a program with coroutines.

@@ -10,7 +10,8 @@ from typing import Any
 from papyros.checks import check_slaves
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
-from papyros.entries import Entry
+from papyros.entries import Entry, Session
+from papyros.families import Families
 from papyros.packing import PackingMaster
 from papyros.process import Death
 from papyros.status import SlaveStatus
@@ -27,7 +28,8 @@ class MultiProcessMaster(PackingMaster):
     Slaves are fresh interpreters: no ``if __name__ == "__main__"`` guard is
     needed, and jobs that are defined in ``__main__``, in a notebook or in a
     function work. They start with the first job. A slave that dies is replaced; the job
-    that it ran is tried again, three times in all.
+    that it ran is tried again, three times in all. While a job waits for jobs that it has added, another
+    process takes the place of its own.
 
     Args:
         slaves: the number of processes; by default the CPUs that this process may use.
@@ -64,8 +66,9 @@ class MultiProcessMaster(PackingMaster):
         self._hungry = True  # the crew found less than it asked for, so it is to be poked
         self._broken = ""
         largest = min(max_bytes, max_processed_bytes or max_bytes)
-        self._crew = Crew(count, _LedgerSource(self), CrewOptions(largest, sys.path))
+        self._crew = Crew(count, _LedgerSource(self), CrewOptions(largest, sys.path, {"module": "papyros.relay"}))
         self._started = False
+        self._families = Families(self._ledger, self._crew.tell, self._stop_running, self._snapshot)
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Start the slaves, and wait until all are ready; return whether they are in time."""
@@ -88,9 +91,7 @@ class MultiProcessMaster(PackingMaster):
 
     def _slaves_now(self) -> tuple[SlaveStatus, ...]:
         slaves = [
-            SlaveStatus(
-                view.name, self._job_text(view.tag.number) if view.tag else "", view.seconds, view.ahead, view.ready
-            )
+            SlaveStatus(view.name, self._entry_text(view.tag) if view.tag else "", view.seconds, view.ahead, view.ready)
             for view in self._crew.views()
         ]
         to_come = self._holder.slaves - len(slaves)
@@ -107,6 +108,18 @@ class MultiProcessMaster(PackingMaster):
 
     def _stop(self) -> None:
         self._crew.close()
+
+    def _outcomes_came(self) -> None:
+        super()._outcomes_came()
+        if self._families:
+            self._families.send_outcomes()
+
+    def _family_ended(self, session: Session) -> None:
+        self._families.end(session)
+
+    def _entry_text(self, entry: Entry) -> str:
+        """Return a job, or the child of one, in words. Called with the lock held."""
+        return self._job_text(entry.number) if entry.session.parent is None else self._families.text_of(entry)
 
     def _fail_waiting(self) -> None:
         """Give all jobs that wait an outcome, since no slave will ever run them."""
@@ -132,7 +145,11 @@ class _LedgerSource:
             return [Task(entry, entry.payload[0], entry.payload[1], entry.terms) for entry in batch]
 
     def definition(self, digest: bytes) -> bytes:
-        return self._master._packer.definitions[digest]
+        known = self._master._packer.definitions.get(digest)
+        if known is None:
+            with self._master._lock:
+                known = self._master._families.definition(digest)
+        return known
 
     def finished(self, batch: list[Finished]) -> None:
         master = self._master
@@ -158,8 +175,18 @@ class _LedgerSource:
 
     def printed(self, tag: Any, slave: str, text: str) -> None:
         with self._master._lock:
-            job = self._master._job_text(tag.number)
+            job = self._master._entry_text(tag)
         show_print(job, slave, text)
+
+    def heard(self, tag: Any, message: memoryview) -> None:
+        master = self._master
+        with master._lock:
+            if master._families.hear(tag, message):
+                master._work_came()
+            master._let_go_of_orphans()
+
+    def lent(self, places: int) -> None:
+        """The crew knows itself whom to give jobs; and it asks for as many as it can take."""
 
     def broken(self, reason: str) -> None:
         master = self._master

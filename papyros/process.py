@@ -30,9 +30,9 @@ from papyros.frames import Frame, FrameReader, Outbox, pack_frame, split_column
 from papyros.story import show
 
 if TYPE_CHECKING:
-    from papyros.tasks import Task
+    from papyros.tasks import CrewOptions, Task
 
-__all__ = ["Death", "Outcomes", "Printed", "SlaveProcess", "python_environment"]
+__all__ = ["Death", "Heard", "Lent", "Outcomes", "Printed", "SlaveProcess", "python_environment"]
 
 #: Libraries that start threads of their own; with many slaves, one for each slave is enough.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -79,12 +79,24 @@ class Printed(NamedTuple):
     text: str
 
 
+class Heard(NamedTuple):
+    """What a job has to say of its children."""
+
+    task: Task
+    message: memoryview
+
+
+class Lent(NamedTuple):
+    """The slave lends its place, as its job waits for children; or takes it back."""
+
+    lent: bool
+
+
 class SlaveProcess:
     """A slave process, with what was sent to it and not answered yet.
 
     Args:
-        path: the search path for modules in the slave.
-        max_bytes: a larger result of a job is refused.
+        options: what the slave is told.
 
     Attributes:
         queue: the tasks that it has, in order; the first ones may be started.
@@ -92,11 +104,16 @@ class SlaveProcess:
         unwanted: the tags of tasks that were cancelled when they were about to start.
         sentence: the task for whose sake the slave is being killed, and why.
         ready: whether it has said that it is.
+        lent: whether it lends its place, since the job that it runs waits for children.
+        dismissed: whether it was sent away.
+        idle_since: since when it is one too many, and has nothing to do.
         gone: whether it is dead and buried.
     """
 
-    def __init__(self, path: Sequence[str], max_bytes: int) -> None:
+    def __init__(self, options: CrewOptions) -> None:
         self.queue: deque[Task] = deque()
+        self.lent = self.dismissed = False
+        self.idle_since: float | None = None
         self.check_at: float | None = None
         self.sentence: tuple[Task, str] | None = None
         self.unwanted: set[Any] = set()
@@ -139,8 +156,9 @@ class SlaveProcess:
             _Stream(self._popen.stdout, lambda: sys.stdout, None),
             _Stream(self._popen.stderr, lambda: sys.stderr, self._lines),
         ]
-        hello = json.dumps({"path": [p or str(Path.cwd()) for p in path], "max_bytes": max_bytes})
-        self.outbox.put(pack_frame(inside.HELLO, 0, [hello.encode()]))
+        path = [p or str(Path.cwd()) for p in options.path]
+        hello = {"path": path, "max_bytes": options.max_bytes, "family": options.family}
+        self.outbox.put(pack_frame(inside.HELLO, 0, [json.dumps(hello).encode()]))
 
     # File descriptors, for a selector ---------------------------------------------------
 
@@ -195,8 +213,12 @@ class SlaveProcess:
         recalled.reverse()
         return recalled
 
-    def receive(self) -> Iterator[Outcomes | Printed]:
-        """Yield what came: outcomes, in the order of the queue, and what jobs printed."""
+    def tell(self, message: bytes) -> None:
+        """Send the running job a message, about its children."""
+        self.outbox.put(pack_frame(inside.NEWS, 0, [message]))
+
+    def receive(self) -> Iterator[Outcomes | Printed | Heard | Lent]:
+        """Yield what came: outcomes, in the order of the queue, and what jobs printed or said of their children."""
         for frame in self._frames():
             if frame.kind == inside.READY:
                 self.ready = True
@@ -214,6 +236,11 @@ class SlaveProcess:
                 if frame.body[:1] == inside.ON_STDERR:
                     self._lines.extend(text.splitlines())
                 yield Printed(task, text)
+            elif frame.kind == inside.FAMILY and (task := self._find(frame.number)) is not None:
+                yield Heard(task, frame.body)
+            elif frame.kind == inside.LENT:
+                self.lent = bool(frame.number)
+                yield Lent(self.lent)
 
     def _find(self, ordinal: int) -> Task | None:
         """Return the task that the slave started as its so manieth one."""

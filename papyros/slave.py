@@ -11,12 +11,16 @@ descriptors named in its arguments:
 - a page of shared memory, the *slate*, on which the slave notes how many jobs
   it started and finished and when, so that whoever finds it dead knows what it was doing.
 
+What a job says of its children goes over the same socket, in frames of their own kinds, which
+are read while the job runs only if it has any; whatever else comes by then is kept for later.
+
 Tokens carry the epoch of the jobs that they are for; the crew begins a new one
 each time that it takes tokens back.
 """
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import mmap
@@ -32,17 +36,21 @@ from array import array
 from collections import deque
 from typing import Any
 
-from papyros.errors import PayloadError
+from papyros.current import FamilyMaster, Place
+from papyros.errors import NoCurrentMasterError, PayloadError
 from papyros.frames import Frame, FrameReader, pack_frame, split_column
 from papyros.jobs import Job
 from papyros.outcome import Outcome
 from papyros.running import run_job
-from papyros.wire import build_job, encode_outcome, encode_refusal, load_definition
+from papyros.wire import Packer, build_job, encode_outcome, encode_refusal, load_definition
 
 __all__ = [
     "DEFINE",
+    "FAMILY",
     "HELLO",
     "JOBS",
+    "LENT",
+    "NEWS",
     "OUTCOMES",
     "PRINTED",
     "READY",
@@ -57,12 +65,15 @@ HELLO = 1  # JSON: search path and bounds
 DEFINE = 2  # a definition; the frame's number is the one by which jobs refer to it
 # As many jobs as the frame's number says: epoch, column of definitions, of flags, of blobs
 JOBS = 3
+NEWS = 4  # for the job that runs, of its children
 # From the slave:
 READY = 10  # its name; the frame's number is its peak memory so far, in MB
 OUTCOMES = 11  # a column of seconds, then a column of encoded outcomes
 # Text that a job printed; the frame's number says which job, counted from the first that was started; the first byte
 # of the body says on which stream.
 PRINTED = 12
+FAMILY = 13  # what a job says of its children; the frame's number says which job, as above
+LENT = 14  # 1: the slave lends its place, since its job waits for children; 0: it takes it back
 # Flags of jobs.
 ECHO, ONCE = 1, 2
 
@@ -99,11 +110,18 @@ class Slave:
         self._reader = FrameReader(sock)
         self._tokens = tokens
         self._slate = slate
-        self._max_bytes = 0
+        self.max_bytes = 0
+        #: Packs the children of jobs.
+        self.packer = Packer()
+        #: How jobs get a master for their children: what the crew has to say of that; None = they get none.
+        self.family: dict[str, Any] | None = None
+        self._place = Place(self._open_family)
+        self._families = 0
+        self._news: deque[memoryview] = deque()
         self._definitions: dict[int, bytes] = {}
         self._classes: dict[int, type[Job] | PayloadError] = {}
         self._queue: deque[tuple[bytes, int, int, memoryview]] = deque()  # epoch, definition, flags, blob
-        self._echo = False
+        self.echo = False
         self._started = 0
         self._lock = threading.Lock()  # guards what follows, and the sending
         self._outcomes: list[bytes] = []
@@ -116,10 +134,11 @@ class Slave:
         """Work until the crew closes the connection."""
         threading.Thread(target=self._watch_crew, name="papyros-watch", daemon=True).start()
         threading.Thread(target=self._guard_outcomes, name="papyros-guard", daemon=True).start()
+        self._place.enter()
         try:
             while True:
                 _, definition, flags, blob = self._next_job()
-                self._echo = bool(flags & ECHO)
+                self.echo = bool(flags & ECHO)
                 self._run(definition, blob)
                 if flags & ONCE:
                     self._flush()  # what has become of it must not die with the job after it
@@ -152,11 +171,17 @@ class Slave:
         self._idle = True
         frames = self._reader.read()
         self._idle = False
+        self._sort(frames)
+        self._news.clear()  # of families of jobs that have ended
+
+    def _sort(self, frames: list[Frame]) -> None:
         for frame in frames:
             if frame.kind == JOBS:
                 self._enqueue(frame)
             elif frame.kind == DEFINE:
                 self._definitions[frame.number] = bytes(frame.body)
+            elif frame.kind == NEWS:
+                self._news.append(frame.body)
             elif frame.kind == HELLO:
                 self._greet(frame)
 
@@ -172,7 +197,7 @@ class Slave:
 
     def print(self, text: str, stream: bytes) -> bool:
         """Send what the running job prints to its client; return False if nobody there wants it."""
-        if not self._echo:
+        if not self.echo:
             return False
         body = stream + text.encode(errors="replace")
         with self._lock:
@@ -181,7 +206,9 @@ class Slave:
 
     def _greet(self, frame: Frame) -> None:
         hello = json.loads(bytes(frame.body))
-        self._max_bytes = hello["max_bytes"]
+        self.max_bytes = hello["max_bytes"]
+        self.family = hello["family"]
+        self.packer = Packer(self.max_bytes)
         sys.path[:] = hello["path"]
         self._sock.sendall(b"".join(pack_frame(READY, peak_memory() >> 20, [self.name.encode()])))
 
@@ -214,20 +241,64 @@ class Slave:
         except BaseException as error:  # noqa: BLE001 - loading may run code of the user's that raises anything
             return encode_outcome(Outcome.failed(error), None), 0.0
         outcome = run_job(job, self.name)
-        if self._echo:
+        self._place.end_job()
+        if self.echo:
             sys.stdout.flush()
             sys.stderr.flush()
-        encoded = encode_outcome(outcome, job, self._max_bytes)
+        encoded = encode_outcome(outcome, job, self.max_bytes)
         return encoded, time.perf_counter() - started
 
     def _load(self, definition: int) -> type[Job] | PayloadError:
         loaded: type[Job] | PayloadError
         try:
-            loaded = load_definition(self._definitions.pop(definition))
+            pickled = self._definitions.pop(definition)
+            loaded = load_definition(pickled)
+            self.packer.know(loaded, pickled)
         except PayloadError as error:
             loaded = error  # and so for each further job of this class
         self._classes[definition] = loaded
         return loaded
+
+    # Children of the job that runs ------------------------------------------------------
+
+    def _open_family(self) -> FamilyMaster:
+        if self.family is None:
+            raise NoCurrentMasterError("the master that runs this job gives it none for jobs of its own")
+        module = importlib.import_module(self.family["module"])
+        self._families += 1
+        family: FamilyMaster = module.open_family(self, self._families)
+        return family
+
+    def say(self, message: bytes) -> None:
+        """Send what the running job has to say of its children."""
+        self._send(FAMILY, self._started & 0xFFFFFFFF, message)
+
+    def lend(self, lent: bool) -> None:
+        """Lend the place of this slave to another one; or take it back."""
+        self._send(LENT, int(lent), b"")
+
+    def _send(self, kind: int, number: int, body: bytes) -> None:
+        with self._lock:
+            for buffer in pack_frame(kind, number, [body]):
+                self._sock.sendall(buffer)
+
+    def hear(self, stop: int | None = None) -> memoryview | None:
+        """Wait for news of the running job's children; None when the file descriptor `stop` can be read first.
+
+        Only one thread may be in here at a time, and only while a job runs.
+
+        Raises:
+            EOFError, OSError: the crew is gone.
+        """
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        if stop is not None:
+            poll.register(stop, select.POLLIN)
+        while not self._news:
+            if any(fd == stop for fd, _ in poll.poll()):
+                return None
+            self._sort(self._reader.read())
+        return self._news.popleft()
 
     # Outcomes out -----------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from papyros.frames import Buffer
@@ -68,13 +68,27 @@ class Source(Protocol):
     def printed(self, tag: Any, slave: str, text: str) -> None:
         """Take what a job printed."""
 
+    def heard(self, tag: Any, message: memoryview) -> None:
+        """Take what the running job has to say of its children; `Crew.tell` brings it an answer."""
+
+    def lent(self, places: int) -> None:
+        """Take note that so many slaves lend their places now, since their jobs wait for children."""
+
     def broken(self, reason: str) -> None:
         """Take note that slaves cannot be started at all."""
 
 
 @dataclass(frozen=True)
 class CrewOptions:
-    """What slaves are told when they start."""
+    """What slaves are told when they start.
+
+    Attributes:
+        max_bytes: a larger result of a job is refused.
+        path: the search path for modules.
+        family: how jobs get a master for their children: the name of a module that has `open_family`, as "module",
+            and what that is to be told; None = not at all.
+    """
 
     max_bytes: int
     path: Sequence[str]
+    family: Mapping[str, Any] | None = field(default=None, repr=False)  # there may be a key in it

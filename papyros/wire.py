@@ -114,6 +114,13 @@ class Packer:
             )
         return Payload(digest, blob)
 
+    def know(self, job_class: type[Job], definition: bytes) -> None:
+        """Use the definition from which a class was loaded here, so that nobody has to be sent another one."""
+        digest = definition_digest(definition)
+        self.definitions[digest] = definition
+        self.labels[digest] = job_class.__qualname__
+        self._digests[job_class] = digest
+
     def _define(self, job_class: type[Job]) -> bytes:
         try:
             pickled = _dumps_by_value(job_class)
@@ -122,11 +129,8 @@ class Packer:
                 f"the job class {job_class.__qualname__} cannot be pickled, with what it refers to: {_brief(error)}"
             ) from error
         definition = pickle.dumps((job_class.__qualname__, pickled, _search_path()), PROTOCOL)
-        digest = definition_digest(definition)
-        self.definitions[digest] = definition
-        self.labels[digest] = job_class.__qualname__
-        self._digests[job_class] = digest
-        return digest
+        self.know(job_class, definition)
+        return self._digests[job_class]
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:

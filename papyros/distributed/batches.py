@@ -71,17 +71,21 @@ class JobOutcome(NamedTuple):
 
 
 class HostReport(NamedTuple):
-    """What a slave host tells its master: outcomes, deaths of slaves, jobs that it gives back, what jobs printed."""
+    """What a slave host tells its master.
+
+    Outcomes, deaths of slaves, jobs that it gives back, what jobs printed, and how many of its slaves lend their places.
+    """
 
     outcomes: list[JobOutcome]
     deaths: list[tuple[str, int, str]]  # session, number, how the slave died
     returned: list[tuple[str, int, str]]  # session, number, why it was stopped where it had been started
     prints: list[tuple[str, int, str, str]]  # session, number, slave, text
+    lent: list[int]  # as the number changed; the last one counts
 
     @classmethod
     def empty(cls) -> HostReport:
         """Return a report of nothing."""
-        return cls([], [], [], [])
+        return cls([], [], [], [], [])
 
 
 class _Table:
@@ -222,15 +226,15 @@ def unpack_outcomes(message: memoryview) -> list[JobOutcome]:
 
 def pack_report(report: HostReport) -> bytes:
     """Pack what a slave host has to say."""
-    rest = json.dumps([report.deaths, report.returned, report.prints]).encode()
+    rest = json.dumps([report.deaths, report.returned, report.prints, report.lent[-1:]]).encode()
     return pack_message([rest, pack_outcomes(report.outcomes)])
 
 
 def unpack_report(message: memoryview) -> HostReport:
     """Unpack what `pack_report` packed."""
     rest, outcomes = unpack_message(message)
-    deaths, returned, prints = json.loads(bytes(rest))
-    return HostReport(unpack_outcomes(outcomes), deaths, returned, prints)
+    deaths, returned, prints, lent = json.loads(bytes(rest))
+    return HostReport(unpack_outcomes(outcomes), deaths, returned, prints, lent)
 
 
 def pack_definitions(definitions: dict[bytes, bytes]) -> bytes:

@@ -136,7 +136,7 @@ class DistributedMaster(PackingMaster):
         self._stop_event = threading.Event()
         self._warned = False
         names = parse_address(nameserver)
-        self._security = Security(find_key(key_file, make=is_here(names.host)))
+        self._security = self._find_security(key_file, names)
         self._finder = MasterFinder(
             group, names, self._security, self._stop_event, host_master, host, port, check_timeout(host_after)
         )
@@ -308,8 +308,11 @@ class DistributedMaster(PackingMaster):
     def _join(self, line: Line) -> bool:
         """Open the session, or find it again; False if the line broke. What a new master lacks waits again."""
         try:
-            answer, _ = line.call("join", self._key)
+            answer, _ = line.call("join", *self._introduction())
         except LineBrokenError:
+            return False
+        if not answer["known"]:
+            self._refused(answer)
             return False
         with self._lock:
             if answer["stay"] != self._stay:
@@ -333,6 +336,13 @@ class DistributedMaster(PackingMaster):
             self._trouble = False
             self._joined.notify_all()
         return True
+
+    def _introduction(self) -> tuple[Any, ...]:
+        """What to say when a session is opened: who comes."""
+        return (self._key,)
+
+    def _refused(self, answer: dict[str, Any]) -> None:
+        """The master opens no session, which happens to those only that come for a job."""
 
     # Sending ----------------------------------------------------------------------------
 

@@ -147,14 +147,25 @@ class Desk:
 
     # Clients ----------------------------------------------------------------------------
 
-    def welcome(self, key: str) -> ClientDesk:
-        """Return the client `key`, new or known."""
+    def welcome(self, key: str, parent: tuple[str, int] | None = None) -> ClientDesk | None:
+        """Return the client `key`, new or known; None where it comes for a `parent` that is not here.
+
+        That is a job, the children of which it is to add.
+        """
         client = self.clients.get(key)
         if client is None:
-            session = self.ledger.open(key, max_processed_bytes=SESSION_BYTES)
+            entry = self._entry(*parent) if parent is not None else None
+            if parent is not None and (entry is None or entry.state is PROCESSED):
+                return None
+            session = self.ledger.open(key, max_processed_bytes=SESSION_BYTES, parent=entry)
             client = self.clients[key] = ClientDesk(session, self.lock, self.clock())
         client.seen = self.clock()
         return client
+
+    def is_over(self, parent: tuple[str, int]) -> bool:
+        """Return whether a job that is not here will not come any more: its client has been here for a while."""
+        client = self.clients.get(parent[0])
+        return client is not None and (parent[1] in client.session.entries or self.clock() - client.joined > self.lease)
 
     def client(self, key: str) -> ClientDesk | None:
         """Return a client of whom a call has come."""
@@ -192,26 +203,41 @@ class Desk:
             entry = client.session.entries.get(number)
             if entry is None or entry.state is PROCESSED or (waiting and entry.state is not WAITING):
                 continue
-            holder = entry.holder
+            self._order_stop(client.session, [entry])
             self.ledger.discard(client.session, [number])
             stopped.append(number)
-            host = self.hosts.get(str(holder.key)) if holder is not None else None
-            if host is not None:
-                host.orders.append((str(client.session.key), number))
-                host.work.notify_all()
+        self._stop_orphans()
         return stopped
+
+    def discard(self, client: ClientDesk, numbers: Iterable[int]) -> None:
+        """Forget jobs, whatever their state; those that run go on, for nobody, but without their children."""
+        self.ledger.discard(client.session, numbers)
+        self._stop_orphans()
+
+    def _order_stop(self, session: Session, entries: Iterable[Entry]) -> None:
+        """Have those who hold these jobs stop them."""
+        for entry in entries:
+            host = self.hosts.get(str(entry.holder.key)) if entry.holder is not None else None
+            if host is not None:
+                host.orders.append((str(session.key), entry.number))
+                host.work.notify_all()
+
+    def _stop_orphans(self) -> None:
+        """Stop what is left of families that lost their parents."""
+        for session, entries in self.ledger.take_orphans():
+            self._order_stop(session, entries)
+            client = self.clients.pop(str(session.key), None)
+            if client is not None:
+                client.news.notify_all()
 
     def drop_client(self, key: str) -> None:
         """Forget a client, with all its jobs."""
         client = self.clients.pop(key, None)
         if client is None:
             return
-        for entry in client.session.entries.values():
-            host = self.hosts.get(str(entry.holder.key)) if entry.holder is not None else None
-            if host is not None:
-                host.orders.append((key, entry.number))
-                host.work.notify_all()
+        self._order_stop(client.session, client.session.entries.values())
         self.ledger.drop(key)
+        self._stop_orphans()
         client.news.notify_all()
 
     # Slave hosts ------------------------------------------------------------------------
@@ -261,6 +287,7 @@ class Desk:
             return
         self._forget_claims(key)
         held = self.ledger.dismiss(key, reason)
+        self._stop_orphans()
         self._tell_clients(held)
         self.wake_hosts(len(held))
         host.work.notify_all()
@@ -286,6 +313,7 @@ class Desk:
             self.ledger.finish(client.session, done.number, done, done.seconds, len(done.outcome), again, holder)
             if entry.delayed:
                 self._set_alarm()
+        self._stop_orphans()
         for client in touched.values():
             client.news.notify_all()
 
@@ -305,6 +333,9 @@ class Desk:
             if (client := self.clients.get(session_key)) is not None:
                 client.print(number, slave, text)
                 client.news.notify_all()
+        self._stop_orphans()
+        if report.lent:
+            self.ledger.lend(host.holder, report.lent[-1])
         self.wake_hosts(len(report.deaths) + len(report.returned))
 
     def wake_hosts(self, jobs: int) -> None:
@@ -313,7 +344,7 @@ class Desk:
             for host in self.hosts.values():
                 if jobs <= 0:
                     return
-                if host.waiting and len(host.holder.assigned) < most * host.holder.slaves:
+                if host.waiting and len(host.holder.assigned) < most * host.holder.places:
                     host.waiting = False
                     host.work.notify_all()
                     jobs -= host.holder.slaves
@@ -333,7 +364,7 @@ class Desk:
         for key in [key for key, host in self.hosts.items() if now - host.seen > self.lease]:
             self.dismiss_host(key, f"its slave host was silent for more than {self.lease:g} s, so it was given up")
         for key in [key for key, client in self.clients.items() if now - client.seen > self.grace]:
-            self.drop_client(key)
+            self.drop_client(key)  # and, it may be, others of these with it
         for claim in [claim for claim, (came, _) in self._claims.items() if now - came > self.grace]:
             del self._claims[claim]
         for early in [early for early, (came, _) in self._early.items() if now - came > self.grace]:
@@ -355,7 +386,8 @@ class Desk:
     def status(self, master: str) -> Status:
         """Return a snapshot."""
         slaves = tuple(slave for host in self.hosts.values() for slave in host.slaves)
-        return snapshot(master, self.ledger, slaves, len(self.clients))
+        clients = sum(client.session.parent is None for client in self.clients.values())
+        return snapshot(master, self.ledger, slaves, clients)
 
     def job_label(self, session_key: str, number: int) -> str:
         """Return a job in words, as far as a master knows them."""

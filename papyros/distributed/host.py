@@ -26,6 +26,7 @@ from papyros.distributed.batches import (
     unpack_definitions,
     unpack_host_jobs,
 )
+from papyros.distributed.config import changed_pyro_items
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import Address
 from papyros.distributed.seals import Seals, ticket_of
@@ -33,6 +34,7 @@ from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
 from papyros.frames import pack_message
 from papyros.process import Death
+from papyros.relay import pack_words, unpack_words
 from papyros.story import tell_overdue
 from papyros.tasks import CrewOptions, Finished, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, definition_digest, encode_overdue
@@ -86,7 +88,14 @@ class SlaveHost:
         self._tell = tell
         self._stop = threading.Event()
         self._seeker = Seeker(group, nameserver, security, Role.SLAVE_HOST, self._stop, tell)
-        self._crew = Crew(slaves, _NetworkSource(self), CrewOptions(max_bytes, sys.path))
+        family = {
+            "module": "papyros.distributed.family",
+            "group": group,
+            "nameserver": str(nameserver),
+            "pyro": changed_pyro_items(),
+            "key": security.key.hand_over(),
+        }
+        self._crew = Crew(slaves, _NetworkSource(self), CrewOptions(max_bytes, sys.path, family))
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)  # there is something to report
         self._told = threading.Condition(self._lock)  # ... and it was reported
@@ -100,6 +109,7 @@ class SlaveHost:
         self._report = HostReport.empty()
         self._acknowledged = self._heard = 0  # of what this master has sent, also over a line that broke
         self._connected = threading.Event()
+        self._lent = 0  # how many slaves lend their places
         self._stay = ""
         self._uri = self._uid = ""
         self._beat = self._silence = 1.0  # how often to show that this host lives, and how long a master may not
@@ -189,6 +199,7 @@ class SlaveHost:
             with self._lock:
                 # Of a master that is gone, or gave this host up: what was not started is given to others.
                 self._queue.clear()
+                self._report.lent.append(self._lent)
                 for other in self._lines - {line}:
                     other.abort()  # reports to a master that may never answer
             with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
@@ -400,6 +411,25 @@ class _NetworkSource:
         host = self._host
         with host._lock:
             host._report.prints.append((*tag, slave, text))
+            host._news.notify()
+
+    def heard(self, tag: Any, message: memoryview) -> None:
+        host = self._host
+        (question, *arguments), _ = unpack_words(message)
+        if question == "who":
+            host._crew.tell(tag, pack_words([*tag, host._uri]))
+        elif question == "stop":
+            host._crew.cancel({tag})
+            self.returned([tag], *arguments)
+
+    def lent(self, places: int) -> None:
+        host = self._host
+        with host._lock:
+            host._lent = places
+            host._report.lent.append(places)
+            # What has come ahead may not be what is to be run first now.
+            host._report.returned.extend((*task.tag, "") for task in host._queue)
+            host._queue.clear()
             host._news.notify()
 
     def broken(self, reason: str) -> None:

@@ -69,6 +69,15 @@ class ClusterKey:
         info = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
         return hmac.digest(self._secret, b"papyros 1 " + info, "sha256")
 
+    def hand_over(self) -> str:
+        """Return the key for a process that this one has started, to be told over a socket that nobody else has."""
+        return self._secret.hex()
+
+    @classmethod
+    def handed_over(cls, told: str, source: str) -> Self:
+        """Return the key that was handed over."""
+        return cls(bytes.fromhex(told), source)
+
     @property
     def fingerprint(self) -> str:
         """What may be shown of the key, to compare it with another one."""

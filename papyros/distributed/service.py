@@ -97,10 +97,18 @@ class MasterService:
     # Clients ----------------------------------------------------------------------------
 
     @offer(Role.CLIENT)
-    def join(self, key: str) -> dict[str, Any]:
-        """Open the session of a client, or find it again."""
+    def join(self, key: str, parent: list[Any] | None = None) -> dict[str, Any]:
+        """Open the session of a client, or find it again.
+
+        One that adds the children of a job names that by its session and its number. Where the job is not
+        here, nothing is opened, and the answer tells whether that is for good.
+        """
         with self._desk.lock:
-            stay = self._desk.welcome(key).stay
+            job = (str(parent[0]), int(parent[1])) if parent is not None else None
+            client = self._desk.welcome(key, job)
+            if client is None:
+                return {"known": False, "over": job is not None and self._desk.is_over(job)}
+            stay = client.stay
             lease, grace = self._desk.lease, self._desk.grace
             return {"known": True, "stay": stay, "patience": min(PATIENCE_SECONDS, grace / 3, lease), "lease": lease}
 
@@ -215,7 +223,7 @@ class MasterService:
             client = self._desk.client(key)
             if client is None:
                 return UNKNOWN
-            self._desk.ledger.discard(client.session, _numbers())
+            self._desk.discard(client, _numbers())
             return {"known": True}
 
     @offer(Role.CLIENT)

@@ -30,6 +30,8 @@ class FakeSource:
         self.given_back = []
         self.prints = []
         self.reasons = []
+        self.messages = []
+        self.places = []
         self.defined = Counter()
         self.crew = None
         self.closed = False
@@ -92,6 +94,16 @@ class FakeSource:
     def printed(self, tag, slave, text):
         with self.lock:
             self.prints.append((tag, slave, text))
+            self.lock.notify_all()
+
+    def heard(self, tag, message):
+        with self.lock:
+            self.messages.append((tag, bytes(message)))
+            self.lock.notify_all()
+
+    def lent(self, places):
+        with self.lock:
+            self.places.append(places)
             self.lock.notify_all()
 
     def broken(self, reason):

@@ -11,7 +11,7 @@ import pytest
 
 from papyros.jobs import terms_of
 from papyros.process import Death, Outcomes, Printed, SlaveProcess, python_environment
-from papyros.tasks import Task
+from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
 from tests.contract.jobs_for_tests import Square, hang, say, starts
 from tests.support import PATIENCE, wait_until
@@ -19,7 +19,7 @@ from tests.support import PATIENCE, wait_until
 
 @pytest.fixture
 def slave():
-    slave = SlaveProcess(sys.path, MAX_PAYLOAD_BYTES)
+    slave = SlaveProcess(CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
     yield slave
     if not slave.gone:
         slave.bury()

@@ -1,0 +1,119 @@
+"""The master that a job sees in a slave of a cluster: the slave becomes a client of the group's master.
+
+It is a `DistributedMaster` like any other, so what holds for clients holds for it: nothing
+gets lost, and another master may take over. But its session belongs to a job, its *parent*:
+the master opens it only while that job is there, charges all of it to the job's
+own client, and drops it as soon as the job has an outcome, or is given to somebody else.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+from papyros.current import Lending
+from papyros.deadlines import Deadline
+from papyros.distributed.client import DistributedMaster
+from papyros.distributed.config import apply_pyro_items
+from papyros.distributed.line import Line, LineBrokenError
+from papyros.errors import MasterClosedError, MasterNotFoundError, NameServerNotFoundError
+from papyros.relay import InSlave, Link, pack_words, unpack_words
+
+__all__ = ["FamilyClient", "open_family"]
+
+#: How long a master may not know the parent: its client, or its slave host, has not come to a new master yet.
+PARENT_SECONDS = 30.0
+
+#: How often to ask again whether it does.
+AGAIN_SECONDS = 0.1
+
+#: A slave that has asked to be stopped is, before this is over.
+STOP_SECONDS = 10.0
+
+
+class FamilyClient(InSlave, DistributedMaster):
+    """A master for one job that runs on a cluster.
+
+    Args:
+        link: what the slave offers.
+        group: the group of its master.
+        nameserver: where that is registered.
+        parent: the session and the number of the job.
+        uri: where the master was, when the slave host was last asked.
+    """
+
+    def __init__(self, link: Link, group: str, nameserver: str, parent: tuple[str, int], uri: str) -> None:
+        self._link = link
+        self._parent = parent
+        self._known_uri = uri
+        self._refused_since: float | None = None
+        self._lending = Lending(link.lend)
+        super().__init__(
+            group, nameserver, host_master=False, timeout=PARENT_SECONDS, max_bytes=link.max_bytes, echo=link.echo
+        )
+        self._packer = link.packer
+
+    @property
+    def closed(self) -> bool:
+        """Whether the job has closed it."""
+        return self._closed
+
+    def end(self) -> None:
+        """Leave the master, which drops what is left by itself, too, when it hears the outcome of the job."""
+        self._lending.end()
+        threading.Thread(target=self.close, name="papyros-leave", daemon=True).start()
+
+    def _connect(self, deadline: Deadline) -> Line:
+        if self._known_uri:
+            try:
+                line = Line(self._known_uri)
+                if self._join(line):
+                    return line
+                line.close()
+            except LineBrokenError:
+                pass  # there may be another one by now
+        return super()._connect(deadline)
+
+    def _introduction(self) -> tuple[Any, ...]:
+        return (self._key, self._parent)
+
+    def _refused(self, answer: dict[str, Any]) -> None:
+        """The master does not know the parent: not yet, or not any more."""
+        now = time.monotonic()
+        self._refused_since = self._refused_since or now
+        if answer.get("over") or now - self._refused_since > PARENT_SECONDS:
+            stop(self._link, "its children could not be given to the master, which does not know it")
+        self._stop_event.wait(AGAIN_SECONDS)
+
+    def _join(self, line: Line) -> bool:
+        joined = super()._join(line)
+        if joined:
+            self._refused_since = None
+        return joined
+
+
+def open_family(link: Link, number: int) -> FamilyClient:  # noqa: ARG001 - a session has a key of its own
+    """Return a master for the job that runs in a slave."""
+    assert link.family is not None
+    apply_pyro_items(link.family["pyro"])
+    link.say(pack_words(["who"]))
+    answer = link.hear()
+    assert answer is not None
+    session, job, uri = unpack_words(answer)[0]
+    try:
+        return FamilyClient(link, link.family["group"], link.family["nameserver"], (session, job), uri)
+    except (MasterNotFoundError, NameServerNotFoundError) as error:
+        stop(link, f"no master could be found for its children: {error}")
+        raise
+
+
+def stop(link: Link, reason: str) -> None:
+    """Have the slave host stop the job that runs here, and give it back: it is to run again where it can go on.
+
+    Raises:
+        MasterClosedError: it did not.
+    """
+    link.say(pack_words(["stop", reason]))
+    time.sleep(STOP_SECONDS)
+    raise MasterClosedError(reason)

@@ -1,0 +1,151 @@
+"""The children of jobs that run in slave processes, as the master of these keeps them.
+
+The other end is `papyros.relay`, in the slaves; the crew brings messages from one to the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from papyros.entries import ASSIGNED, PROCESSED, Entry, Session
+from papyros.ledger import Ledger
+from papyros.relay import pack_words, unpack_words
+from papyros.status import Status
+from papyros.terms import Terms
+from papyros.wire import Payload
+
+__all__ = ["Families"]
+
+#: Children are numbered by their parents: what is beyond these bits of a number says whose it is.
+NUMBER_BITS = 40
+
+#: So many families that have ended leave their definitions behind.
+KEPT_FAMILIES = 100
+
+
+class Families:
+    """Keeps the sessions of children. All of it is called with the lock of the master held.
+
+    Args:
+        ledger: the books of the master.
+        tell: sends a message to a job that runs.
+        stop: stops jobs that were assigned.
+        status: returns a snapshot of the master.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        tell: Callable[[Entry, bytes], None],
+        stop: Callable[[list[Entry]], None],
+        status: Callable[[], Status],
+    ) -> None:
+        self._ledger = ledger
+        self._tell = tell
+        self._stop = stop
+        self._status = status
+        self._families: dict[tuple[Entry, int], _Family] = {}
+        self._opened = 0
+        # A child may be on its way to a slave when its family ends, so definitions are kept for a little longer.
+        self._ended: deque[dict[bytes, bytes]] = deque(maxlen=KEPT_FAMILIES)
+
+    def __len__(self) -> int:
+        """How many families there are."""
+        return len(self._families)
+
+    def hear(self, parent: Entry, message: memoryview) -> bool:
+        """Take what a job has to say of its children; return whether there may be jobs to assign now."""
+        (kind, number, *rest), parts = unpack_words(message)
+        family = self._families.get((parent, number))
+        if family is None:
+            if parent.state is not ASSIGNED:
+                return False  # it is about to be stopped
+            family = self._open(parent, number)
+        if kind == "define":
+            family.definitions[bytes.fromhex(rest[0])] = bytes(parts[0])
+            family.labels[bytes.fromhex(rest[0])] = rest[1]
+        elif kind == "add":
+            for (child, digest, terms), blob in zip(rest[0], parts, strict=True):
+                payload = Payload(bytes.fromhex(digest), blob)
+                self._ledger.add(family.session, family.base + child, payload, len(blob), Terms(*terms))
+            return True
+        elif kind == "drop":
+            self._ledger.discard(family.session, [family.base + child for child in rest[0]])
+        elif kind == "close":
+            running = [entry for entry in family.session.entries.values() if entry.holder is not None]
+            self._ledger.drop(family.session.key)
+            self._stop(running)
+            self.end(family.session)
+        elif kind == "ask":
+            ticket, question, *arguments = rest
+            answer = self._cancel(family, *arguments) if question == "cancel" else dataclasses.asdict(self._status())
+            self._tell(parent, pack_words(["answer", number, ticket, answer]))
+        return False
+
+    def send_outcomes(self) -> None:
+        """Send parents what became of their children."""
+        for (parent, number), family in self._families.items():
+            if not family.session.processed:
+                continue
+            entries = self._ledger.pop(family.session, len(family.session.processed))
+            head: list[list[Any]] = []
+            parts = []
+            for entry in entries:
+                done = entry.outcome
+                told = isinstance(done, bytes)  # of a job that was lost
+                head.append([entry.number - family.base, 0.0 if told else done.seconds, "" if told else done.slave])
+                parts.append(done if told else done.outcome)
+            self._tell(parent, pack_words(["done", number, head], parts))
+
+    def end(self, session: Session) -> None:
+        """Forget a family that was dropped."""
+        family = self._families.pop((session.parent, session.key[1]), None)  # type: ignore[index, arg-type]
+        if family is not None:
+            self._ended.append(family.definitions)
+
+    def definition(self, digest: bytes) -> bytes:
+        """Return a definition that some job has sent."""
+        known = [family.definitions for family in self._families.values()]
+        return next(definitions[digest] for definitions in (*known, *self._ended) if digest in definitions)
+
+    def text_of(self, entry: Entry) -> str:
+        """Return a child in words, as far as a master knows them."""
+        family = self._families.get((entry.session.parent, entry.session.key[1]))  # type: ignore[index, arg-type]
+        if family is None or entry.payload is None:
+            return "a job that nobody wants any more"
+        return f"{family.labels.get(entry.payload[0], 'job')} #{entry.number - family.base}"
+
+    def _open(self, parent: Entry, number: int) -> _Family:
+        self._opened += 1
+        session = self._ledger.open((self._opened, number), parent=parent)
+        family = self._families[parent, number] = _Family(session, self._opened << NUMBER_BITS)
+        return family
+
+    def _cancel(self, family: _Family, numbers: list[int] | None) -> list[int]:
+        session = family.session
+        if numbers is None:
+            return [number - family.base for number in self._ledger.cancel_waiting(session)]
+        cancelled = []
+        for number in numbers:
+            entry = session.entries.get(family.base + number)
+            if entry is None or entry.state is PROCESSED:
+                continue
+            holder = entry.holder
+            self._ledger.discard(session, [entry.number])
+            if holder is not None:
+                self._stop([entry])
+            cancelled.append(number)
+        return cancelled
+
+
+class _Family:
+    """The children of one job, by one of its masters."""
+
+    def __init__(self, session: Session, base: int) -> None:
+        self.session = session
+        self.base = base
+        self.definitions: dict[bytes, bytes] = {}
+        self.labels: dict[bytes, str] = {}

@@ -1,0 +1,237 @@
+"""The master that a job sees in a slave of a `MultiProcessMaster`: its crew relays children and outcomes.
+
+What both ends say is a message: a head, as JSON, and payloads or outcomes as they are.
+
+========  ==============================================================  =====================
+to        head                                                            beside it
+========  ==============================================================  =====================
+master    ["define", family, digest, label]                               the definition
+master    ["add", family, [[number, digest, terms], ...]]                 the blobs
+master    ["drop", family, numbers]
+master    ["close", family]
+master    ["ask", family, ticket, "cancel", numbers, or null for all]
+master    ["ask", family, ticket, "status"]
+job       ["done", family, [[number, seconds, slave], ...]]               the encoded outcomes
+job       ["answer", family, ticket, the answer]
+========  ==============================================================  =====================
+
+The socket loses nothing, and neither end outlives the other: so nothing is ever sent twice.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from papyros.bookkeeping import Claim
+from papyros.current import Lending
+from papyros.deadlines import Deadline
+from papyros.entries import Entry
+from papyros.errors import MasterClosedError
+from papyros.frames import Buffer, pack_message, unpack_message
+from papyros.jobs import Job, keeper_of
+from papyros.packing import PackingMaster
+from papyros.status import SlaveStatus, Status
+from papyros.wire import Packer
+
+__all__ = ["InSlave", "Link", "RelayMaster", "open_family", "pack_words", "unpack_words"]
+
+#: So many jobs go into one message, at most.
+SEND_JOBS = 1000
+
+
+class Link(Protocol):
+    """What a slave offers to the masters of its jobs."""
+
+    max_bytes: int
+    packer: Packer
+    echo: bool
+    family: dict[str, Any] | None
+
+    def say(self, message: bytes) -> None:
+        """Send what the running job has to say of its children."""
+
+    def hear(self, stop: int | None = None) -> memoryview | None:
+        """Wait for news of children; None when the file descriptor can be read first."""
+
+    def lend(self, lent: bool) -> None:
+        """Lend the place of this slave to another one; or take it back."""
+
+
+class Relayed(NamedTuple):
+    """An outcome of a child, as `PackingMaster` reads it."""
+
+    outcome: Buffer
+    seconds: float
+    slave: str
+
+
+def pack_words(head: Sequence[Any], parts: Sequence[Buffer] = ()) -> bytes:
+    """Pack a message."""
+    return pack_message([json.dumps(head).encode(), *parts])
+
+
+def unpack_words(message: memoryview) -> tuple[list[Any], list[memoryview]]:
+    """Unpack what `pack_words` packed."""
+    head, *parts = unpack_message(message)
+    return json.loads(bytes(head)), parts
+
+
+class InSlave(PackingMaster):
+    """What masters for jobs in slave processes have in common: they lend the place of the slave while they wait."""
+
+    _lending: Lending
+
+    def _watch_forks(self) -> None:
+        """Be asked instead, in each call: what watches is never let go, and slaves make many of these."""
+
+    def _check_process(self) -> None:
+        self._forked = os.getpid() != self._pid
+        super()._check_process()
+
+    def _await_outcome(self, deadline: Deadline) -> bool:
+        if deadline.expired():
+            return False
+        with self._lending:
+            return super()._await_outcome(deadline)
+
+
+class RelayMaster(InSlave):
+    """A master for one job that runs in a slave process.
+
+    Args:
+        link: what the slave offers.
+        family: the number of this master, among those that jobs of this slave got.
+    """
+
+    _can_stop = True
+
+    def __init__(self, link: Link, family: int) -> None:
+        super().__init__(max_bytes=link.max_bytes, echo=link.echo)
+        self._link = link
+        self._family = family
+        self._packer = link.packer
+        self._holder = self._ledger.enlist("crew", 1)
+        self._lending = Lending(link.lend)
+        self._told: set[bytes] = set()  # the definitions that the master has
+        self._tickets = itertools.count(1)
+        self._answers: dict[int, Any] = {}
+        self._ended = False
+        self._stop_out, self._stop_in = os.pipe()
+        self._listener = threading.Thread(target=self._listen, name="papyros-family", daemon=True)
+        self._listener.start()
+
+    # What a place asks for --------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether the job has closed it."""
+        return self._closed
+
+    def end(self) -> None:
+        """Let go of it: the master drops what is left when it hears the outcome of the job."""
+        with self._lock:
+            self._ended = self._closed = True
+            self._came.notify_all()
+        self._alarm.close()
+        self._lending.end()
+        os.write(self._stop_in, b"!")
+        self._listener.join()
+        os.close(self._stop_in)
+        os.close(self._stop_out)
+
+    # What a master of books asks for ----------------------------------------------------
+
+    def _work_came(self) -> None:
+        while batch := self._ledger.assign(self._holder, SEND_JOBS):
+            for digest in {entry.payload[0] for entry in batch} - self._told:
+                head = ["define", self._family, digest.hex(), self._packer.labels[digest]]
+                self._link.say(pack_words(head, [self._packer.definitions[digest]]))
+                self._told.add(digest)
+            jobs = [[entry.number, entry.payload[0].hex(), entry.terms] for entry in batch]
+            self._link.say(pack_words(["add", self._family, jobs], [entry.payload[1] for entry in batch]))
+
+    def _dropped(self, numbers: Sequence[int]) -> None:
+        if numbers and not self._closed:
+            self._link.say(pack_words(["drop", self._family, list(numbers)]))
+
+    def _stop(self) -> None:
+        """The children go; but the listener is needed for as long as the job runs."""
+        if not self._ended:
+            self._link.say(pack_words(["close", self._family]))
+
+    def cancelJob(self, job: Job) -> bool:
+        """Discard a child, also while it runs; see `Master.cancelJob`."""
+        claimed = keeper_of(job)
+        if not isinstance(claimed, Claim) or claimed.master is not self:
+            return False
+        return bool(self._cancel([claimed.number]))
+
+    def cancelAllJobs(self) -> None:
+        """Discard all children that no slave was given yet; see `Master.cancelAllJobs`."""
+        self._check_process()
+        self._cancel(None)
+
+    def _cancel(self, numbers: list[int] | None) -> list[int]:
+        """Cancel children, all that wait where `numbers` is None; return which."""
+        cancelled: list[int] = self._ask("cancel", numbers) or []
+        with self._lock:
+            for session in self._own_sessions():
+                mine = [number for number in cancelled if number in session.entries]
+                self._ledger.discard(session, mine)
+                self._let_go(mine)
+        return cancelled
+
+    def status(self) -> Status:
+        """Return a snapshot of the master that runs the job; see `Master.status`."""
+        answer = self._ask("status")
+        if answer is None:
+            raise MasterClosedError("the job has closed this master, or has ended: there is no status to be had")
+        slaves = tuple(SlaveStatus(**slave) for slave in answer.pop("slaves"))
+        return Status(slaves=slaves, **answer)
+
+    def _ask(self, *question: Any) -> Any:
+        """Ask the master; None where this one was closed."""
+        ticket = next(self._tickets)
+        with self._lock:
+            if self._closed:
+                return None
+            self._link.say(pack_words(["ask", self._family, ticket, *question]))
+            while ticket not in self._answers and not self._ended:
+                self._came.wait()
+            return self._answers.pop(ticket, None)
+
+    # The listener -----------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        try:
+            while (message := self._link.hear(self._stop_out)) is not None:
+                head, parts = unpack_words(message)
+                with self._lock:
+                    if head[1] == self._family:  # else of one that the job has closed
+                        self._take(head, parts)
+        except (EOFError, OSError):
+            return  # the crew is gone, and soon this process
+
+    def _take(self, head: list[Any], parts: list[memoryview]) -> None:
+        kind, _, *rest = head
+        if kind == "answer":
+            self._answers[rest[0]] = rest[1]
+        else:
+            for (number, seconds, slave), outcome in zip(rest[0], parts, strict=True):
+                if (entry := self._entry(number)) is not None:
+                    self._ledger.finish(entry.session, number, Relayed(outcome, seconds, slave), seconds, len(outcome))
+        self._outcomes_came()
+
+    def _entry(self, number: int) -> Entry | None:
+        claimed = keeper_of(self._jobs.get(number))
+        return claimed.session.entries.get(number) if isinstance(claimed, Claim) else None
+
+
+def open_family(link: Link, number: int) -> RelayMaster:
+    """Return a master for the job that runs in a slave; none before had that number there."""
+    return RelayMaster(link, number)
