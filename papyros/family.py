@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
-from papyros.bookkeeping import EXECUTE_WINDOW, BookkeepingMaster, Claim, Lane
+from papyros.bookkeeping import EXECUTE_WINDOW, BookkeepingMaster, Lane
 from papyros.deadlines import Deadline
 from papyros.entries import Entry
 from papyros.errors import MasterClosedError
@@ -75,8 +75,8 @@ class Family(Master):
 
     def cancelJob(self, job: Job) -> bool:
         """Discard a child; see `Master.cancelJob`."""
-        claimed = keeper_of(job)
-        if not isinstance(claimed, Claim) or claimed.session.parent is not self._parent:
+        entry = keeper_of(job)
+        if not isinstance(entry, Entry) or entry.session.parent is not self._parent:
             return False
         return self._master.cancelJob(job)
 

@@ -22,23 +22,24 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from papyros.bookkeeping import Claim
 from papyros.current import Lending
 from papyros.deadlines import Deadline
-from papyros.entries import Entry
 from papyros.errors import MasterClosedError
 from papyros.frames import Buffer, pack_message, unpack_message
-from papyros.jobs import Job, keeper_of
+from papyros.jobs import Job
 from papyros.packing import PackingMaster
 from papyros.status import SlaveStatus, Status
 from papyros.wire import Packer
 
 __all__ = ["InSlave", "Link", "RelayMaster", "open_family", "pack_words", "unpack_words"]
+
+log = logging.getLogger(__name__)
 
 #: So many jobs go into one message, at most.
 SEND_JOBS = 1000
@@ -166,10 +167,9 @@ class RelayMaster(InSlave):
 
     def cancelJob(self, job: Job) -> bool:
         """Discard a child, also while it runs; see `Master.cancelJob`."""
-        claimed = keeper_of(job)
-        if not isinstance(claimed, Claim) or claimed.master is not self:
-            return False
-        return bool(self._cancel([claimed.number]))
+        with self._lock:
+            entry = self._entry_of(job)
+        return entry is not None and bool(self._cancel([entry.number]))
 
     def cancelAllJobs(self) -> None:
         """Discard all children that no slave was given yet; see `Master.cancelAllJobs`."""
@@ -216,6 +216,11 @@ class RelayMaster(InSlave):
                         self._take(head, parts)
         except (EOFError, OSError):
             return  # the crew is gone, and soon this process
+        except Exception:
+            log.exception("the master of a job broke down")
+            with self._lock:
+                self._ended = self._closed = True  # nothing will come any more: nobody is to wait for it
+                self._came.notify_all()
 
     def _take(self, head: list[Any], parts: list[memoryview]) -> None:
         kind, _, *rest = head
@@ -223,13 +228,10 @@ class RelayMaster(InSlave):
             self._answers[rest[0]] = rest[1]
         else:
             for (number, seconds, slave), outcome in zip(rest[0], parts, strict=True):
-                if (entry := self._entry(number)) is not None:
+                job = self._jobs.get(number)
+                if job is not None and (entry := self._entry_of(job)) is not None:
                     self._ledger.finish(entry.session, number, Relayed(outcome, seconds, slave), seconds, len(outcome))
         self._outcomes_came()
-
-    def _entry(self, number: int) -> Entry | None:
-        claimed = keeper_of(self._jobs.get(number))
-        return claimed.session.entries.get(number) if isinstance(claimed, Claim) else None
 
 
 def open_family(link: Link, number: int) -> RelayMaster:

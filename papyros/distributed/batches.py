@@ -73,7 +73,7 @@ class JobOutcome(NamedTuple):
 class HostReport(NamedTuple):
     """What a slave host tells its master.
 
-    Outcomes, deaths of slaves, jobs that it gives back, what jobs printed, and how many of its slaves lend their places.
+    Outcomes, deaths of slaves, jobs that it gives back, what jobs printed, how many slaves lend their places.
     """
 
     outcomes: list[JobOutcome]
