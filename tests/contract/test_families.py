@@ -1,0 +1,226 @@
+"""Jobs that add jobs: a job's own master, whose jobs are charged to the job's client and go with the job."""
+
+from __future__ import annotations
+
+import os
+import time
+import traceback
+
+import pytest
+
+import papyros
+from tests.contract import families
+from tests.contract.jobs_for_tests import Square, end_slave, starts
+from tests.support import PATIENCE, wait_until
+
+TEXTS = ["the cat and the dog", "a dog and a cat", "the end", "and a beginning", "the dog"]
+
+
+def processed(master, job, patience=2 * PATIENCE):
+    master.addJob(job)
+    assert master.popProcessedJob(patience) is job
+    return job
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def started(folder, name):
+    return wait_until(lambda: starts(folder, name), f"{name} was started")[0][1]
+
+
+# What SCOOP shows. --------------------------------------------------------------------------
+
+
+def test_a_tree_sums_itself_up(make_master):
+    assert processed(make_master(), families.tree_sum(4)).result == 31
+
+
+def test_words_are_counted_by_map_and_reduce(make_master):
+    counts = processed(make_master(), families.map_reduce(TEXTS)).result
+    assert counts == families.count_words.function(" ".join(TEXTS))
+
+
+def test_parents_that_wait_never_take_up_all_slaves(make_master):
+    """More parents than slaves, each of which waits for a child that waits for a child."""
+    master = make_master()
+    for _ in range(5):
+        master.addJob(families.descend(3))
+    assert [job.result for job in master.processedJobs(2 * PATIENCE)] == [3] * 5
+    assert master.numPendingJobs() == 0
+
+
+def test_fifty_generations_wait_for_each_other_with_one_slave(make_master):
+    assert processed(make_master(1), families.descend(50), 4 * PATIENCE).result == 50
+
+
+def test_children_are_quick_once_there_are_slaves_for_them(make_concurrent_master):
+    """Slaves that took the places of others are kept for a while, so that the next generation need not wait for one."""
+    master = make_concurrent_master(1)
+    processed(master, families.descend(4))
+    before = time.monotonic()
+    for _ in range(20):
+        processed(master, families.descend(4))
+    assert time.monotonic() - before < 10, "100 jobs, none of which has to wait for a slave to start"
+
+
+# The master of a job. -----------------------------------------------------------------------
+
+
+def test_outside_a_job_there_is_no_current_master():
+    with pytest.raises(papyros.NoCurrentMasterError, match="for the body of a job") as caught:
+        papyros.current_master()
+    assert isinstance(caught.value, RuntimeError)
+    assert isinstance(caught.value, papyros.PapyrosError)
+
+
+def test_where_a_job_has_run_there_is_no_current_master_afterwards():
+    with papyros.SingleThreadedMaster() as master:
+        assert processed(master, families.tree_sum(1)).result == 3
+        with pytest.raises(papyros.NoCurrentMasterError):
+            papyros.current_master()
+
+
+def test_a_job_can_do_with_its_master_what_a_program_can(make_master):
+    noted = processed(make_master(), families.use_all_calls("")).result
+    assert noted == [True, None, 3, [0, 1, 4], [0, 1, 4, 9], 49, 0, True, 0, 25]
+
+
+def test_the_client_sees_its_own_jobs_only(make_concurrent_master, tmp_path, gates):
+    master = make_concurrent_master()
+    gate = gates()
+    master.addJob(families.note_and_wait(str(tmp_path), "child", gate.path, 3))
+    wait_until(lambda: gate.arrivals() >= 1, "a child runs")
+    assert master.numPendingJobs() == 1
+    master.cancelAllJobs()  # the children belong to a job that was assigned
+    assert master.popProcessedJob(0) is None
+    gate.open()
+    assert master.popProcessedJob(PATIENCE).result == 3
+
+
+def test_a_child_can_be_cancelled(make_master, tmp_path, gates):
+    cancelled, pending, names, too_late = processed(
+        make_master(), families.cancel_children(str(tmp_path), gates().path)
+    ).result
+    assert cancelled is True
+    assert pending == 5
+    assert names == [f"child-{number}" for number in range(5)]
+    assert too_late is False
+
+
+def test_a_job_hands_its_master_to_the_threads_that_it_starts(make_master):
+    error, result = processed(make_master(), families.in_a_thread()).result
+    assert "thread" in error
+    assert result == 9
+
+
+def test_what_is_no_job_is_refused_in_a_job_as_well(make_master):
+    job = processed(make_master(), families.run_child(42))
+    assert type(job.exception) is papyros.NotAJobError
+
+
+# Exceptions and deaths. ---------------------------------------------------------------------
+
+
+def test_an_exception_comes_up_through_the_generations_with_its_tracebacks(make_master):
+    job = processed(make_master(), families.fail_deep(3))
+    assert type(job.exception) is LookupError
+    printed = "".join(traceback.format_exception(job.exception))
+    assert printed.count("the leaf falls") >= 1
+    assert 'raise LookupError("the leaf falls")' in printed
+    assert "popProcessedJob().result" in printed
+
+
+def test_a_child_that_ends_its_slave_harms_itself_only(make_process_master, tmp_path):
+    jobs = [Square(3), end_slave(str(tmp_path), "child", "kill"), Square(4)]
+    texts = processed(make_process_master(), families.exceptions_of(*jobs)).result
+    assert texts[0] == texts[2] == "None"
+    assert "3 times" in texts[1]
+    assert len(starts(tmp_path, "child")) == 3
+
+
+def test_a_parent_that_dies_takes_its_children_along_and_adds_them_anew(make_process_master, tmp_path, gates):
+    master = make_process_master()
+    gate = gates()
+    master.addJob(families.die_with_child(str(tmp_path), gate.path))
+    orphan = started(tmp_path, "first")
+    started(tmp_path, "second")
+    wait_until(lambda: not alive(orphan), "the child of the dead parent was stopped")
+    gate.open()
+    assert master.popProcessedJob(PATIENCE).result == "second"
+    assert len(starts(tmp_path, "parent")) == 2
+    assert len(starts(tmp_path, "first")) == 1
+
+
+def test_a_parent_that_is_cancelled_takes_its_children_along(make_process_master, tmp_path, gates):
+    master = make_process_master()
+    job = families.wait_for_child(str(tmp_path), "parent", gates().path)
+    master.addJob(job)
+    child = started(tmp_path, "child-of-parent")
+    parent = started(tmp_path, "parent")
+    assert master.cancelJob(job) is True
+    wait_until(lambda: not alive(child) and not alive(parent), "both were stopped")
+    assert master.numPendingJobs() == 0
+    assert processed(master, families.tree_sum(2)).result == 7
+    assert wait_until(lambda: master.status().assigned == 0, "nothing is assigned any more")
+
+
+def test_a_parent_whose_time_is_up_takes_its_children_along(make_process_master, tmp_path, gates):
+    master = make_process_master()
+    gate = gates()
+    job = processed(master, families.overstay(str(tmp_path), "parent", gate.path))
+    assert type(job.exception) is papyros.JobTimeout
+    child = started(tmp_path, "child-of-parent")
+    wait_until(lambda: not alive(child), "the child was stopped")
+
+
+def test_what_is_left_of_a_family_goes_when_the_parent_ends(make_concurrent_master, tmp_path, gates):
+    master = make_concurrent_master()
+    gate, parent_gate = gates(), None
+    master.addJob(families.leave_child_behind(str(tmp_path), gate.path))
+    wait_until(lambda: gate.arrivals() >= 1, "a child runs")
+    parent_gate = f"{gate.path}.parent"
+    open(parent_gate, "w").close()
+    assert master.popProcessedJob(PATIENCE).result >= 3
+    assert processed(master, Square(4)).result == 16
+    gate.open()
+    assert wait_until(lambda: master.status().assigned == 0, "nothing is assigned any more") is True
+    assert master.status().waiting == 0
+    assert len(starts(tmp_path, "fourth")) == 0, "a child ran for nobody"
+
+
+def test_a_job_that_is_tried_again_adds_its_children_anew(make_concurrent_master, tmp_path, gates):
+    job = processed(make_concurrent_master(), families.fail_with_child(str(tmp_path), gates().path))
+    assert job.result == ["child-2"]
+
+
+def test_a_closed_master_does_not_wait_for_families(make_process_master, tmp_path, gates):
+    master = make_process_master()
+    master.addJob(families.wait_for_child(str(tmp_path), "parent", gates().path))
+    child, parent = started(tmp_path, "child-of-parent"), started(tmp_path, "parent")
+    before = time.monotonic()
+    master.close()
+    assert time.monotonic() - before < 10
+    wait_until(lambda: not alive(child) and not alive(parent), "both were stopped")
+
+
+# Fairness. ----------------------------------------------------------------------------------
+
+
+def test_children_are_charged_to_the_client_of_their_parent(make_concurrent_master, tmp_path):
+    """A job that adds many does not keep another loop of the same program, a client of its own, waiting."""
+    master = make_concurrent_master(1)
+    greedy = families.note_children(str(tmp_path), "greedy", 200)
+    master.addJob(greedy)
+    started(tmp_path, "greedy-0")
+    modest = list(master.execute(families.note(str(tmp_path), f"modest-{number}") for number in range(5)))
+    assert len(modest) == 5
+    last_modest = max(starts(tmp_path, f"modest-{number}")[0][0] for number in range(5))
+    assert master.popProcessedJob(PATIENCE).result == 200
+    after = sum(starts(tmp_path, f"greedy-{number}")[0][0] > last_modest for number in range(200))
+    assert after > 20, "the modest client had to wait for the children of the greedy one"
