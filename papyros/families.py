@@ -81,8 +81,7 @@ class Families:
             self.end(family.session)
         elif kind == "ask":
             ticket, question, *arguments = rest
-            answer = self._cancel(family, *arguments) if question == "cancel" else dataclasses.asdict(self._status())
-            self._tell(parent, pack_words(["answer", number, ticket, answer]))
+            self._tell(parent, pack_words(["answer", number, ticket, self._answer(family, question, *arguments)]))
         return False
 
     def send_outcomes(self) -> None:
@@ -123,6 +122,17 @@ class Families:
         session = self._ledger.open((self._opened, number), parent=parent)
         family = self._families[parent, number] = _Family(session, self._opened << NUMBER_BITS)
         return family
+
+    def _answer(self, family: _Family, question: str, *arguments: Any) -> Any:
+        session = family.session
+        if question == "status":
+            return dataclasses.asdict(self._status())
+        if question == "assigned":
+            entry = session.entries.get(family.base + arguments[0])
+            return entry is not None and entry.state is ASSIGNED
+        if question == "withdraw":
+            return [number for number in arguments[0] if self._ledger.cancel(session, family.base + number)]
+        return self._cancel(family, *arguments)
 
     def _cancel(self, family: _Family, numbers: list[int] | None) -> list[int]:
         session = family.session

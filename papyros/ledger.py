@@ -91,6 +91,7 @@ class Ledger:
         max_processed: int | None = None,
         max_waiting_bytes: int | None = None,
         max_processed_bytes: int | None = None,
+        *,
         parent: Entry | None = None,
     ) -> Session:
         """Return the session `key`, which is made if there is none: for the children of `parent`, if it has one."""

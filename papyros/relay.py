@@ -10,6 +10,8 @@ master    ["add", family, [[number, digest, terms], ...]]                 the bl
 master    ["drop", family, numbers]
 master    ["close", family]
 master    ["ask", family, ticket, "cancel", numbers, or null for all]
+master    ["ask", family, ticket, "withdraw", numbers of those that wait]
+master    ["ask", family, ticket, "assigned", a number]
 master    ["ask", family, ticket, "status"]
 job       ["done", family, [[number, seconds, slave], ...]]               the encoded outcomes
 job       ["answer", family, ticket, the answer]
@@ -25,11 +27,13 @@ import json
 import logging
 import os
 import threading
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from papyros.current import Lending
 from papyros.deadlines import Deadline
+from papyros.entries import Session
 from papyros.errors import MasterClosedError
 from papyros.frames import Buffer, pack_message, unpack_message
 from papyros.jobs import Job
@@ -86,6 +90,7 @@ class InSlave(PackingMaster):
     """What masters for jobs in slave processes have in common: they lend the place of the slave while they wait."""
 
     _lending: Lending
+    _waiters_for_nothing = 0  # those who wait, though no job is pending
 
     def _watch_forks(self) -> None:
         """Be asked instead, in each call: what watches is never let go, and slaves make many of these."""
@@ -97,8 +102,23 @@ class InSlave(PackingMaster):
     def _await_outcome(self, deadline: Deadline) -> bool:
         if deadline.expired():
             return False
-        with self._lending:
+        if self._jobs:
+            with self._lending:
+                return super()._await_outcome(deadline)
+        self._waiters_for_nothing += 1  # as an executor does that has nothing to do: the job itself goes on
+        try:
             return super()._await_outcome(deadline)
+        finally:
+            self._waiters_for_nothing -= 1
+
+    def _work_came(self) -> None:
+        if self._waiters_for_nothing:
+            self._came.notify_all()
+        self._send_work()
+
+    @abstractmethod
+    def _send_work(self) -> None:
+        """Send what was added. Called with the lock held."""
 
 
 class RelayMaster(InSlave):
@@ -147,7 +167,7 @@ class RelayMaster(InSlave):
 
     # What a master of books asks for ----------------------------------------------------
 
-    def _work_came(self) -> None:
+    def _send_work(self) -> None:
         while batch := self._ledger.assign(self._holder, SEND_JOBS):
             for digest in {entry.payload[0] for entry in batch} - self._told:
                 head = ["define", self._family, digest.hex(), self._packer.labels[digest]]
@@ -176,9 +196,15 @@ class RelayMaster(InSlave):
         self._check_process()
         self._cancel(None)
 
-    def _cancel(self, numbers: list[int] | None) -> list[int]:
+    def _withdraw(self, session: Session, numbers: Sequence[int]) -> list[int]:  # noqa: ARG002 - numbers say it all
+        return self._cancel(list(numbers), "withdraw")
+
+    def _is_assigned(self, session: Session, number: int) -> bool:
+        return super()._is_assigned(session, number) and bool(self._ask("assigned", number))
+
+    def _cancel(self, numbers: list[int] | None, how: str = "cancel") -> list[int]:
         """Cancel children, all that wait where `numbers` is None; return which."""
-        cancelled: list[int] = self._ask("cancel", numbers) or []
+        cancelled: list[int] = self._ask(how, numbers) or []
         with self._lock:
             for session in self._own_sessions():
                 mine = [number for number in cancelled if number in session.entries]

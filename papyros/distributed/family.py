@@ -75,6 +75,9 @@ class FamilyClient(InSlave, DistributedMaster):
                 pass  # there may be another one by now
         return super()._connect(deadline)
 
+    def _send_work(self) -> None:
+        self._news.notify()
+
     def _introduction(self) -> tuple[Any, ...]:
         return (self._key, self._parent)
 
