@@ -53,7 +53,10 @@ class Place:
     def master(self) -> FamilyMaster:
         """Return the master of the job that runs; where that has closed it, another one."""
         with self._lock:
-            if self._master is None or self._master.closed:
+            if self._master is not None and self._master.closed:
+                self._master.end()  # two of them at a time would take each other's news
+                self._master = None
+            if self._master is None:
                 self._master = self._make()
             return self._master
 
