@@ -36,6 +36,7 @@ from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import (
     DEFAULT_GROUP,
     DEFAULT_NAMESERVER,
+    Address,
     ask_status,
     check_group,
     is_here,
@@ -173,6 +174,9 @@ class DistributedMaster(PackingMaster):
         ]
         for thread in self._threads:
             thread.start()
+
+    def _find_security(self, key_file: str | os.PathLike[str] | None, names: Address) -> Security:
+        return Security(find_key(key_file, make=is_here(names.host)))
 
     # What a master of books asks for ----------------------------------------------------
 

@@ -8,6 +8,7 @@ own client, and drops it as soon as the job has an outcome, or is given to someb
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
@@ -16,7 +17,10 @@ from papyros.current import Lending
 from papyros.deadlines import Deadline
 from papyros.distributed.client import DistributedMaster
 from papyros.distributed.config import apply_pyro_items
+from papyros.distributed.keys import ClusterKey
 from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.naming import Address
+from papyros.distributed.security import Role, Security
 from papyros.errors import MasterClosedError, MasterNotFoundError, NameServerNotFoundError
 from papyros.relay import InSlave, Link, pack_words, unpack_words
 
@@ -44,7 +48,9 @@ class FamilyClient(InSlave, DistributedMaster):
     """
 
     def __init__(self, link: Link, group: str, nameserver: str, parent: tuple[str, int], uri: str) -> None:
+        assert link.family is not None
         self._link = link
+        self._handed_over = ClusterKey.handed_over(link.family["key"], "its slave host")
         self._parent = parent
         self._known_uri = uri
         self._refused_since: float | None = None
@@ -64,10 +70,13 @@ class FamilyClient(InSlave, DistributedMaster):
         self._lending.end()
         threading.Thread(target=self.close, name="papyros-leave", daemon=True).start()
 
+    def _find_security(self, key_file: str | os.PathLike[str] | None, names: Address) -> Security:  # noqa: ARG002 - it is known
+        return Security(self._handed_over)
+
     def _connect(self, deadline: Deadline) -> Line:
         if self._known_uri:
             try:
-                line = Line(self._known_uri)
+                line = Line(self._known_uri, self._security, Role.CLIENT)
                 if self._join(line):
                     return line
                 line.close()
