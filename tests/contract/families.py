@@ -88,7 +88,7 @@ def wait_for_child(folder, name, gate):
     return run_child.function(wait_and_note(folder, f"child-of-{name}", gate))
 
 
-@papyros.job(timeout=1.0)
+@papyros.job(timeout=2.0)
 def overstay(folder, name, gate):
     return wait_for_child.function(folder, name, gate)
 

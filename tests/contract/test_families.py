@@ -173,6 +173,7 @@ def test_a_parent_that_is_cancelled_takes_its_children_along(make_process_master
 def test_a_parent_whose_time_is_up_takes_its_children_along(make_process_master, tmp_path, gates):
     master = make_process_master()
     gate = gates()
+    processed(master, families.tree_sum(2))  # so that there is a slave for the child
     job = processed(master, families.overstay(str(tmp_path), "parent", gate.path))
     assert type(job.exception) is papyros.JobTimeout
     child = started(tmp_path, "child-of-parent")
