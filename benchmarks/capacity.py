@@ -239,7 +239,7 @@ class _Host:
         self.reporting = True
         self.sequence += 1
         sequence, outcomes, self.outcomes = self.sequence, self.outcomes, []
-        message = pack_report(HostReport(outcomes, [], [], []))
+        message = pack_report(HostReport.empty()._replace(outcomes=outcomes))
         self.world.call(
             lambda: self.master.call("report", self.key, sequence, self.uid, message=message), self._reported
         )
@@ -328,7 +328,13 @@ def _service_seconds(jobs: int) -> float:
         answer, fetched = master.call("fetch", host.key, host.acknowledged, 0, 0.0)
         host.acknowledged = answer["number"]
         outcomes = [JobOutcome(j.session, j.number, host.encoded, 0.0, "host/1") for j in unpack_host_jobs(fetched)]
-        master.call("report", host.key, number + 1, host.uid, message=pack_report(HostReport(outcomes, [], [], [])))
+        master.call(
+            "report",
+            host.key,
+            number + 1,
+            host.uid,
+            message=pack_report(HostReport.empty()._replace(outcomes=outcomes)),
+        )
         answer, _ = master.call("collect", client.key, client.acknowledged, False, 0.0)
         client.acknowledged = answer["number"]
     return (time.thread_time() - started) / (CALLS * jobs)

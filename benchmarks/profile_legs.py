@@ -47,7 +47,7 @@ from papyros.outcome import Outcome
 from papyros.packing import PackingMaster
 from papyros.process import Outcomes, SlaveProcess
 from papyros.running import run_job
-from papyros.tasks import Task
+from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, build_job, encode_outcome, load_definition
 
 __all__ = ["limit", "main", "run_cluster", "run_processes", "the_legs"]
@@ -202,7 +202,7 @@ class _Service:
     def back(self, clock: _Clock, host: _Clock, outcomes: list[JobOutcome]) -> memoryview:
         """Take outcomes from a slave host to the client; return the message that it gets."""
         with host.leg("pack a report"):
-            packed = pack_report(HostReport(outcomes, [], [], []))
+            packed = pack_report(HostReport.empty()._replace(outcomes=outcomes))
         with clock.leg("report"):
             self.call("report", self.host, self.sequence, self.uid, message=packed)
         with clock.leg("collect"):
@@ -214,7 +214,7 @@ class _Service:
 
 
 def _slave_process() -> SlaveProcess:
-    slave = SlaveProcess(sys.path, MAX_PAYLOAD_BYTES)
+    slave = SlaveProcess(CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
     while not slave.ready:
         list(slave.receive())
         slave.outbox.flush()
