@@ -6,8 +6,12 @@ the same tests then run on every master.
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -76,6 +80,25 @@ class Gates:
     def open_all(self) -> None:
         for gate in self._gates:
             gate.open()
+
+
+def fork() -> int:
+    """Fork, as `os.fork` does, without a debugger or a measurement of coverage in the child.
+
+    These trace calls with locks of their own, which another thread may hold at that
+    moment: the child would wait for ever, before it comes to anything that is to be tested.
+    """
+    trace = sys.gettrace()
+    sys.settrace(None)
+    with warnings.catch_warnings():
+        # From Python 3.12 on a fork beside threads warns; what then happens is what is tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child:
+        sys.settrace(trace)
+    else:
+        threading.settrace(None)
+    return child
 
 
 class Background:

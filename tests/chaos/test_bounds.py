@@ -20,7 +20,7 @@ from tests.chaos.jobs import blob, pause, size_of
 from tests.contract import jobs_for_tests as strange
 from tests.contract.jobs_for_tests import double
 from tests.distributed.programs import uri_of
-from tests.support import Background, security, wait_until
+from tests.support import Background, fork, security, wait_until
 
 MB = 1 << 20
 
@@ -260,7 +260,7 @@ def test_row_23_a_forked_child_cannot_use_its_parents_master_and_does_not_harm_i
     gate = gates()
     client.addJob(strange.wait_at(gate.path, "held"))
     gate.wait_for_arrivals(1)
-    child = os.fork()
+    child = fork()
     if child == 0:
         code = 1
         try:

@@ -7,14 +7,13 @@ import pickle
 import signal
 import threading
 import time
-import warnings
 
 import cloudpickle
 import pytest
 
 import papyros
 from tests.contract.jobs_for_tests import Square, wait_at
-from tests.support import PATIENCE, Background, at_most, wait_until
+from tests.support import PATIENCE, Background, at_most, fork, wait_until
 
 
 @pytest.fixture
@@ -187,10 +186,7 @@ def test_a_master_cannot_be_copied(make_master):
 
 def in_forked_child(check):
     """Run `check` in a forked child; return the child's exit status, which is 0 if it returned true."""
-    with warnings.catch_warnings():
-        # From Python 3.12 on a fork beside threads warns; what then happens is what is tested.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        pid = os.fork()
+    pid = fork()
     if pid == 0:
         status = 3
         try:

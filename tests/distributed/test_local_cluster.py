@@ -272,7 +272,7 @@ def test_a_forked_child_that_ends_leaves_the_cluster_of_its_parent_alone(launch,
         + """
     import os, warnings
     warnings.simplefilter("ignore")
-    child = os.fork()
+    child = fork()
     if child == 0:
         sys.exit(0)
     assert os.waitpid(child, 0)[1] == 0
