@@ -5,9 +5,7 @@ What an implementation adds is an engine that takes assigned jobs out of the
 ledger and brings outcomes back, and a way to pack jobs for the trip to where
 they run. No engine is in here.
 
-A master's jobs are kept in *lanes*, each a session of the ledger: one for
-`addJob` and `popProcessedJob`, and one for each `execute`, so that their jobs
-do not mix.
+A master's jobs are kept in *lanes* (`papyros.lanes`).
 """
 
 from __future__ import annotations
@@ -20,15 +18,15 @@ import time
 import weakref
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from queue import Full
 from typing import Any, TypeVar, cast
 
 from papyros.checks import check_bound
-from papyros.deadlines import FOREVER, Alarm, Deadline
+from papyros.deadlines import Alarm, Deadline
 from papyros.entries import ASSIGNED, PROCESSED, WAITING, Counts, Entry, Session
-from papyros.errors import MasterClosedError, PayloadError, PendingJobError, SlaveLost
+from papyros.errors import MasterClosedError, SlaveLost
 from papyros.execution import Execution
-from papyros.jobs import Job, check_job, claim, forget_outcome, keeper_of, release, settle, terms_of
+from papyros.jobs import Job, keeper_of, release
+from papyros.lanes import Lane
 from papyros.ledger import Ledger
 from papyros.master import Master
 from papyros.outcome import Outcome
@@ -36,7 +34,7 @@ from papyros.status import SlaveStatus, Status
 from papyros.story import tell_deaths
 from papyros.terms import Terms
 
-__all__ = ["BookkeepingMaster", "Lane"]
+__all__ = ["BookkeepingMaster", "snapshot"]
 
 J = TypeVar("J", bound=Job)
 
@@ -340,123 +338,6 @@ def _tell_forks(reference: weakref.ref[BookkeepingMaster]) -> None:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=mark)
-
-
-class Lane:
-    """One queue through a master: what is added here is popped here."""
-
-    def __init__(self, master: BookkeepingMaster, session: Session) -> None:
-        self._master = master
-        self._session = session
-
-    def add(self, job: Job, timeout: float | None = None) -> None:
-        """Add a job; see `Master.addJob`."""
-        master, session = self._master, self._session
-        master._check_process()
-        check_job(job)
-        terms = master._terms(terms_of(job))
-        deadline = FOREVER if timeout is None else Deadline(timeout)
-        entry = Entry(session, 0, None, 0, terms)
-        if not claim(job, entry):
-            raise PendingJobError(f"{job!r} is pending already: pop or cancel it before it is added again")
-        try:
-            try:
-                entry.payload, entry.size = master._pack(job)
-            except PayloadError as error:
-                entry.outcome = Outcome.failed(error)
-            with master._lock:
-                self._check_usable()
-                if session.narrow and entry.outcome is None:
-                    self._wait_for_room(job, deadline)
-                number = entry.number = next(master._numbers)
-                self._note(job, number)
-                master._jobs[number] = job
-                try:
-                    master._ledger.enter(entry)
-                    if entry.outcome is None:
-                        master._work_came()
-                    else:
-                        master._outcomes_came()
-                except BaseException:
-                    master._ledger.discard(session, [number])
-                    del master._jobs[number]
-                    raise
-                forget_outcome(job)
-        except BaseException:
-            release(job)
-            raise
-
-    def _note(self, job: Job, number: int) -> None:
-        """Take note of a job that is about to be added. Called with the lock held."""
-
-    def _wait_for_room(self, job: Job, deadline: Deadline) -> None:
-        master, session = self._master, self._session
-        while not session.has_room(*master._waiting_elsewhere()):
-            if not master._await_room(deadline):
-                raise Full(f"{len(session.line)} jobs wait, and there is no room for more; {job!r} was not added")
-            self._check_usable()
-
-    def _check_usable(self) -> None:
-        self._master._check_usable()
-        if self._session.dropped:
-            raise MasterClosedError("the loop, or the job, that added jobs here has ended: it can add no more")
-
-    def _await_outcome(self, deadline: Deadline) -> bool:
-        return self._master._await_outcome(deadline)
-
-    def pop(self, timeout: float | None = None) -> Job | None:
-        """Return the next processed job, or None; see `Master.popProcessedJob`."""
-        master, session = self._master, self._session
-        deadline = FOREVER if timeout is None else Deadline(timeout)
-        master._check_process()
-        with master._lock:
-            while not (popped := master._ledger.pop(session)):
-                if not session.entries or master._closed:
-                    return None
-                if not self._await_outcome(deadline):
-                    return None
-            job = self._take_out(popped[0])
-        return self._hand_over(job, popped[0])
-
-    def pop_ready(self) -> Job | None:
-        """Return a job that is processed already, or None."""
-        master = self._master
-        with master._lock:
-            popped = master._ledger.pop(self._session)
-            if not popped:
-                return None
-            job = self._take_out(popped[0])
-        return self._hand_over(job, popped[0])
-
-    def _hand_over(self, job: Job, entry: Entry) -> Job:
-        try:
-            settle(job, self._master._unpack(job, entry))
-        except BaseException:
-            with self._master._lock:
-                self._master._jobs[entry.number] = job
-                self._master._ledger.put_back(entry, entry.outcome)
-            raise
-        return job
-
-    def _take_out(self, entry: Entry) -> Job:
-        master = self._master
-        if self._session.bounded:
-            master._work_came()
-        return master._jobs.pop(entry.number)
-
-    @property
-    def closed(self) -> bool:
-        """Whether the master was closed, or this lane."""
-        return self._master._closed or self._session.dropped
-
-    def close(self) -> None:
-        """Drop all jobs of this lane, whatever their state."""
-        master, session = self._master, self._session
-        with master._lock:
-            numbers = list(session.entries)
-            master._ledger.drop(session.key)
-            master._let_go(numbers)
-            master._dropped(numbers)
 
 
 def snapshot(master: str, ledger: Ledger, slaves: tuple[SlaveStatus, ...], clients: int = 1) -> Status:

@@ -17,11 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
-from papyros.bookkeeping import BookkeepingMaster, Lane
+from papyros.bookkeeping import BookkeepingMaster
 from papyros.deadlines import FOREVER, Deadline
 from papyros.entries import Entry, Session
 from papyros.errors import MasterClosedError, PendingJobError
 from papyros.jobs import Job, check_job, settle
+from papyros.lanes import Lane
 from papyros.master import Master
 from papyros.outcome import Outcome
 

@@ -24,8 +24,8 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
-from papyros.ledger import LONG_SECONDS
 from papyros.process import Death, Heard, Lent, Outcomes, Printed, SlaveProcess
+from papyros.shares import LONG_SECONDS
 from papyros.staff import at_work, missing, spares
 from papyros.tasks import CrewOptions, Finished, SlaveView, Source, Task
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
-from papyros.bookkeeping import EXECUTE_WINDOW, BookkeepingMaster, Lane
+from papyros.bookkeeping import EXECUTE_WINDOW, BookkeepingMaster
 from papyros.deadlines import Deadline
 from papyros.entries import Entry
 from papyros.errors import MasterClosedError
 from papyros.execution import Execution
 from papyros.jobs import Job, keeper_of
+from papyros.lanes import Lane
 from papyros.master import Master
 from papyros.status import Status
 

@@ -29,16 +29,15 @@ not with its holder any more, for whatever reason: if that runs again, it adds t
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from heapq import heappop, heappush
-from itertools import count
-from math import ceil
 from typing import Any
 
+from papyros.delays import Delays
 from papyros.entries import ASSIGNED, FORGOTTEN, PROCESSED, WAITING, Counts, Delivery, Entry, Holder, Session
+from papyros.shares import idle_share, share
 from papyros.terms import DEFAULT_TERMS, Terms
 from papyros.turns import Turns
 
-__all__ = ["AHEAD_SECONDS", "LONG_SECONDS", "MAX_DEATHS", "MAX_LOSSES", "Ledger"]
+__all__ = ["MAX_DEATHS", "MAX_LOSSES", "Ledger"]
 
 #: After so many deaths of a slave under it, a job is not tried again.
 MAX_DEATHS = 3
@@ -49,15 +48,7 @@ MAX_LOSSES = 20
 #: A delay is doubled so often at the most: beyond, numbers end.
 MAX_DOUBLINGS = 1000
 
-#: A holder is given so many seconds' worth of jobs ahead of need, as far as durations are known.
-AHEAD_SECONDS = 0.02
-
-#: Jobs that take longer, or of which that is not known, are not given ahead: what a slave holds is then what it
-#: runs, and what waits can be cancelled or go to another one.
-LONG_SECONDS = 0.1
-
-#: Never more jobs ahead than this for each slave, and never more bytes than this in one assignment.
-AHEAD_JOBS = 1000
+#: Never more bytes than this in one assignment.
 ASSIGNMENT_BYTES = 4 << 20
 
 #: The weight of the newest measurement in the moving average of durations.
@@ -79,8 +70,7 @@ class Ledger:
         self.past = Counts()
         self._turns = Turns()
         self._orphans: list[tuple[Session, list[Entry]]] = []
-        self._delayed: list[tuple[float, int, Entry]] = []  # a heap: when a failed job waits again
-        self._tickets = count(1)
+        self._delays = Delays()
 
     # Sessions and their jobs ------------------------------------------------------------
 
@@ -199,7 +189,7 @@ class Ledger:
     def cancel_waiting(self, session: Session) -> list[int]:
         """Forget all waiting jobs of a session; return their numbers."""
         entries = session.line.clear()
-        entries += [e for _, ticket, e in self._delayed if e.session is session and e.delayed == ticket]
+        entries += [entry for entry in self._delays if entry.session is session]
         self._forget_waiting(session, entries)
         return [entry.number for entry in entries]
 
@@ -244,7 +234,7 @@ class Ledger:
     def assign(self, holder: Holder, limit: int | None = None) -> list[Entry]:
         """Assign the next jobs to `holder`: sessions in turns, up to `limit` or its fair share of them."""
         if limit is None:
-            limit = self._share(holder)
+            limit = share(holder, self.holders.values(), self._turns)
         batch: list[Entry] = []
         size = 0
         exhausted = 0
@@ -258,14 +248,10 @@ class Ledger:
             exhausted = 0
             for _ in range(quantum):
                 entry = session.line.popleft()
-                entry.state = ASSIGNED
-                entry.holder = holder
-                holder.assigned[entry] = None
+                self._hand(holder, entry)
                 batch.append(entry)
                 size += entry.size
                 limit -= 1
-                session.assigned += 1
-                self._note_left(entry)
                 if size >= ASSIGNMENT_BYTES:
                     break
             if not session.line:
@@ -279,12 +265,15 @@ class Ledger:
         entry = session.line.popleft()
         if not session.line:
             self._turns.end(session)
+        self._hand(holder, entry)
+        return entry
+
+    def _hand(self, holder: Holder, entry: Entry) -> None:
         entry.state = ASSIGNED
         entry.holder = holder
         holder.assigned[entry] = None
-        session.assigned += 1
+        entry.session.assigned += 1
         self._note_left(entry)
-        return entry
 
     def lend(self, holder: Holder, places: int) -> None:
         """Take note that so many of the slaves of a holder lend their places to others, while their jobs wait."""
@@ -296,11 +285,7 @@ class Ledger:
             return False
         self._take_from_line(entry)
         self._undelay(entry)
-        entry.state = ASSIGNED
-        entry.holder = holder
-        holder.assigned[entry] = None
-        entry.session.assigned += 1
-        self._note_left(entry)
+        self._hand(holder, entry)
         return True
 
     def _note_left(self, entry: Entry) -> None:
@@ -308,31 +293,6 @@ class Ledger:
             entry.left = True
             entry.session.counts.left += 1
             entry.session.counts.left_bytes += entry.size
-
-    def _share(self, holder: Holder) -> int:
-        """How many more jobs `holder` should have (guided self-scheduling, Polychronopoulos and Kuck 1987).
-
-        One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but
-        never more than an even share of half of what waits, so that at the end
-        nobody sits on jobs that others could start.
-        """
-        waiting = sum(session.assignable() for session in self._turns)
-        if not waiting:
-            return 0
-        slaves = sum(other.places for other in self.holders.values()) or 1
-        known = [session.seconds for session in self._turns if session.seconds is not None]
-        ahead = 0.0
-        if known and (mean := sum(known) / len(known)) < LONG_SECONDS:
-            ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / max(1e-6, mean)))
-        fair = waiting / (2 * slaves)
-        wanted = holder.places + int(holder.slaves * min(ahead, fair))
-        return min(waiting, max(0, wanted - len(holder.assigned)))
-
-    def idle_share(self, holder: Holder) -> int:
-        """How many jobs `holder` should be given now, or 0 while it has more than half of its share."""
-        share = self._share(holder)
-        held = len(holder.assigned)
-        return share if held < holder.places or share >= ceil(held / 2) else 0
 
     def give_back(self, holder: Holder, entries: Iterable[Entry], started: Any = None) -> None:
         """Let jobs wait again that `holder` does not process after all; nobody is charged.
@@ -444,25 +404,22 @@ class Ledger:
     def _delay(self, entry: Entry, moment: float) -> None:
         self._unassign(entry)
         entry.state = WAITING
-        entry.delayed = next(self._tickets)
+        entry.delayed = self._delays.add(moment, entry)
         entry.session.delayed += 1
         entry.session.delayed_bytes += entry.size
         entry.failures += 1
         entry.session.counts.retried += 1
-        heappush(self._delayed, (moment, entry.delayed, entry))
 
     def next_wake(self) -> float | None:
         """Return the moment at which the next delayed job may wait in the line again."""
-        return self._delayed[0][0] if self._delayed else None
+        return self._delays.next()
 
     def wake(self, now: float) -> int:
         """Let delayed jobs whose moment has come wait in the line; return how many."""
         woken = 0
-        while self._delayed and self._delayed[0][0] <= now:
-            _, ticket, entry = heappop(self._delayed)
-            if entry.state is WAITING and entry.delayed == ticket:
-                self._wait_again(entry)
-                woken += 1
+        for entry in self._delays.take(now):
+            self._wait_again(entry)
+            woken += 1
         return woken
 
     def _process(self, entry: Entry, outcome: Any) -> None:
@@ -527,7 +484,7 @@ class Ledger:
         """
         delivery = holder.delivery
         if acknowledged >= delivery.number:
-            delivery.entries = self.assign(holder, self.idle_share(holder))
+            delivery.entries = self.assign(holder, idle_share(holder, self.holders.values(), self._turns))
             if delivery.entries:
                 delivery.number += 1
         return delivery

@@ -256,7 +256,7 @@ class Master(Actor):
         """Return what is still in memory though all jobs are done."""
         desk = self.desk
         found: dict[str, object] = {"early": desk._early, "early bytes": desk._early_bytes, "claims": desk._claims}
-        found["delayed"] = [entry for _, _, entry in desk.ledger._delayed]
+        found["delayed"] = list(desk.ledger._delays._heap)
         found["turns"] = list(desk.ledger._turns)
         for key, session in desk.ledger.sessions.items():
             parts = [session.entries, session.processed, session.delivery.entries, session.assigned]

@@ -18,11 +18,11 @@ STOREYS = [
     {"errors", "cpus", "deadlines", "forensics", "frames", "status", "story", "terms"},
     {"checks", "outcome", "tasks"},
     {"jobs"},
-    {"waiting", "turns"},
+    {"waiting", "turns", "delays", "shares"},
     {"entries"},
     {"ledger"},
     {"master"},
-    {"current", "running", "wire", "execution", "calls"},
+    {"current", "running", "wire", "execution", "calls", "lanes"},
     {"bookkeeping"},
     {"courier"},
     {"executor"},
@@ -89,7 +89,7 @@ def test_errors_import_nothing():
 
 
 def test_the_ledger_has_no_lock_thread_socket_file_or_clock():
-    for module in ("ledger", "entries", "waiting", "turns", "terms"):
+    for module in ("ledger", "entries", "waiting", "turns", "delays", "shares", "terms"):
         assert roots(HOUSE / f"{module}.py").isdisjoint(
             {"threading", "socket", "time", "os", "pathlib", "io", "queue", "multiprocessing", "logging", "random"}
         )

@@ -1,0 +1,57 @@
+"""How many jobs somebody who runs jobs should have at a time: what they run, and some ahead of need.
+
+Nothing in here changes a state; the ledger asks, and assigns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from math import ceil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from papyros.entries import Holder, Session
+
+__all__ = ["LONG_SECONDS", "idle_share", "share"]
+
+#: A holder is given so many seconds' worth of jobs ahead of need, as far as durations are known.
+AHEAD_SECONDS = 0.02
+
+#: Jobs that take longer, or of which that is not known, are not given ahead: what a slave holds is then what it
+#: runs, and what waits can be cancelled or go to another one.
+LONG_SECONDS = 0.1
+
+#: Never more jobs ahead than this for each slave.
+AHEAD_JOBS = 1000
+
+
+def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:
+    """Return how many more jobs a holder should have (guided self-scheduling, Polychronopoulos and Kuck 1987).
+
+    One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but never more than an
+    even share of half of what waits, so that at the end nobody sits on jobs that others could start.
+
+    Args:
+        holder: who asks.
+        holders: all who run jobs.
+        sessions: those that have waiting jobs.
+    """
+    sessions = list(sessions)
+    waiting = sum(session.assignable() for session in sessions)
+    if not waiting:
+        return 0
+    slaves = sum(other.places for other in holders) or 1
+    known = [session.seconds for session in sessions if session.seconds is not None]
+    ahead = 0.0
+    if known and (mean := sum(known) / len(known)) < LONG_SECONDS:
+        ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / max(1e-6, mean)))
+    fair = waiting / (2 * slaves)
+    wanted = holder.places + int(holder.slaves * min(ahead, fair))
+    return min(waiting, max(0, wanted - len(holder.assigned)))
+
+
+def idle_share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:
+    """Return how many jobs a holder should be given now, or 0 while it has more than half of its share."""
+    more = share(holder, holders, sessions)
+    held = len(holder.assigned)
+    return more if held < holder.places or more >= ceil(held / 2) else 0
