@@ -22,6 +22,8 @@ STANDING_THREADS = ("TMonitor",)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the tests, and all that they start, a key of their own: never that of the developer."""
+    if hasattr(config, "workerinput"):
+        return  # the process that started this one has done it for both
     folder = tempfile.TemporaryDirectory(prefix="papyros-tests-")
     config.add_cleanup(folder.cleanup)
     os.environ["XDG_CONFIG_HOME"] = folder.name

@@ -19,6 +19,7 @@ from papyros.cpus import usable_cpus
 from papyros.distributed.cluster import LocalCluster
 from papyros.distributed.config import apply_pyro_items, read_config
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
+from papyros.distributed.doctor import examine
 from papyros.distributed.host import SlaveHost
 from papyros.distributed.keys import find_key, make_key_file
 from papyros.distributed.lifeline import Lifeline
@@ -50,7 +51,7 @@ from papyros.wire import MAX_PAYLOAD_BYTES
 __all__ = ["main"]
 
 #: Options that a standalone cluster hands on to its parts.
-PASSED = ("port", "lease", "grace", "drain", "max_bytes")
+PASSED = ("port", "publish", "lease", "grace", "drain", "max_bytes")
 
 #: How long running jobs may take to end after SIGTERM.
 DRAIN_SECONDS = 60.0
@@ -121,6 +122,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--new-key", type=Path, metavar="FILE", help="make a key, in a file that must not exist yet, and end")
     add("--show-key-fingerprint", action="store_true", help="print what identifies the key without telling it, and end")
     add("--host", metavar="ADDRESS", help=f"the address that the master listens on (default: {LOOPBACK})")
+    add(
+        "--publish",
+        type=_nameserver,
+        metavar="HOST[:PORT]",
+        help="the address by which others reach the master, if it is another one than it listens on",
+    )
     add("--port", type=_port, metavar="PORT", help="the port that the master listens on (default: any free one)")
     add("--lease", type=_seconds, metavar="S", help=f"give up slaves silent for S seconds (default: {LEASE_SECONDS:g})")
     add(
@@ -134,6 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--max-bytes", type=_bytes, metavar="N", help="refuse results of jobs that take more than N bytes")
     add("--status", action="store_true", help="print what the master of the group and its slaves do, and end")
+    add(
+        "--doctor",
+        action="store_true",
+        help="say what works on the way to the master, and what does not",
+    )
     add("--config", type=Path, metavar="FILE", help="read options from a TOML file; those given here win")
     add("--logging", action="store_true", default=None, help="show more of what happens")
     add(
@@ -199,6 +211,7 @@ def _port(text: str) -> int:
 CHECKS: dict[str, Callable[[str], object]] = {
     "group": _group,
     "nameserver": _nameserver,
+    "publish": _nameserver,
     "slaves": _slaves,
     "port": _port,
     "lease": _seconds,
@@ -237,6 +250,8 @@ def _run(options: argparse.Namespace) -> int:
         return _make_key(options.new_key)
     group = check_group(options.group or DEFAULT_GROUP)
     nameserver = parse_address(options.nameserver or DEFAULT_NAMESERVER)
+    if options.doctor:
+        return 0 if examine(group, nameserver, options.key_file, _print) else 1
     security = _security(options, nameserver)
     if options.show_key_fingerprint:
         print(f"{security.key.fingerprint}  {security.key.source}")
@@ -308,6 +323,7 @@ def _run_master(
         options.port or 0,
         options.lease or LEASE_SECONDS,
         options.grace or GRACE_SECONDS,
+        publish=options.publish,
         on_taken=give_way,
     )
     try:

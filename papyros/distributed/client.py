@@ -88,6 +88,7 @@ class DistributedMaster(PackingMaster):
         timeout: how long to wait for a name server, and for a master if none is to be hosted.
         host_after: a master that goes away has so many seconds to come back before this client hosts one.
         port: the port on which it listens; 0 = any free one.
+        publish: the address by which others reach such a master, as ``HOST[:PORT]``, if it is another one than `host`.
         key_file: the file with the cluster's key; else the one that ``PAPYROS_KEY_FILE`` names, else the user's own.
         max_waiting: at most so many jobs wait.
         max_processed: at most so many processed jobs wait to be popped.
@@ -118,6 +119,7 @@ class DistributedMaster(PackingMaster):
         timeout: float | None = 0.0,
         host_after: float = HOST_AFTER_SECONDS,
         port: int = 0,
+        publish: str | None = None,
         key_file: str | os.PathLike[str] | None = None,
         max_bytes: int = MAX_PAYLOAD_BYTES,
         max_waiting_bytes: int | None = None,
@@ -139,7 +141,7 @@ class DistributedMaster(PackingMaster):
         names = parse_address(nameserver)
         self._security = self._find_security(key_file, names)
         self._finder = MasterFinder(
-            group, names, self._security, self._stop_event, host_master, host, port, check_timeout(host_after)
+            group, names, self._security, self._stop_event, host_master, host, port, publish, check_timeout(host_after)
         )
         self._holder = self._ledger.enlist("cluster", 1)
         self._key = uuid.uuid4().hex

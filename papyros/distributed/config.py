@@ -35,6 +35,7 @@ OPTIONS: dict[str, type] = {
     "nameserver": str,
     "host": str,
     "key_file": str,
+    "publish": str,
     "port": int,
     "slaves": int,
     "lease": float,

@@ -12,7 +12,7 @@ from papyros.distributed.naming import Address
 from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
 from papyros.distributed.server import MasterServer
-from papyros.errors import GroupTakenError, MasterNotFoundError, NameServerNotFoundError, PapyrosError
+from papyros.errors import ClusterError, GroupTakenError, MasterNotFoundError, NameServerNotFoundError, PapyrosError
 
 __all__ = ["MasterFinder"]
 
@@ -33,6 +33,7 @@ class MasterFinder:
         host_master: whether to host the master here where none is registered.
         host: the address on which it then listens.
         port: the port on which it then listens; 0 = any free one.
+        publish: the address by which others reach it, as ``HOST[:PORT]``, if that is another one.
         host_after: a master that goes away has so many seconds to come back before one is hosted here.
     """
 
@@ -45,6 +46,7 @@ class MasterFinder:
         host_master: bool,
         host: str,
         port: int,
+        publish: str | None,
         host_after: float,
     ) -> None:
         self._group = group
@@ -54,6 +56,7 @@ class MasterFinder:
         self._host_master = host_master
         self._host = host
         self._port = check_port(port)
+        self._publish = publish
         self._host_after = host_after
         self._seeker = Seeker(group, nameserver, security, Role.CLIENT, stop, log.warning)
         self._server: MasterServer | None = None
@@ -77,7 +80,7 @@ class MasterFinder:
                 missing: BaseException = self._no_master()
             except LineRefusedError as error:
                 missing = error.__cause__ or error
-            except (NameServerNotFoundError, LineBrokenError) as error:
+            except (ClusterError, NameServerNotFoundError, LineBrokenError) as error:
                 missing = error
             if deadline.expired():
                 raise missing
@@ -121,6 +124,7 @@ class MasterFinder:
             self._security,
             self._host,
             self._port,
+            publish=self._publish,
             on_taken=lambda _: server.close(),
         )
         try:

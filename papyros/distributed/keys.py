@@ -247,9 +247,11 @@ def _content(path: Path) -> bytes:
         ) from None
     except OSError as error:
         raise KeyFileError(f"the key file {_shown(path)} cannot be read: {error.strerror or error}") from None
-    with os.fdopen(fd, "rb") as file:
+    try:
         _check_file(path, os.fstat(fd))
-        return file.read(_MAX_FILE_BYTES + 1)
+        return os.read(fd, _MAX_FILE_BYTES + 1)
+    finally:
+        os.close(fd)
 
 
 def _check_file(path: Path, found: os.stat_result) -> None:

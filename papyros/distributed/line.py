@@ -25,13 +25,25 @@ from papyros.errors import KeyRefusedError, VersionMismatchError
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["CallFailedError", "Line", "LineBrokenError", "LineRefusedError", "keep_alive"]
+__all__ = ["CallFailedError", "Line", "LineBrokenError", "LineRefusedError", "keep_alive", "split_uri"]
 
 #: How long it may take to connect, and how long a network may be silent.
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 15
 
 _URI = re.compile(r"PYRO:([\w.]+)@(?:\[([0-9A-Fa-f:.%a-z]+)\]|([^\s:\[\]/@]+)):(\d{1,5})", re.ASCII)
+
+
+def split_uri(uri: str) -> tuple[str, int]:
+    """Return the host and the port in a URI.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _URI.fullmatch(uri)
+    if match is None:
+        raise ValueError(f"{uri[:200]!r} is no address of a master or a name server")
+    return match[2] or match[3], int(match[4])
 
 
 class LineBrokenError(ConnectionError):
@@ -87,14 +99,13 @@ class Line:
         self._lock = threading.Lock()
         self._broken = False
         self._numbers = itertools.count(1)
-        match = _URI.fullmatch(uri)
-        if match is None:
-            raise LineBrokenError(f"{uri[:200]!r} is no address of a {other.words}")
         try:
-            self._sock = security.connect(match[2] or match[3], int(match[4]), role, other, connect_timeout)
+            self._sock = security.connect(*split_uri(uri), role, other, connect_timeout)
+        except ValueError as error:
+            raise LineBrokenError(str(error)) from None
         except (KeyRefusedError, VersionMismatchError) as error:
             raise LineRefusedError(str(error)) from error
-        except (OSError, OverflowError, UnicodeError) as error:
+        except (OSError, OverflowError) as error:
             raise LineBrokenError(f"no connection to {uri}: {error}") from error
         try:
             keep_alive(self._sock)

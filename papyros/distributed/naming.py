@@ -6,7 +6,6 @@ say that it serves the group that was asked for.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from typing import Any, NamedTuple
@@ -14,9 +13,10 @@ from typing import Any, NamedTuple
 from Pyro5 import errors as pyro_errors
 
 from papyros.distributed.asking import ask
-from papyros.distributed.line import CallFailedError, Line, LineBrokenError, LineRefusedError
-from papyros.distributed.security import Role, Security
+from papyros.distributed.line import CallFailedError, Line, LineBrokenError, LineRefusedError, split_uri
+from papyros.distributed.security import Role, Security, is_loopback
 from papyros.errors import (
+    ClusterError,
     ConfigError,
     GroupNameError,
     GroupTakenError,
@@ -34,8 +34,11 @@ __all__ = [
     "NameServer",
     "ask_status",
     "check_group",
+    "check_reachable",
     "is_here",
     "parse_address",
+    "parse_uri",
+    "resolves_to_loopback",
 ]
 
 #: The group of those who name none.
@@ -103,7 +106,7 @@ def is_here(host: str) -> bool:
     except (OSError, UnicodeError):
         return False
     for family, kind, protocol, _, address in found:
-        if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        if is_loopback(str(address[0])):
             return True
         try:
             with socket.socket(family, kind, protocol) as probe:
@@ -112,6 +115,41 @@ def is_here(host: str) -> bool:
             continue
         return True
     return False
+
+
+def parse_uri(uri: str) -> Address:
+    """Return the address in the URI of a master.
+
+    Raises:
+        ClusterError: it is none.
+    """
+    try:
+        return Address(*split_uri(uri))
+    except ValueError as error:
+        raise ClusterError(str(error)) from None
+
+
+def check_reachable(uri: str, nameserver: Address) -> None:
+    """Refuse the address of a master that only its own machine can reach, which is another one than this.
+
+    Raises:
+        ClusterError: so it is; the text says what to do there.
+    """
+    host = parse_uri(uri).host
+    if resolves_to_loopback(host) and not is_here(nameserver.host):
+        raise ClusterError(
+            f"the master is registered as {host}, by which only its own machine can reach it, at a name server on "
+            f"another machine, {nameserver}: start it with --host ADDRESS, an address that the others can reach"
+        )
+
+
+def resolves_to_loopback(host: str) -> bool:
+    """Whether a host is this machine's loopback address, and that only."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return False
+    return all(is_loopback(str(address[0])) for *_, address in found)
 
 
 class NameServer:

@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from papyros.distributed.line import CONNECT_SECONDS, SILENCE_SECONDS, Line, LineBrokenError, LineRefusedError
-from papyros.distributed.naming import Address, NameServer, who_is
+from papyros.distributed.naming import Address, NameServer, check_reachable, who_is
 from papyros.distributed.security import Role, Security
-from papyros.errors import NameServerNotFoundError
+from papyros.errors import ClusterError, NameServerNotFoundError
 
 __all__ = ["Seeker"]
 
@@ -55,8 +55,11 @@ class Seeker:
         Raises:
             NameServerNotFoundError: no name server answers.
             LineRefusedError: who is there has another key than this process, or another version.
+            ClusterError: the master is registered with an address that cannot be reached from here.
         """
         uri = self.names.lookup(self.group)
+        if uri is not None:
+            check_reachable(uri, self.names.address)
         if uri is None or (who_is(uri, self._security) or {}).get("group") != self.group:
             return None  # also where another group's master listens on the port of one that was killed
         try:
@@ -81,6 +84,9 @@ class Seeker:
             except NameServerNotFoundError:
                 line = None
                 waits_for = f"a name server at {self.names.address}"
+            except ClusterError as error:
+                line = None
+                waits_for = f"a master of the group {self.group!r} that can be reached; {error}"
             except LineRefusedError as error:
                 line = None
                 waits_for = f"a master of the group {self.group!r} with the same key and version; {error}"

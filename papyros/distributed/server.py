@@ -11,10 +11,16 @@ from collections.abc import Callable
 
 from papyros.distributed.daemon import Daemon
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
-from papyros.distributed.naming import MASTER_OBJECT, Address, NameServer
+from papyros.distributed.naming import MASTER_OBJECT, Address, NameServer, parse_address, resolves_to_loopback
 from papyros.distributed.security import Role, Security
 from papyros.distributed.service import MasterService
-from papyros.errors import ClusterError, GroupTakenError, NameServerNotFoundError
+from papyros.errors import (
+    ClusterError,
+    GroupTakenError,
+    KeyRefusedError,
+    NameServerNotFoundError,
+    VersionMismatchError,
+)
 
 __all__ = ["LOOPBACK", "MasterServer"]
 
@@ -38,6 +44,7 @@ class MasterServer:
         port: the port to listen on; 0 = any free one.
         lease: after how many seconds of silence a slave host is given up.
         grace: after how many seconds of silence a client is given up.
+        publish: the address by which others reach it, as ``HOST[:PORT]``, if that is another one.
         on_taken: called, from another thread, when another master took the name over.
     """
 
@@ -50,23 +57,32 @@ class MasterServer:
         port: int = 0,
         lease: float = LEASE_SECONDS,
         grace: float = GRACE_SECONDS,
+        publish: str | None = None,
         on_taken: Callable[[GroupTakenError], None] = lambda _: None,
     ) -> None:
         self.group = group
         self._names = NameServer(nameserver, security)
         self._lease = lease
         self._on_taken = on_taken
+        _check_host(host)
         self.service = MasterService(group, lease, grace)
         try:
             self._daemon = Daemon(host, port, security, Role.MASTER, self.service)
         except OSError as error:
             raise ClusterError(f"a master cannot listen on {Address(host, port)}: {error}") from error
         #: Where clients and slave hosts reach this master.
-        self.address = Address(_published(host, nameserver), self._daemon.port)
+        self.address = self._address(host, nameserver, publish)
         self.uri = f"PYRO:{MASTER_OBJECT}@{self.address}"
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="papyros-keeper", daemon=True)
         self._daemon.start()
+
+    def _address(self, host: str, nameserver: Address, publish: str | None) -> Address:
+        try:
+            return _published(host, nameserver, self._daemon.port, publish)
+        except BaseException:
+            self._daemon.close()
+            raise
 
     def register(self) -> None:
         """Register with the name server, and stay registered.
@@ -98,7 +114,9 @@ class MasterServer:
             try:
                 self._names.register(self.group, self.uri)
                 missed = False
-            except NameServerNotFoundError as error:
+            except (NameServerNotFoundError, KeyRefusedError, VersionMismatchError) as error:
+                # Somebody else may have put an address of theirs there. To put one's own there again
+                # and again would help nobody: two honest masters with different keys would do it, too.
                 if not missed:
                     log.warning("%s; the master goes on for those who are connected", error)
                 missed = True
@@ -108,17 +126,34 @@ class MasterServer:
                 return
 
 
-def _published(host: str, nameserver: Address) -> str:
-    """Return the address under which others reach a socket that is bound to `host`."""
+def _check_host(host: str) -> None:
+    """Refuse a name by which this machine knows itself, where other machines do not."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if host in ("", "localhost") or not resolves_to_loopback(host):
+            return
+        raise ClusterError(
+            f"on this machine {host!r} stands for {socket.gethostbyname(host)}, which other machines cannot reach "
+            "(often it is the file /etc/hosts that says so): write an address of this machine instead, which "
+            "`ip address` or `ifconfig` shows; or leave --host out, if only this machine is to be served"
+        ) from None
+
+
+def _published(host: str, nameserver: Address, port: int, publish: str | None) -> Address:
+    """Return the address under which others reach a socket that is bound to `host` and `port`."""
+    if publish is not None:
+        return parse_address(publish, port)
     if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - it is asked for here, not bound
-        return host
+        return Address(host, port)
     if ipaddress.ip_address(socket.gethostbyname(nameserver.host)).is_loopback:
         raise ClusterError(
             f"a master that listens on {host} needs an address by which other machines reach it, and the name "
-            f"server at {nameserver} does not tell which: say --host ADDRESS, or --nameserver with one that they use"
+            f"server at {nameserver} does not tell which: say --host ADDRESS, or --nameserver with one that they use, "
+            "or --publish ADDRESS"
         )
     family = socket.AF_INET6 if host == "::" else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         # No packet is sent: the system only picks the interface that leads to the name server.
         probe.connect((nameserver.host, nameserver.port))
-        return str(probe.getsockname()[0])
+        return Address(str(probe.getsockname()[0]), port)

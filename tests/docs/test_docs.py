@@ -222,7 +222,7 @@ def test_all_options_of_the_command_line_are_documented():
 def test_all_options_of_a_file_are_in_the_example_or_excluded():
     documented = {row[0] for row in rows("configuration.md", "The command line")}
     names = {re.match(r"`--([\w-]+)", cell)[1].replace("-", "_") for cell in documented}
-    assert set(OPTIONS) == names - {"config", "status", "version", "help", "new_key", "show_key_fingerprint"}
+    assert set(OPTIONS) == names - {"config", "status", "version", "help", "doctor", "new_key", "show_key_fingerprint"}
 
 
 def test_the_example_of_a_file_is_understood(tmp_path):

@@ -1,0 +1,108 @@
+"""``--doctor``: says step by step what works on the way to a master, the first thing that does not, and what to do."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import papyros
+from papyros.distributed.keys import find_key
+from papyros.distributed.line import LineBrokenError, LineRefusedError
+from papyros.distributed.naming import (
+    ANSWER_SECONDS,
+    Address,
+    NameServer,
+    ask_status,
+    check_reachable,
+    is_here,
+    parse_uri,
+    who_is,
+)
+from papyros.distributed.security import Security
+from papyros.errors import ClusterError, PapyrosError
+
+__all__ = ["examine"]
+
+
+class _Ailment(Exception):
+    """What does not work, and what to do about it."""
+
+
+def examine(group: str, nameserver: Address, key_file: Path | None, tell: Callable[[str], None]) -> bool:
+    """Tell what works on the way from this machine to the master of a group; return whether all of it does.
+
+    Args:
+        group: which group.
+        nameserver: where its master should be registered.
+        key_file: where the key is; None = where it is by default.
+        tell: is told each finding, a line at a time.
+    """
+    tell(f"the group {group!r}, from {socket.gethostname()} (Papyros {papyros.__version__})")
+    try:
+        for finding in _findings(group, nameserver, key_file):
+            tell(f"  works: {finding}")
+    except (_Ailment, PapyrosError) as error:
+        tell(f"  does not work: {error}")
+        return False
+    tell("all of it works")
+    return True
+
+
+def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterator[str]:
+    key = find_key(key_file, make=is_here(nameserver.host))
+    security = Security(key)
+    yield f"the key, {key.fingerprint}, of {key.source}"
+    names = NameServer(nameserver, security)
+    _reach(
+        nameserver, "the name server", "was pyro5-ns started there, with --host, and does a firewall let its port in?"
+    )
+    uri = names.lookup(group)
+    yield f"the name server at {nameserver}"
+    if uri is None:
+        known = ", ".join(names.groups()) or "none"
+        raise _Ailment(
+            f"no master of the group {group!r} is registered there; groups that have one: {known}. Start one with "
+            f"python -m papyros.distributed --group={group} --nameserver={nameserver}"
+        )
+    yield f"a master is registered, {uri}"
+    try:
+        check_reachable(uri, nameserver)
+    except ClusterError as error:
+        raise _Ailment(str(error)) from None
+    _reach(parse_uri(uri), "the master", "is it still there, and does a firewall let its port in? --port fixes that")
+    yield "its address can be reached from here"
+    try:
+        answer = who_is(uri, security)
+    except LineRefusedError as error:
+        raise _Ailment(str(error)) from None
+    if answer is None:
+        raise _Ailment(f"who listens at {uri} does not answer as a master does; was its port taken by somebody else?")
+    yield "the key is accepted, on both sides, and the versions go together"
+    if answer.get("group") != group:
+        raise _Ailment(f"the master there serves another group, {str(answer.get('group'))[:80]!r}")
+    yield f"the master answers: process {answer.get('pid')} on {str(answer.get('host'))[:80]}"
+    yield from _slaves(uri, security, group, nameserver)
+
+
+def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> Iterator[str]:
+    try:
+        status = ask_status(uri, security)
+    except LineBrokenError as error:
+        raise _Ailment(f"the master does not say what it does: {error}") from None
+    if not status.slaves:
+        raise _Ailment(
+            "no slave is connected to it. Start some, on any machine that has the key, with "
+            f"python -m papyros.distributed --slaves --group={group} --nameserver={nameserver}"
+        )
+    yield f"{len(status.slaves)} slaves on {len({slave.host for slave in status.slaves})} machines are connected"
+
+
+def _reach(address: Address, what: str, hint: str) -> None:
+    """Connect, and say nothing."""
+    try:
+        socket.create_connection(address, ANSWER_SECONDS).close()
+    except socket.gaierror as error:
+        raise _Ailment(f"nobody knows a machine {address.host!r} ({error.strerror}); write its address") from None
+    except OSError as error:
+        raise _Ailment(f"{what} at {address} cannot be reached ({error}); {hint}") from None

@@ -1,0 +1,148 @@
+"""The way from a second machine: what ``--doctor`` and the parts say without the key, with a wrong one, with the right one."""
+
+from __future__ import annotations
+
+import socket
+import threading
+
+import pytest
+
+from papyros.distributed.keys import default_key_file, make_key_file
+from papyros.distributed.naming import NameServer, parse_address
+from tests.distributed.conftest import _shared_names, group, launch, mark, names, standing  # noqa: F401 - fixtures  # noqa: F401 - the same
+from tests.distributed.programs import free_port
+from tests.support import PATIENCE, security
+
+
+def doctor(launch, group, names, *more):  # noqa: F811
+    part = launch.part("--doctor", f"--group={group}", f"--nameserver={names}", *more, name="doctor")
+    return part.ended(PATIENCE), part.text
+
+
+def test_the_doctor_finds_nothing_where_all_of_it_works(launch, group, names):  # noqa: F811
+    launch.master(group, names)
+    launch.host(group, names, 1)
+    code, text = doctor(launch, group, names)
+    assert code == 0
+    for words in (
+        "the key, ",
+        "the name server at",
+        "a master is registered",
+        "can be reached",
+        "go together",
+        "1 slaves",
+    ):
+        assert words in text
+    assert "all of it works" in text
+    assert "does not work" not in text
+
+
+def failing(launch, group, names, *more):  # noqa: F811
+    code, text = doctor(launch, group, names, *more)
+    assert code == 1
+    [line] = [line for line in text.splitlines() if "does not work" in line]
+    assert text.splitlines()[-1] == line, "it stops at the first thing that does not work"
+    return line
+
+
+def test_the_doctor_finds_each_thing_that_does_not_work(launch, group, names, tmp_path):  # noqa: F811
+    assert "was pyro5-ns started" in failing(launch, group, f"localhost:{free_port()}")
+    assert "no master of the group" in failing(launch, group, names)
+    register = NameServer(parse_address(names), security())._ask
+    name = f"papyros.master.{group}"
+    register("register", name, f"PYRO:papyros.master@localhost:{free_port()}", False)
+    assert "the master at localhost" in failing(launch, group, names)
+    with socket.create_server(("localhost", 0)) as listener:
+        thread = threading.Thread(target=_hang_up_on_all, args=(listener,), daemon=True)
+        thread.start()
+        register("register", name, f"PYRO:papyros.master@localhost:{listener.getsockname()[1]}", False)
+        assert "does not answer as a master does" in failing(launch, group, names)
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+    register("remove", name)
+    launch.master(group, names)
+    assert "no slave is connected" in failing(launch, group, names)
+    other = tmp_path / "other"
+    make_key_file(other)
+    assert "have different keys" in failing(launch, group, names, f"--key-file={other}")
+    other.chmod(0o666)
+    assert f"chmod 600 {other}" in failing(launch, group, names, f"--key-file={other}")
+
+
+def _hang_up_on_all(listener):
+    while True:
+        try:
+            listener.accept()[0].close()
+        except OSError:
+            return
+
+
+def test_a_second_machine_is_told_what_it_lacks(launch, group, names, tmp_path, monkeypatch):  # noqa: F811
+    master = launch.master(group, names)
+    home = tmp_path / "config"
+    key = default_key_file().read_bytes()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home))
+    # Without the key. The name server is told to be elsewhere; nobody is asked.
+    part = launch.part("--slaves=1", f"--group={group}", "--nameserver=192.0.2.77", name="without")
+    assert part.ended(PATIENCE) == 2
+    assert "there is no key on this machine yet" in part.text
+    assert f"to {home}/papyros/key" in part.text
+    assert not home.exists()
+    # With a wrong one.
+    (home / "papyros").mkdir(parents=True, mode=0o700)
+    make_key_file(home / "papyros" / "key")
+    part = launch.part("--slaves=1", f"--group={group}", f"--nameserver={names}", name="wrong")
+    part.wait_for("have different keys")
+    master.wait_for("have different keys")
+    part.end()
+    # With the right one.
+    (home / "papyros" / "key").write_bytes(key)
+    launch.host(group, names, 1)
+
+
+@pytest.mark.parametrize("what", ["Python", "protocol"])
+def test_versions_that_do_not_go_together_are_named_in_one_sentence(what, monkeypatch):
+    import time
+
+    from papyros.distributed import security as frames
+    from papyros.distributed.security import Role
+    from papyros.errors import VersionMismatchError
+
+    told = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            sock, _ = listener.accept()
+            try:
+                security().accept(sock, Role.MASTER, False, time.monotonic() + 5)
+            except (VersionMismatchError, OSError) as error:
+                told.append(error)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        own = frames._Greeting.own
+        pack = frames._Greeting.pack
+        if what == "Python":
+            monkeypatch.setattr(
+                frames._Greeting,
+                "own",
+                lambda role, kind: own(role, kind)._replace(python=(3, 99 if role is Role.CLIENT else 11)),
+            )
+        else:
+            monkeypatch.setattr(
+                frames._Greeting,
+                "pack",
+                lambda self: (
+                    pack(self)[:8] + (7 if self.role == Role.CLIENT else 1).to_bytes(2, "big") + pack(self)[10:]
+                ),
+            )
+        with pytest.raises((VersionMismatchError, OSError)) as caught:
+            security().connect("127.0.0.1", listener.getsockname()[1], Role.CLIENT).close()
+        thread.join()
+    if what == "Python":
+        assert "runs Python 3.11" in str(caught.value)
+        assert "this process Python 3.99" in str(caught.value)
+        assert "runs Python 3.99" in str(told[0])
+    else:
+        assert "speaks version 7" in str(told[0])
+        assert "install the same Papyros on all machines" in str(told[0])
