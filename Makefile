@@ -8,7 +8,7 @@ RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test chaos soak bench bench-short bench-record bench-growth lint types docs clean
+.PHONY: help venv demo test chaos soak fuzz bench bench-short bench-record bench-growth lint types docs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -45,6 +45,9 @@ bench-growth: $(STAMP) ## measure legs, growth and what one master carries, for 
 	$(RUN) benchmarks.profile_legs --into docs/measured/legs.md
 	$(RUN) benchmarks.growth --into docs/measured/growth.md
 	$(RUN) benchmarks.capacity --into docs/measured/capacity.md
+
+fuzz: $(STAMP) ## send 100,000 mutated frames to a master, before and after authentication
+	PAPYROS_FUZZ_FRAMES=100000 $(RUN) pytest tests/fuzz -o faulthandler_timeout=1800
 
 lint: $(STAMP) ## check style and format
 	$(RUN) ruff check .

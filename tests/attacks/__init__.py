@@ -1,1 +1,1 @@
-"""Attacks that are refused; each test has the number of its row in docs/security.md."""
+"""Attacks, each of which is refused; a test has the number of its row in the table of docs/security.md."""

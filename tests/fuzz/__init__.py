@@ -1,0 +1,1 @@
+"""Mutated frames, before and after authentication; all from one seed."""
