@@ -72,7 +72,7 @@ def enlist(line, key="rogue"):
 
 
 def report(line, uid, *outcomes, key="rogue", number=1):
-    message = pack_report(HostReport(list(outcomes), [], [], []))
+    message = pack_report(HostReport.empty()._replace(outcomes=list(outcomes)))
     assert line.call("report", key, number, uid, message=message)[0]["taken"]
 
 

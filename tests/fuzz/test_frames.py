@@ -94,7 +94,9 @@ def hellos(address):
 def calls(uid):
     """Return good calls of clients and slave hosts, as bytes."""
     outcome = JobOutcome("fuzz", 1, b"R\x80\x05N.", 0.1, "h/1")
-    report = pack_report(HostReport([outcome], [("fuzz", 1, "died")], [("fuzz", 1, "")], [("fuzz", 1, "h", "text")]))
+    report = pack_report(
+        HostReport([outcome], [("fuzz", 1, "died")], [("fuzz", 1, "")], [("fuzz", 1, "h", "text")], [0])
+    )
     client = [
         ("identify", [], b""),
         ("status", [], b""),
@@ -214,7 +216,7 @@ def test_attack_07_mutated_messages_of_batches_are_taken_apart_or_refused():
         (pack_added([AddedJob(n, bytes(16), b"blob", DEFAULT_TERMS) for n in range(3)]), unpack_added),
         (pack_host_jobs([HostJob("s", 1, bytes(16), b"blob", DEFAULT_TERMS)]), unpack_host_jobs),
         (pack_outcomes([outcome, outcome]), unpack_outcomes),
-        (pack_report(HostReport([outcome], [], [], [])), unpack_report),
+        (pack_report(HostReport.empty()._replace(outcomes=[outcome])), unpack_report),
         (pack_definitions({bytes(16): b"x"}), unpack_definitions),
     ]
     started = time.monotonic()
