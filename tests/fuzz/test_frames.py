@@ -49,7 +49,6 @@ class Fuzzer:
             self._insert,
             self._repeat,
             self._append,
-            self._shift,
         )
 
     def mutate(self, frame):
