@@ -23,7 +23,7 @@ TERMS = st.one_of(
 )
 
 
-@dataclass
+@dataclass(eq=False)
 class Expected:
     """What the model knows of one job."""
 
@@ -41,7 +41,7 @@ class Expected:
     left: bool = False
 
 
-@dataclass
+@dataclass(eq=False)
 class Stay:
     """What the model knows of one session."""
 
@@ -63,8 +63,15 @@ class Stay:
     lost: int = 0
     retried: int = 0
     left: int = 0
+    parent: Expected | None = None  # whose children these are
+    client: Stay | None = None  # whose turns it takes; None where they are its own
+    depth: int = 0
     #: How many turns each other session had since this one had its last, or had anything to assign.
     passed_over: dict[str, int] = field(default_factory=dict)
+
+    def payer(self):
+        """The client to whom all of it is charged."""
+        return self.client or self
 
     def waiting(self):
         """The jobs in the line, in the order in which they are to be assigned."""
@@ -98,5 +105,6 @@ class Host:
 
     holder: object
     slaves: int
+    lent: int = 0
     delivery: int = 0
     batch: list[tuple[object, int]] = field(default_factory=list)

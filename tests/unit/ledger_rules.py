@@ -21,6 +21,8 @@ class ClientRules(RuleBasedStateMachine):
         self.now = 100.0
         self.tickets = 0  # the order in which jobs were delayed
         self.delays: dict[int, tuple[float, int]] = {}  # by the id of what the model knows of them
+        self.families = 0
+        self.orphaned: set[str] = set()  # families that were dropped with their parents, and not told of yet
 
     def draw_job(self, data, stay, states=("waiting", "assigned", "processed")):
         """A job of the session in one of these states, or None."""
@@ -56,9 +58,44 @@ class ClientRules(RuleBasedStateMachine):
         stay = self.stays.pop(key)
         self.ledger.drop(key)
         self.ledger.drop(key)  # twice is harmless
+        self.stay_ends(key, stay)
+
+    def stay_ends(self, key, stay):
         for other in self.stays.values():
             other.passed_over.pop(key, None)
         self.gone.append(stay)
+        for job in stay.jobs.values():
+            self.families_end(job)
+
+    # Families ---------------------------------------------------------------------------
+
+    @precondition(lambda self: self.stays and len(self.stays) < 8)
+    @rule(data=st.data(), bounds=st.tuples(BOUNDS, BOUNDS, BYTES, BYTES))
+    def open_family(self, data, bounds):
+        """A job that runs, or that waits again while it runs somewhere still, adds jobs of its own."""
+        stay = self.draw_stay(data)
+        job = self.draw_job(data, stay, ("assigned",)) or self.draw_job(data, stay, ("waiting",))
+        if job is not None:
+            self.families += 1
+            key = f"family {self.families}"
+            session = self.ledger.open(key, *bounds, parent=stay.session.entries[job.number])
+            self.stays[key] = Stay(session, *bounds, parent=job, client=stay.payer(), depth=stay.depth + 1)
+            assert session.client is stay.payer().session
+            assert session.depth == stay.depth + 1
+
+    def families_end(self, job):
+        """A job is not with its holder any more: its children go, and theirs."""
+        for key in [key for key, stay in self.stays.items() if stay.parent is job]:
+            if key in self.stays:
+                self.orphaned.add(key)
+                self.stay_ends(key, self.stays.pop(key))
+
+    @invariant()
+    def orphans_are_told_of_once(self):
+        told = self.ledger.take_orphans()
+        assert {session.key for session, _ in told} == self.orphaned
+        assert all(session.dropped for session, _ in told)
+        self.orphaned.clear()
 
     # Adding and cancelling --------------------------------------------------------------
 
@@ -133,6 +170,7 @@ class ClientRules(RuleBasedStateMachine):
                 kept.remove(job.number)
         del stay.jobs[job.number]
         stay.cancelled.append(job.number)
+        self.families_end(job)
 
     def leaves_the_line(self, stay, job):
         """It was assigned or cancelled; what counts is the first time."""
@@ -145,6 +183,7 @@ class ClientRules(RuleBasedStateMachine):
         bound = 1 if job.terms.once else MAX_DEATHS + MAX_LOSSES - 1 + job.terms.retries
         assert job.attempts <= bound, "it ran too often"
         assert job.attempts - job.losses <= MAX_DEATHS + job.terms.retries, "it ran too often"
+        self.families_end(job)
         if outcome[0] == "lost":
             job.size = 0
         job.state, job.holder, job.wakes_at = "processed", None, None

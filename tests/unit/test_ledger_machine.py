@@ -29,6 +29,14 @@ class LedgerMachine(ClientRules):
         else:
             self.hosts[key] = Host(holder, slaves)
 
+    @precondition(lambda self: self.hosts)
+    @rule(data=st.data(), places=st.integers(0, 3))
+    def lend(self, data, places):
+        """Jobs of a holder wait for their children: so many of its slaves can have others beside them."""
+        host = self.hosts[self.draw_host(data)]
+        host.lent = places
+        self.ledger.lend(host.holder, places)
+
     @rule(key=HOLDERS)
     def dismiss(self, key):
         """A slave host goes; what it held waits again, but for what it may have started and nobody may start twice."""
@@ -37,7 +45,9 @@ class LedgerMachine(ClientRules):
         self.hosts.pop(key, None)
         assert {(id(entry.session), entry.number) for entry in entries} == set(held)
         for entry in entries:
-            self.come_back(*held[id(entry.session), entry.number], started=True)
+            stay, job = held[id(entry.session), entry.number]
+            if stay not in self.gone:  # else it was a child of one of those before
+                self.come_back(stay, job, started=True)
 
     def come_back(self, stay, job, started):
         """A job was given back; if it may have been started, and must not be twice, it is lost."""
@@ -53,14 +63,19 @@ class LedgerMachine(ClientRules):
         return [(stay, job) for stay in self.stays.values() for job in stay.assigned() if job.holder == key]
 
     def wait_again(self, stay, job):
-        if not stay.waiting():
+        self.families_end(job)
+        if not any(kin.waiting() for kin in self.kin_of(stay)):
             # It goes to the front of the turns, so others may see it once more before it is theirs.
-            key = self.key_of(stay)
+            key = self.key_of(stay.payer())
             for other in self.stays.values():
                 if key in other.passed_over:
                     other.passed_over[key] -= 1
         job.state = "waiting"
         job.holder = job.wakes_at = None
+
+    def kin_of(self, stay):
+        """All sessions that take the same turns."""
+        return [other for other in self.stays.values() if other.payer() is stay.payer()]
 
     def key_of(self, stay):
         return next(key for key, candidate in self.stays.items() if candidate is stay)
@@ -90,10 +105,11 @@ class LedgerMachine(ClientRules):
         return sum(stay.assignable() for stay in self.stays.values())
 
     def check_share(self, host, held, waiting, now):
-        if held < host.slaves:
-            assert now >= min(host.slaves, held + waiting), "a slave is idle while jobs wait"
+        places = host.slaves + host.lent
+        if held < places:
+            assert now >= min(places, held + waiting), "a slave is idle while jobs wait"
         if now > held:
-            assert now - host.slaves <= waiting / 2, "one holder has more ahead than half of what waits"
+            assert now - places <= waiting / 2, "one holder has more ahead than half of what waits"
 
     @precondition(lambda self: self.hosts)
     @rule(data=st.data(), lost=st.booleans())
@@ -110,7 +126,7 @@ class LedgerMachine(ClientRules):
         if delivery.entries:
             assert delivery.number == host.delivery + 1
         else:
-            assert held >= host.slaves or not waiting, "a slave is idle while jobs wait"
+            assert held >= host.slaves + host.lent or not waiting, "a slave is idle while jobs wait"
         host.delivery = delivery.number
         host.batch = [(entry.session, entry.number) for entry in delivery.entries]
         self.take_assignment(key, list(delivery.entries))
@@ -120,7 +136,9 @@ class LedgerMachine(ClientRules):
         by_session = {id(stay.session): stay for stay in self.stays.values()}
         for session_id, turn in groupby(batch, key=lambda entry: id(entry.session)):
             stay = by_session[session_id]
-            self.take_turn(self.key_of(stay))
+            deeper = [kin for kin in self.kin_of(stay) if kin.depth > stay.depth and kin.assignable()]
+            assert not deeper, "the children of a job had to wait for those that are above them"
+            self.take_turn(self.key_of(stay.payer()))
             for entry in turn:
                 assert stay.assignable() > 0, "the bound on processed jobs was passed"
                 job = stay.waiting()[0]
@@ -134,7 +152,7 @@ class LedgerMachine(ClientRules):
 
     def take_turn(self, key):
         for other_key, other in self.stays.items():
-            if other_key != key and other.assignable():
+            if other_key != key and other.client is None and any(kin.assignable() for kin in self.kin_of(other)):
                 other.passed_over[key] = other.passed_over.get(key, 0) + 1
                 assert other.passed_over[key] <= 1, f"{key} had two turns while {other_key} waited for one"
         self.stays[key].passed_over.clear()
@@ -233,6 +251,7 @@ class LedgerMachine(ClientRules):
             stay.late += 1
 
     def delay(self, stay, job, moment):
+        self.families_end(job)
         job.attempts += 1
         job.failures += 1
         stay.retried += 1
@@ -245,9 +264,12 @@ class LedgerMachine(ClientRules):
         """Time passes, and the delayed jobs whose moment has come are in the line again."""
         self.now += seconds
         due = [(stay, job) for stay in self.stays.values() for job in stay.delayed() if job.wakes_at <= self.now]
-        assert self.ledger.wake(self.now) == len(due)
+        woken = self.ledger.wake(self.now)
         for stay, job in sorted(due, key=lambda pair: self.delays[id(pair[1])]):
-            self.wait_again(stay, job)
+            if stay not in self.gone:  # else it was a child of one of those before
+                woken -= 1
+                self.wait_again(stay, job)
+        assert woken == 0
 
     @precondition(lambda self: self.gone)
     @rule(data=st.data())
@@ -298,7 +320,7 @@ class LedgerMachine(ClientRules):
                 and (stay.max_waiting_bytes is None or size < stay.max_waiting_bytes)
             )
             assert stay.session.assignable() == stay.assignable()
-            if not stay.assignable():
+            if not any(kin.assignable() for kin in self.kin_of(stay)):
                 stay.passed_over.clear()
 
     @invariant()
