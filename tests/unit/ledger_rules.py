@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from papyros.ledger import MAX_DEATHS, MAX_LOSSES, Ledger
 from papyros.terms import Terms
@@ -74,6 +74,8 @@ class ClientRules(RuleBasedStateMachine):
     def open_family(self, data, bounds):
         """A job that runs, or that waits again while it runs somewhere still, adds jobs of its own."""
         stay = self.draw_stay(data)
+        if data.draw(st.booleans(), label="go deep"):
+            stay = max(self.stays.values(), key=lambda each: (bool(each.jobs), each.depth))
         job = self.draw_job(data, stay, ("assigned",)) or self.draw_job(data, stay, ("waiting",))
         if job is not None:
             self.families += 1

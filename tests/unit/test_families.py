@@ -1,0 +1,99 @@
+"""Families in the ledger by hand, and how many slaves a crew has while some lend their places."""
+
+from __future__ import annotations
+
+from collections import deque
+from types import SimpleNamespace
+
+from papyros.ledger import Ledger
+from papyros.staff import READY_SPARES, SPARE_SECONDS, at_work, missing, spares
+
+
+def family_of(ledger, session, key, jobs=2):
+    """Assign the next job of a session, and open a family of it with so many jobs."""
+    parent = ledger.assign_next(ledger.enlist("host", 1), session)
+    family = ledger.open(key, parent=parent)
+    for number in range(1, jobs + 1):
+        ledger.add(family, number, None)
+    return family
+
+
+def with_generations():
+    ledger = Ledger()
+    client = ledger.open("client")
+    for number in range(1, 4):
+        ledger.add(client, number, None)
+    child = family_of(ledger, client, "child")
+    return ledger, client, child, family_of(ledger, child, "grandchild")
+
+
+def test_the_deepest_jobs_of_a_client_are_assigned_first():
+    ledger, *_ = with_generations()
+    holder = ledger.enlist("host", 1)
+    served = [ledger.assign(holder, 1)[0].session.key for _ in range(5)]
+    assert served == ["grandchild", "grandchild", "child", "client", "client"]
+
+
+def test_children_take_the_turns_of_their_client():
+    ledger, *_ = with_generations()
+    other = ledger.open("other")
+    for number in range(1, 4):
+        ledger.add(other, number, None)
+    holder = ledger.enlist("host", 1)
+    served = [ledger.assign(holder, 1)[0].session.key for _ in range(6)]
+    assert served == ["grandchild", "other", "grandchild", "other", "child", "other"]
+
+
+def test_all_generations_go_with_the_job_that_they_come_from():
+    ledger, client, child, grandchild = with_generations()
+    [entry] = ledger.assign(ledger.enlist("far", 1), 1)
+    ledger.finish(client, 1, "done")
+    assert set(ledger.sessions) == {"client"}
+    told = {session.key: entries for session, entries in ledger.take_orphans()}
+    assert set(told) == {"child", "grandchild"}
+    assert entry in told["grandchild"], "whoever holds it is to be told"
+    assert entry.holder is ledger.holders["far"]
+    assert not ledger.holders["far"].assigned
+    assert ledger.take_orphans() == []
+    assert [e.session.key for e in ledger.assign(ledger.enlist("far", 1), 9)] == ["client", "client"]
+
+
+def test_a_holder_that_lends_a_place_is_given_one_more():
+    ledger = Ledger()
+    client = ledger.open("client")
+    for number in range(1, 4):
+        ledger.add(client, number, None)
+    holder = ledger.enlist("host", 1)
+    assert len(ledger.fetch(holder, 0).entries) == 1
+    assert len(ledger.fetch(holder, 1).entries) == 0
+    ledger.lend(holder, 1)
+    assert len(ledger.fetch(holder, 1).entries) == 1
+
+
+def slave(queue=(), lent=False, ready=True):
+    return SimpleNamespace(queue=deque(queue), lent=lent, ready=ready, dismissed=False, idle_since=None, sentence=None)
+
+
+def test_another_slave_is_hired_for_each_that_lends_its_place():
+    assert missing([slave("a"), slave("b")], 2) == 0
+    assert missing([slave("a", lent=True), slave("b")], 2) == 1
+    deep = [slave("a", lent=True) for _ in range(10)]
+    assert missing(deep, 1) == 1 + READY_SPARES, "where jobs go deep, the next slave is started before it is needed"
+
+
+def test_no_more_slaves_are_given_jobs_than_there_are_places():
+    waits, busy, idle, spare = slave("a", lent=True), slave("b"), slave(), slave()
+    assert at_work([waits, busy, idle, spare], 2) == [busy, idle]
+    waits.lent = False  # it goes on, and nobody is to begin beside it
+    assert at_work([waits, busy, idle, spare], 2) == [waits, busy]
+
+
+def test_a_spare_is_sent_away_after_a_while_and_not_before():
+    working, spare = slave("a"), slave()
+    slaves = [working, spare]
+    assert spares(slaves, 1, 100.0) == ([], 100.0 + SPARE_SECONDS)
+    assert spares(slaves, 1, 100.0 + SPARE_SECONDS / 2)[0] == []
+    assert spares(slaves, 1, 100.0 + SPARE_SECONDS) == ([spare], None)
+    working.lent = True  # it is needed again
+    assert spares(slaves, 1, 103.0) == ([], None)
+    assert spare.idle_since is None
