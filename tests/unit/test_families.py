@@ -45,7 +45,7 @@ def test_children_take_the_turns_of_their_client():
 
 
 def test_all_generations_go_with_the_job_that_they_come_from():
-    ledger, client, child, grandchild = with_generations()
+    ledger, client, *_ = with_generations()
     [entry] = ledger.assign(ledger.enlist("far", 1), 1)
     ledger.finish(client, 1, "done")
     assert set(ledger.sessions) == {"client"}
