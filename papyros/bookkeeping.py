@@ -22,7 +22,7 @@ from typing import Any, TypeVar, cast
 
 from papyros.checks import check_bound
 from papyros.deadlines import Alarm, Deadline
-from papyros.entries import ASSIGNED, PROCESSED, WAITING, Counts, Entry, Session
+from papyros.entries import ASSIGNED, PROCESSED, Counts, Entry, Session
 from papyros.errors import MasterClosedError, SlaveLost
 from papyros.execution import Execution
 from papyros.jobs import Job, keeper_of, release
@@ -346,7 +346,7 @@ def snapshot(master: str, ledger: Ledger, slaves: tuple[SlaveStatus, ...], clien
     counts = Counts()
     for each in (ledger.past, *(session.counts for session in sessions)):
         counts.add_up(each)
-    waiting = sum(entry.state is WAITING for session in sessions for entry in session.entries.values())
+    waiting = sum(len(session.line) + session.delayed for session in sessions)
     return Status(
         master=master,
         slaves=slaves,
