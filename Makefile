@@ -45,6 +45,7 @@ bench-growth: $(STAMP) ## measure legs, growth and what one master carries, for 
 	$(RUN) benchmarks.profile_legs --into docs/measured/legs.md
 	$(RUN) benchmarks.growth --into docs/measured/growth.md
 	$(RUN) benchmarks.capacity --into docs/measured/capacity.md
+	$(RUN) benchmarks.security --into docs/measured/security.md
 
 fuzz: $(STAMP) ## send 100,000 mutated frames to a master, before and after authentication
 	PAPYROS_FUZZ_FRAMES=100000 $(RUN) pytest tests/fuzz -o faulthandler_timeout=1800
