@@ -23,11 +23,11 @@ $(STAMP): pyproject.toml
 demo: $(STAMP) ## run the demo on a cluster of this machine, unattended
 	$(VENV)/bin/python examples/demo.py --yes --local-cluster
 
-test: $(STAMP) ## run the tests, with coverage; those of faults and attacks on purpose are `make chaos`
+test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 	$(RUN) pytest -n $(WORKERS) --dist worksteal --ignore=tests/chaos -m "not slow" --cov --cov-report=term
 
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
-	PAPYROS_CHAOS=all $(RUN) pytest tests/chaos
+	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py
 
 soak: $(STAMP) ## kill parts of a cluster for SECONDS=600 while it works
 	$(RUN) tests.chaos.soak --seconds $(SECONDS)

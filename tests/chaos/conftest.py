@@ -32,16 +32,6 @@ LEASE = 2.0
 SLACK = 2.0
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is slow, unless all is asked for: `make chaos` runs it."""
-    if os.environ.get("PAPYROS_CHAOS") == "all":
-        return
-    slow = [item for item in items if "chaos" in item.path.parts and item.get_closest_marker("slow")]
-    if slow and not config.option.markexpr:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
-
-
 @pytest.fixture
 def standing(request: pytest.FixtureRequest) -> None:
     """Start what tests share before what a test leaves behind is counted."""

@@ -205,7 +205,7 @@ def test_without_faults_each_remote_call_is_made(group, gates, monkeypatch):
 @pytest.mark.parametrize("which", [(1,), (2,), (3,), (1, 2, 3)], ids=["1st", "2nd", "3rd", "first three"])
 @pytest.mark.parametrize("kind", ["request lost", "reply lost", "reply late"])
 @pytest.mark.parametrize("method", METHODS)
-def test_row_8_a_fault_in_a_remote_call_changes_nothing(group, gates, monkeypatch, method, kind, which):
+def test_row_08_a_fault_in_a_remote_call_changes_nothing(group, gates, monkeypatch, method, kind, which):
     fault = Fault(method, kind, which)
     monkeypatch.setattr(Line, "call", fault.wrapped())
     assert tell_the_story(group, gates) == WANTED
