@@ -178,8 +178,11 @@ def test_row_20_no_module_looks_at_a_clock_that_somebody_can_set():
                 found.append((path.name, node.lineno))
             if isinstance(node, ast.ImportFrom) and node.module in {"time", "datetime"}:
                 found += [(path.name, node.lineno) for alias in node.names if alias.name != "monotonic"]
-            if isinstance(node, ast.Import):
+            # A certificate has two fixed dates, which no clock tells; that none is asked there is seen to below.
+            if isinstance(node, ast.Import) and path.name != "tls.py":
                 found += [(path.name, node.lineno) for alias in node.names if alias.name == "datetime"]
+            if isinstance(node, ast.Attribute) and node.attr in {"now", "today", "utcnow", "fromtimestamp"}:
+                found.append((path.name, node.lineno))
     assert not found
 
 
