@@ -8,7 +8,7 @@ RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test chaos soak fuzz bench bench-short bench-record bench-growth lint types docs clean
+.PHONY: help venv demo test engines chaos soak fuzz bench bench-short bench-record bench-growth lint types docs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -28,6 +28,12 @@ test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
 	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py
+
+engines: ## test on Dask, Ray, loky, scikit-learn and scipy, in an environment of their own
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,engines]'
+	.venv-engines/bin/python -m pytest tests/executor
+	for engine in threadpool processpool loky dask ray; do PAPYROS_ENGINES=$$engine .venv-engines/bin/python -m pytest tests/contract -m "not slow" || exit 1; done
 
 soak: $(STAMP) ## kill parts of a cluster for SECONDS=600 while it works
 	$(RUN) tests.chaos.soak --seconds $(SECONDS)

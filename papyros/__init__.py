@@ -44,8 +44,9 @@ from papyros.jobs import FunctionJob, Job, job
 from papyros.master import Master
 
 if TYPE_CHECKING:
+    from papyros.choosing import add_master_option, open_master
     from papyros.distributed import DistributedMaster, LocalCluster
-    from papyros.executor import MasterExecutor
+    from papyros.executor import ExecutorMaster, MasterExecutor
     from papyros.multiprocess import MultiProcessMaster
     from papyros.multithreaded import MultiThreadedMaster
     from papyros.singlethreaded import SingleThreadedMaster
@@ -64,6 +65,9 @@ __all__ = [  # noqa: RUF022 - in themes: jobs, masters, errors
     "DistributedMaster",
     "LocalCluster",
     "MasterExecutor",
+    "ExecutorMaster",
+    "open_master",
+    "add_master_option",
     "PapyrosError",
     "NotAJobError",
     "PendingJobError",
@@ -93,6 +97,9 @@ _LAZY = {
     "DistributedMaster": "papyros.distributed",
     "LocalCluster": "papyros.distributed",
     "MasterExecutor": "papyros.executor",
+    "ExecutorMaster": "papyros.executor",
+    "open_master": "papyros.choosing",
+    "add_master_option": "papyros.choosing",
 }
 
 

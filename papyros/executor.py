@@ -12,9 +12,10 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from papyros.calls import calls_of
 from papyros.courier import JobFuture, courier_of
+from papyros.executormaster import ExecutorMaster
 from papyros.master import Master
 
-__all__ = ["JobFuture", "MasterExecutor"]
+__all__ = ["ExecutorMaster", "JobFuture", "MasterExecutor"]
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -8,19 +8,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import papyros
+from tests.contract import engines
 from tests.support import Gate, Gates
 
 IN_PROCESS = ["singlethreaded", "multithreaded"]
 CONCURRENT = ["multithreaded", "multiprocess", "distributed"]
 PROCESSES = ["multiprocess", "distributed"]
-ALL = ["singlethreaded", *CONCURRENT]
+
+#: Masters over other people's engines, on which the suite runs where PAPYROS_ENGINES names them, or "all" of them.
+ENGINES = [kind for kind in engines.KINDS if kind in os.environ.get("PAPYROS_ENGINES", "").split(",")]
+if ENGINES:
+    IN_PROCESS = [kind for kind in ENGINES if kind in engines.IN_PROCESS]
+    PROCESSES = [kind for kind in ENGINES if kind not in engines.IN_PROCESS]
+    CONCURRENT = ENGINES
+ALL = CONCURRENT if ENGINES else ["singlethreaded", *CONCURRENT]
 
 CLUSTER_SLAVES = 2
 
@@ -39,9 +48,15 @@ class MasterFactory:
         self.slaves = 0
         self._request = request
         self._made: list[papyros.Master] = []
+        self._ends: list[Callable[[], Any]] = []
 
     def __call__(self, slaves: int = 2, **options: Any) -> papyros.Master:
-        master = getattr(self, f"_{self.kind}")(slaves, options)
+        if self.kind in engines.KINDS:
+            self.slaves = slaves
+            master, end = engines.make(self.kind, slaves, options)
+            self._ends.append(end)
+        else:
+            master = getattr(self, f"_{self.kind}")(slaves, options)
         self._made.append(master)
         return master
 
@@ -62,6 +77,11 @@ class MasterFactory:
         self.slaves = CLUSTER_SLAVES
         return self._request.getfixturevalue("cluster").master(**options)
 
+    @property
+    def in_process(self) -> bool:
+        """Whether jobs run in this process."""
+        return self.kind in ("singlethreaded", "multithreaded", *engines.IN_PROCESS)
+
     def busy(self, master: papyros.Master) -> Gate:
         """Keep all slaves busy until the gate that is returned is opened."""
         from tests.contract.jobs_for_tests import wait_at
@@ -76,6 +96,8 @@ class MasterFactory:
         self.gates.open_all()  # a job that still waits would hold up the master that is closed
         for master in self._made:
             master.close()
+        for end in self._ends:
+            end()
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +113,8 @@ def standing(request: pytest.FixtureRequest) -> None:
     spec = getattr(request.node, "callspec", None)
     if spec is not None and "distributed" in spec.params.values():
         request.getfixturevalue("cluster")
+    for kind in ENGINES:
+        engines.stand(kind)
 
 
 @pytest.fixture
@@ -124,3 +148,12 @@ def make_thread_master(request: pytest.FixtureRequest, gates: Gates) -> Iterator
 @pytest.fixture(params=PROCESSES)
 def make_process_master(request: pytest.FixtureRequest, gates: Gates) -> Iterator[MasterFactory]:
     yield from _factory(request, gates)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what an engine cannot do, each for a reason that is told."""
+    for item in items:
+        spec = getattr(item, "callspec", None)
+        for kind in (value for value in (spec.params.values() if spec else ()) if isinstance(value, str)):
+            if kind in engines.KINDS and (reason := engines.cannot(kind, item)):
+                item.add_marker(pytest.mark.skip(reason=reason))

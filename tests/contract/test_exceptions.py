@@ -145,7 +145,7 @@ def test_an_exception_that_refuses_attributes_is_an_outcome(make_master):
     master = make_master()
     job = processed(master, fail(FrozenError, "cold"))
     # Threads hand over the object itself; elsewhere a stand-in is as good, if it tells the name.
-    if make_master.kind in ("singlethreaded", "multithreaded"):
+    if make_master.in_process:
         assert type(job.exception) is FrozenError
     assert "FrozenError" in printed(job.exception)
     assert processed(master, Square(2)).result == 4

@@ -194,7 +194,7 @@ def test_jobs_run_in_the_calling_thread_in_threads_or_in_other_processes(make_ma
     master = make_master()
     master.addJob(where())
     pid, thread = popped(master).result
-    assert (pid == os.getpid()) is (make_master.kind in ("singlethreaded", "multithreaded"))
+    assert (pid == os.getpid()) is make_master.in_process
     assert ((pid, thread) == (os.getpid(), threading.get_ident())) is (make_master.kind == "singlethreaded")
 
 

@@ -1,0 +1,90 @@
+"""A master over a Dask cluster: ``pip install papyros[dask]``. Papyros has to be installed where its workers run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from papyros.delegating import DelegatingMaster, Ticket
+from papyros.parcels import run_parcel
+from papyros.terms import Terms
+from papyros.wire import MAX_PAYLOAD_BYTES
+
+try:
+    import distributed
+except ImportError as error:
+    raise ImportError("a DaskMaster needs Dask: pip install papyros[dask]") from error
+
+__all__ = ["DaskMaster"]
+
+
+class DaskMaster(DelegatingMaster):
+    """Has jobs run by the workers of a Dask cluster.
+
+    The `priority` of a job is Dask's `priority` too. Dask starts a job again whose worker died, as often as its
+    setting ``allowed-failures`` says; then its outcome is a `SlaveLost`. That it does so cannot be turned off, so a
+    job with `at_most_once` is refused. A job that runs is not stopped: when its `timeout` is up, its outcome is a
+    `JobTimeout`, but it goes on.
+
+    Args:
+        client: a `distributed.Client`, which stays open when this master is closed; or the address of a scheduler,
+            as ``HOST:PORT``.
+        slaves: how many jobs Dask is given at a time; by default as many as its workers have threads now. The
+            `timeout` of a job counts from then.
+        max_waiting: at most so many jobs wait.
+        max_processed: at most so many processed jobs wait to be popped.
+        resources: what each job needs of a worker's resources, as Dask has them.
+        max_bytes: the arguments, or the result, of a job may not be larger.
+        max_waiting_bytes: `addJob` waits for room while the arguments of waiting jobs take so many bytes or more.
+        max_processed_bytes: no more jobs are handed over while results that wait to be popped take so many bytes
+            or more; a single result may not be larger.
+    """
+
+    _engine = "Dask"
+
+    def __init__(
+        self,
+        client: Any,
+        slaves: int | None = None,
+        max_waiting: int | None = None,
+        max_processed: int | None = None,
+        *,
+        resources: Mapping[str, float] | None = None,
+        max_bytes: int = MAX_PAYLOAD_BYTES,
+        max_waiting_bytes: int | None = None,
+        max_processed_bytes: int | None = None,
+    ) -> None:
+        self._own = isinstance(client, str)
+        self._client = distributed.Client(client) if self._own else client
+        super().__init__(
+            slaves or sum(self._client.nthreads().values()) or None,
+            max_waiting,
+            max_processed,
+            max_bytes=max_bytes,
+            max_waiting_bytes=max_waiting_bytes,
+            max_processed_bytes=max_processed_bytes,
+        )
+        self._resources = dict(resources) if resources else None
+
+    def _terms(self, terms: Terms) -> Terms:
+        if terms.once:
+            raise ValueError("Dask starts a job again whose worker died: one that may run at most once is not for it")
+        return super()._terms(terms)
+
+    def _submit(self, payload: Any, terms: Terms) -> Ticket:
+        digest, blob = payload
+        ticket: Ticket = self._client.submit(
+            run_parcel,
+            self._packer.definitions[digest],
+            bytes(blob),
+            self._largest,
+            pure=False,
+            priority=terms.priority,
+            resources=self._resources,
+        )
+        return ticket
+
+    def _stop(self) -> None:
+        super()._stop()
+        if self._own:
+            self._client.close()

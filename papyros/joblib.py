@@ -1,0 +1,110 @@
+"""joblib on any master, and with it scikit-learn: ``pip install papyros[joblib]``.
+
+To import this module registers the backend, once::
+
+    import papyros.joblib
+
+    with joblib.parallel_config(backend="papyros", master=master):
+        ...
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from papyros.choosing import open_master
+from papyros.executor import MasterExecutor
+from papyros.master import Master
+
+try:
+    from joblib import register_parallel_backend
+    from joblib._parallel_backends import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
+except ImportError as error:
+    raise ImportError("the backend for joblib needs joblib: pip install papyros[joblib]") from error
+
+__all__ = ["PapyrosBackend"]
+
+
+class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
+    """Has the tasks of a `joblib.Parallel` run as jobs of a master.
+
+    Args:
+        master: a master, which stays open; or a word of `papyros.open_master`; None = what that one opens by default,
+            with as many slaves as `n_jobs` says.
+        nesting_level: as joblib has it.
+        inner_max_num_threads: the same.
+        options: the same.
+    """
+
+    supports_retrieve_callback = True
+    default_n_jobs = -1
+
+    def __init__(
+        self,
+        master: Master | str | None = None,
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(nesting_level=nesting_level, inner_max_num_threads=inner_max_num_threads, **options)
+        self._chosen = master
+        self._master: Master | None = master if isinstance(master, Master) else None
+        self._executor: MasterExecutor | None = None
+
+    def effective_n_jobs(self, n_jobs: int | None) -> int:
+        """Return how many tasks run at a time: the slaves of the master, or fewer if `n_jobs` says so."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        slaves = max(1, len(self._open().status().slaves))
+        if n_jobs is None:
+            return 1
+        return slaves if n_jobs < 0 else min(n_jobs, slaves) if math.isfinite(n_jobs) else slaves
+
+    def _open(self) -> Master:
+        if self._master is None:
+            self._master = open_master(self._chosen if isinstance(self._chosen, str) else None)
+        return self._master
+
+    def configure(self, n_jobs: int = 1, parallel: Any = None, **options: Any) -> int:  # noqa: ARG002 - joblib's
+        """Begin to serve a `joblib.Parallel`; return how many tasks run at a time."""
+        self.parallel = parallel
+        count = self.effective_n_jobs(n_jobs)
+        self._executor = MasterExecutor(self._open())
+        return count
+
+    def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Future[Any]:
+        """Have a batch of tasks run."""
+        assert self._executor is not None, "joblib configures a backend before it submits to it"
+        future = self._executor.submit(func)
+        if callback is not None:
+            future.add_done_callback(callback)
+        return future
+
+    def retrieve_result_callback(self, out: Future[Any]) -> Any:
+        """Return the results of a batch."""
+        return out.result()
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Cancel what waits, since a task failed."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = MasterExecutor(self._open()) if ensure_ready else None
+
+    def terminate(self) -> None:
+        """End, and close the master if it was opened here."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            self._executor = None
+        if self._master is not None and self._master is not self._chosen:
+            self._master.close()
+            self._master = None
+
+    def get_nested_backend(self) -> tuple[Any, Any]:
+        """Run what tasks do in parallel themselves one after the other: all slaves are busy with such tasks."""
+        return SequentialBackend(nesting_level=(self.nesting_level or 0) + 1), None
+
+
+register_parallel_backend("papyros", PapyrosBackend)

@@ -1,0 +1,60 @@
+"""Jobs in parcels: what is handed to engines that are not of this package, and runs wherever these like.
+
+A parcel is bytes, all that it takes to run a job: so jobs of a script, and lambdas, go where the engine's own pickling
+would not take them, and whatever a job does there, what comes back can be unpickled here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from functools import lru_cache
+from typing import NamedTuple
+
+from papyros.errors import PayloadError
+from papyros.jobs import Job
+from papyros.outcome import Outcome
+from papyros.running import run_job
+from papyros.wire import Buffer, build_job, encode_outcome, encode_refusal, load_definition
+
+__all__ = ["Answer", "run_parcel"]
+
+#: So many job classes are kept by each process that opens parcels.
+KEPT_CLASSES = 256
+
+
+class Answer(NamedTuple):
+    """What comes back for a parcel.
+
+    Attributes:
+        outcome: the outcome, encoded.
+        slave: who ran the job, as ``HOST/PID``.
+        seconds: for how long.
+    """
+
+    outcome: bytes
+    slave: str
+    seconds: float
+
+
+def run_parcel(definition: bytes, blob: Buffer, max_bytes: int) -> Answer:
+    """Run the job in a parcel. Always answers, whatever the job does, if this process survives it."""
+    slave = f"{socket.gethostname()}/{os.getpid()}"
+    try:
+        job = build_job(_load(definition), blob)
+    except PayloadError as error:
+        return Answer(encode_refusal(error), slave, 0.0)
+    except BaseException as error:  # noqa: BLE001 - what is imported may raise anything, SystemExit too
+        refusal = PayloadError(f"a job cannot be loaded: {type(error).__name__}: {error}")
+        return Answer(encode_refusal(refusal), slave, 0.0)
+    outcome: Outcome = run_job(job, slave)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    return Answer(encode_outcome(outcome, job, max_bytes), slave, outcome.seconds)
+
+
+@lru_cache(KEPT_CLASSES)
+def _load(definition: bytes) -> type[Job]:
+    return load_definition(definition)

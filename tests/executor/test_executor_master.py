@@ -1,0 +1,148 @@
+"""A master over an executor: what the contract's tests do not say, since it is about executors.
+
+The contract's tests run on such masters, too: ``PAPYROS_ENGINES=threadpool,processpool pytest tests/contract``.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import resource_tracker
+
+import pytest
+
+import papyros
+from tests.contract.jobs_for_tests import double, end_slave, fail, fail_until, wait_at, where
+from tests.support import PATIENCE, wait_until
+
+
+@pytest.fixture
+def standing():
+    resource_tracker.ensure_running()  # which multiprocessing never ends
+
+
+@pytest.fixture
+def pool():
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield pool
+
+
+def test_jobs_run_in_threads_of_the_executor_which_stays_open():
+    with ThreadPoolExecutor(3, thread_name_prefix="mine") as threads:
+        with papyros.ExecutorMaster(threads, max_waiting=4) as master:
+            jobs = [double(number) for number in range(100)]
+            assert {job.result for job in master.execute(jobs)} == {2 * number for number in range(100)}
+            assert {job.slave.rpartition("_")[0] for job in jobs} == {"mine"}
+            assert len(master.status().slaves) == 3
+        assert threads.submit(abs, -1).result() == 1
+
+
+def test_whatever_can_be_pickled_by_value_goes_to_an_executor_of_processes(pool, tmp_path):
+    offset = 5
+
+    @papyros.job(retries=2, backoff=0.01)
+    def local(number):
+        return number + offset
+
+    with papyros.ExecutorMaster(pool) as master:
+        jobs = [local(1), where(), fail(ValueError, "no luck"), fail_until(str(tmp_path), "job", 2)]
+        jobs[3].retries = 1
+        assert set(master.execute(jobs)) == set(jobs)
+        assert jobs[0].result == 6
+        assert jobs[1].slave.endswith(f"/{jobs[1].result[0]}")
+        assert "no luck" in jobs[2].exception.traceback
+        assert jobs[3].result == 2
+
+
+def test_an_executor_that_breaks_is_told_of_each_job(pool, tmp_path):
+    with papyros.ExecutorMaster(pool) as master:
+        jobs = [end_slave(str(tmp_path), "job", "exit"), *(double(number) for number in range(20))]
+        for job in jobs:
+            master.addJob(job)
+        assert set(master.processedJobs(PATIENCE)) == set(jobs)
+        told = [job.exception for job in jobs]
+        assert isinstance(told[0], papyros.SlaveLost)
+        assert "the ProcessPoolExecutor" in str(told[0])
+        assert "BrokenProcessPool" in str(told[0])
+        assert all(error is None or isinstance(error, papyros.SlaveLost) for error in told)
+        late = double(1)
+        master.addJob(late)
+        assert master.popProcessedJob(PATIENCE) is late
+        assert "never started" in str(late.exception)
+
+
+def test_an_executor_that_was_shut_down_is_told_of_each_job():
+    threads = ThreadPoolExecutor(1)
+    threads.shutdown()
+    with papyros.ExecutorMaster(threads) as master:
+        jobs = [double(number) for number in range(3)]
+        for job in jobs:
+            master.addJob(job)
+        assert set(master.processedJobs(PATIENCE)) == set(jobs)
+        assert all("after shutdown" in str(job.exception) for job in jobs)
+
+
+class Moody(Executor):
+    """Refuses every other call, and cancels every third one."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def submit(self, fn, /, *args, **kwds):
+        self.calls += 1
+        if self.calls % 2 == 0:
+            raise ValueError("not now")
+        future = Future()
+        if self.calls % 3 == 0:
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        else:
+            future.set_result(fn(*args, **kwds))
+        return future
+
+
+def test_what_an_executor_refuses_or_cancels_is_the_outcome_of_that_job_only():
+    with papyros.ExecutorMaster(Moody(), 1) as master:
+        outcomes = [str(job.exception or job.result) for job in master.execute(map(double, range(6)), ordered=True)]
+    assert outcomes[0] == "0"
+    assert "ValueError: not now" in outcomes[1]
+    assert "cancelled" in outcomes[2]
+    assert "double(5)" in outcomes[5]
+
+
+def test_a_job_that_runs_cannot_be_stopped(tmp_path):
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
+        gate = str(tmp_path / "gate")
+        running = wait_at(gate, 1)
+        running.timeout = 0.2
+        try:
+            master.addJob(running)
+            wait_until(lambda: list(tmp_path.glob("gate.*")))
+            assert not master.cancelJob(running)
+            assert master.popProcessedJob(PATIENCE) is running
+            assert isinstance(running.exception, papyros.JobTimeout)
+            assert "cannot stop it" in str(running.exception)
+            waiting = double(2)
+            master.addJob(waiting)  # the only thread is busy still
+            assert master.popProcessedJob(0.05) is None
+            assert master.cancelJob(waiting)
+        finally:
+            (tmp_path / "gate").touch()
+        master.addJob(waiting)
+        assert master.popProcessedJob(PATIENCE).result == 4
+
+
+def test_what_is_no_executor_is_refused():
+    for wrong in (None, 3, "threads"):
+        with pytest.raises(TypeError):
+            papyros.ExecutorMaster(wrong)
+
+
+def test_a_master_over_an_executor_over_a_master():
+    with (
+        papyros.MultiThreadedMaster(2) as inner,
+        inner.executor() as executor,
+        papyros.ExecutorMaster(executor, 2) as master,
+        master.executor() as outer,
+    ):
+        assert list(outer.map(pow, range(20), range(20))) == list(map(pow, range(20), range(20)))
