@@ -29,7 +29,7 @@ test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
 	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py
 
-engines: ## test on Dask, Ray, loky, scikit-learn and scipy, in an environment of their own
+test-engines: ## test on Dask, Ray, loky, scikit-learn and scipy, in an environment of their own
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,engines]'
 	.venv-engines/bin/python -m pytest tests/executor

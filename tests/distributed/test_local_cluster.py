@@ -270,8 +270,8 @@ def test_a_forked_child_that_ends_leaves_the_cluster_of_its_parent_alone(launch,
     program = launch.script(
         CLUSTER
         + """
-    import os, warnings
-    warnings.simplefilter("ignore")
+    import os
+    from tests.support import fork
     child = fork()
     if child == 0:
         sys.exit(0)
