@@ -130,9 +130,16 @@ class LaneCourier:
         if self._inline:
             self._run_here(job, future)
             return
-        if self._thread is None:
-            self._start_thread()
+        if self._thread is not None:
+            self._lane.send(job, future)
+            return
+        self._start_thread()
         self._lane.send(job, future)
+        # After the master has begun, which closes itself at the exit: what is registered last is called first.
+        with self._start:
+            if not self._over.is_set():
+                atexit.unregister(self._exit)
+                atexit.register(self._exit)
 
     def _run_here(self, job: Job, future: JobFuture) -> None:
         self._lane.send(job, future)
@@ -153,7 +160,6 @@ class LaneCourier:
                 self._lane.server = thread
                 thread.start()
                 self._thread = thread
-                atexit.register(self._exit)
 
     def _serve(self) -> None:
         while self._deliver():
@@ -174,11 +180,12 @@ class LaneCourier:
         return bool(taken or gone)
 
     def _close(self) -> None:
-        atexit.unregister(self._exit)
         self._lane.close()
         if self._at_end is not None:
             self._at_end()
-        self._over.set()
+        with self._start:
+            self._over.set()
+            atexit.unregister(self._exit)
 
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""

@@ -1,0 +1,128 @@
+"""How programs with executors end, and masters of which only the public calls are known."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+import papyros
+from tests.executor.functions import add, fail, pass_gate
+from tests.support import PATIENCE
+
+PROGRAM = """
+import papyros, time
+
+def tell(word):
+    time.sleep(0.3)
+    with open({path!r}, "a") as file:
+        file.write(word)
+
+master = {master}
+executor = master.executor()
+executor.submit(tell, "apple")
+{ending}
+"""
+
+
+def run(program):
+    started = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=2 * PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr, time.monotonic() - started
+
+
+@pytest.mark.parametrize("ending", ["", "executor.shutdown(wait=False)", "del executor"])
+@pytest.mark.parametrize("master", ["papyros.MultiThreadedMaster(2)", "papyros.MultiProcessMaster(1)"])
+def test_a_program_that_ends_has_done_what_it_submitted(tmp_path, master, ending):
+    path = tmp_path / "told"
+    told, _ = run(PROGRAM.format(path=str(path), master=master, ending=ending))
+    assert told == ""
+    assert path.read_text() == "apple"
+
+
+def test_a_program_that_ends_after_its_master_was_closed_does_not_wait(tmp_path):
+    told, seconds = run(
+        PROGRAM.format(path=str(tmp_path / "told"), master="papyros.MultiProcessMaster(1)", ending="master.close()")
+    )
+    assert told == ""
+    assert seconds < PATIENCE
+
+
+def test_nothing_is_submitted_when_the_program_is_over(tmp_path):
+    late = """
+import atexit
+
+def late():
+    try:
+        executor.submit(tell, "pear")
+    except RuntimeError as error:
+        print(error)
+
+atexit.unregister(late)
+executor.submit(tell, "plum").result()
+"""
+    program = "import atexit\natexit.register(lambda: late())\n" + PROGRAM.format(
+        path=str(tmp_path / "told"), master="papyros.MultiThreadedMaster(1)", ending=late
+    )
+    run(program)
+    assert (tmp_path / "told").read_text() == "appleplum"
+
+
+class Foreign(papyros.Master):
+    """A master that shares nothing with those of this package but the contract."""
+
+    def __init__(self) -> None:
+        self._inner = papyros.MultiThreadedMaster(2)
+
+    def addJob(self, job, timeout=None):
+        self._inner.addJob(job, timeout)
+
+    def popProcessedJob(self, timeout=None):
+        return self._inner.popProcessedJob(timeout)
+
+    def execute(self, jobs: Iterable[Any], ordered=False, timeout=None, progress=False) -> Iterator[Any]:
+        return self._inner.execute(jobs, ordered, timeout, progress)
+
+    def cancelJob(self, job):
+        return self._inner.cancelJob(job)
+
+    def cancelAllJobs(self):
+        self._inner.cancelAllJobs()
+
+    def numPendingJobs(self):
+        return self._inner.numPendingJobs()
+
+    def status(self):
+        return self._inner.status()
+
+    def close(self):
+        self._inner.close()
+
+
+def test_any_master_makes_an_executor(tmp_path):
+    gate = tmp_path / "gate"
+    with Foreign() as master, master.executor() as executor:
+        assert list(executor.map(add, range(100), range(100))) == [2 * number for number in range(100)]
+        with pytest.raises(ValueError, match="no luck"):
+            executor.submit(fail, 1).result(PATIENCE)
+        futures = [executor.submit(pass_gate, str(gate), number) for number in range(40)]
+        assert futures[-1].cancel()  # 32 of them are with the master at a time
+        assert futures[-1].cancelled()
+        master.cancelAllJobs()
+        assert any(future.cancelled() for future in concurrent.futures.wait(futures[2:32], 0.2).done)
+        gate.touch()
+        assert futures[0].result(PATIENCE) == 0
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        executor.submit(add, 1)
