@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from papyros.distributed.keys import find_key
-from papyros.distributed.security import Security
+if TYPE_CHECKING:
+    from papyros.distributed.security import Security
+
 
 #: How long a test waits for what must happen. It is only ever used up by a test that fails.
 PATIENCE = 30.0
@@ -27,6 +28,10 @@ PATIENCE = 30.0
 
 def security() -> Security:
     """What a process of these tests proves itself with: all of them have the same key."""
+    # Here, since slaves import this module while the time of the job that needs it runs.
+    from papyros.distributed.keys import find_key
+    from papyros.distributed.security import Security
+
     return Security(find_key())
 
 

@@ -71,9 +71,9 @@ class SimulatedDesk(Desk):
 
     master: Master
 
-    def welcome(self, key: str) -> ClientDesk:
-        client = super().welcome(key)
-        if not isinstance(client.news, Condition):
+    def welcome(self, key: str, parent: tuple[str, int] | None = None) -> ClientDesk | None:
+        client = super().welcome(key, parent)
+        if client is not None and not isinstance(client.news, Condition):
             client.news = Condition(self.master)
         return client
 
