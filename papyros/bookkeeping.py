@@ -310,7 +310,11 @@ class BookkeepingMaster(Master):
 
     def _job_text(self, number: int) -> str:
         """Return a job in words. Called with the lock held."""
-        return repr(self._jobs[number]) if number in self._jobs else "a job that nobody wants any more"
+        job = self._jobs.get(number)
+        try:
+            return repr(job) if job is not None else "a job that nobody wants any more"
+        except Exception:  # noqa: BLE001 - a __repr__ of the user's may raise anything
+            return f"a {type(job).__name__}"
 
     def _outcomes_came(self) -> None:
         """Wake those who wait to pop. Called with the lock held, after `finish`."""

@@ -52,7 +52,12 @@ def run_parcel(definition: bytes, blob: Buffer, max_bytes: int) -> Answer:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    return Answer(encode_outcome(outcome, job, max_bytes), slave, outcome.seconds)
+    try:
+        encoded = encode_outcome(outcome, job, max_bytes)
+    except BaseException as error:  # noqa: BLE001 - the job may not even have a text by which it could be named
+        refusal = PayloadError(f"the outcome of a {type(job).__name__} cannot be told: {type(error).__name__}")
+        encoded = encode_refusal(refusal)
+    return Answer(encoded, slave, outcome.seconds)
 
 
 @lru_cache(KEPT_CLASSES)
