@@ -82,6 +82,8 @@ def _pile_up(master: papyros.Master, jobs: int, pid: int) -> Waiting:
     gate.close()
     for _ in range(SLAVES):
         master.addJob(Gate(gate.name))
+    while sum(bool(slave.job) for slave in master.status().slaves) < SLAVES:
+        time.sleep(0.01)  # polling: a slave that has no gate yet would run what is to wait
     gc.collect()
     at_first = resident_bytes(pid)
     pile = [Noop(number) for number in range(jobs)]
