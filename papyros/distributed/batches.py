@@ -87,6 +87,10 @@ class HostReport(NamedTuple):
         """Return a report of nothing."""
         return cls([], [], [], [], [])
 
+    def is_owed(self) -> bool:
+        """Whether somebody waits for what it tells: not for how many places are lent just now."""
+        return bool(self.outcomes or self.deaths or self.returned or self.prints)
+
 
 class _Table:
     """Gives the different values of a column numbers, so that each is sent once."""

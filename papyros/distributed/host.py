@@ -144,7 +144,7 @@ class SlaveHost:
             self._news.notify()
         drained = self._crew.drain(deadline.remaining())
         with self._lock:
-            while self._reporting or any(self._report):
+            while self._reporting or self._report.is_owed():
                 if not deadline.wait(self._told):
                     return False
         return drained
@@ -335,8 +335,8 @@ class SlaveHost:
                 # A report of nothing shows that this host lives, also while a large batch of jobs is on its way to it.
                 self._news.wait(self._beat)
             report, self._report = self._report, HostReport.empty()
-            # Nobody waits for a report of nothing, which a master that does not answer may never take.
-            self._reporting = any(report)
+            # Nobody waits for a sign of life, which a master that does not answer may never take.
+            self._reporting = report.is_owed()
             self._flying = [(done.session, done.number) for done in report.outcomes]
         return pack_report(report)
 

@@ -63,6 +63,15 @@ def test_row_22_drain_does_not_wait_for_a_sign_of_life_that_a_silent_master_neve
         host.close()
 
 
+def test_row_22_drain_does_not_wait_for_a_word_of_lent_places_that_a_silent_master_never_takes(host, silent_master):
+    silent_master.silent.set()
+    wait_until(lambda: silent_master.holding == [], "a report of nothing on its way")
+    host._crew._source.lent(0)
+    with at_most(5):
+        assert host.drain(PATIENCE), "nothing was to be handed in"
+        host.close()
+
+
 def test_row_22_drain_waits_for_an_outcome_that_is_on_its_way(group, host, gates, silent_master):
     gate = gates()
     client = group.client()
