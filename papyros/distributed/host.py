@@ -169,7 +169,7 @@ class SlaveHost:
                 contextlib.suppress(LineBrokenError),
                 self._seeker.line(self._uri, connect_timeout=RETIRE_SECONDS) as line,
             ):
-                if any(self._report):
+                if self._report.is_owed():
                     message = pack_report(self._report)
                     line.call(
                         "report", self._key, self._sequence + 1, self._uid, message=message, timeout=RETIRE_SECONDS
