@@ -8,7 +8,7 @@ RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test engines chaos soak fuzz bench bench-short bench-record bench-growth lint types docs clean
+.PHONY: help venv demo test test-engines chaos soak fuzz bench bench-short bench-record bench-growth lint types docs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -28,6 +28,7 @@ test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
 	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py
+	$(RUN) pytest tests/contract tests/executor -m slow
 
 test-engines: ## test on Dask, Ray, loky, scikit-learn and scipy, in an environment of their own
 	$(PYTHON) -m venv .venv-engines
@@ -67,5 +68,5 @@ docs: $(STAMP) ## build the manual into docs/_build/html; warnings are errors
 	$(RUN) sphinx -W --keep-going -b html docs docs/_build/html
 
 clean: ## remove all that the other targets made
-	rm -rf $(VENV) build dist *.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-engines build dist *.egg-info docs/_build .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

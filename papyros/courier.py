@@ -172,20 +172,32 @@ class LaneCourier:
         taken, gone, closed = self._lane.take()
         for future in gone:
             if closed:
-                future._settle(Outcome.failed(MasterClosedError("the master was closed before the job was processed")))
+                error = MasterClosedError("the master was closed before the job was processed")
+                self._guard(future._settle, Outcome.failed(error))
             else:
-                future._leave()
+                self._guard(future._leave)
         for future, job, entry in taken:
-            future._settle(self._lane.unpack(job, entry))
+            self._guard(future._settle, self._lane.unpack(job, entry))
         return bool(taken or gone)
 
+    def _guard(self, tell: Callable[..., None], *arguments: Any) -> None:
+        """Tell a future, whatever its callbacks raise: there are others, which only this thread can tell."""
+        try:
+            tell(*arguments)
+        except BaseException:
+            if self._inline:
+                raise  # here it is the caller's own thread
+            log.critical("a callback of a future, or who settled it, did harm; all others go on", exc_info=True)
+
     def _close(self) -> None:
-        self._lane.close()
-        if self._at_end is not None:
-            self._at_end()
-        with self._start:
-            self._over.set()
-            atexit.unregister(self._exit)
+        try:
+            self._lane.close()
+            if self._at_end is not None:
+                self._at_end()
+        finally:
+            with self._start:
+                self._over.set()
+                atexit.unregister(self._exit)
 
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import functools
 import gc
 import itertools
 import logging
 import operator
+import sys
 import threading
 import weakref
 
@@ -204,6 +206,18 @@ def test_a_callback_that_raises_is_logged_and_does_no_harm(executor, caplog):
 
 
 # Callbacks and waiting ------------------------------------------------------------------
+
+
+def test_a_callback_that_wants_to_end_the_program_does_no_harm(make_process_master, caplog):
+    """Nor does somebody who settles a future in the master's place: the thread that settles the others goes on."""
+    with make_process_master(1).executor() as executor:
+        first = executor.submit(add, 1, 2)
+        first.add_done_callback(lambda future: sys.exit("a bad callback"))
+        stolen = executor.submit(add, 2, 3)
+        with contextlib.suppress(concurrent.futures.InvalidStateError):
+            stolen.set_result("mine")
+        assert executor.submit(add, 3, 4).result(PATIENCE) == 7
+        assert first.result(PATIENCE) == 3
 
 
 def test_callbacks_are_called_with_the_future(executor):
