@@ -182,7 +182,7 @@ class DelegatingMaster(PackingMaster):
             self._landed(entry)
             if self._lost_slave(error):
                 self._ledger.charge(self._holder, entry, f"{self._engine} tells: {why}")
-            elif entry.state is ASSIGNED:
+            elif entry.state is ASSIGNED and not self._closed:  # what is recalled at the end is dropped
                 text = f"{self._engine} did not process {self._job_text(entry.number)}: {why}"
                 self._finish(entry, Outcome.failed(SlaveLost(text)), 0.0)
             if isinstance(error, BrokenExecutor) and not self._broken:

@@ -70,6 +70,9 @@ def _leaked(before: dict[Any, str]) -> list[str]:
 
 
 def _open_things() -> dict[Any, str]:
+    if os.environ.get("PAPYROS_ENGINES"):
+        # What other people's engines open and keep is theirs; what is ours is looked at all the same.
+        return {key: what for key, what in _threads().items() if "papyros" in what}
     return {**_threads(), **_children(), **_descriptors()}
 
 
