@@ -18,6 +18,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from Pyro5 import config
@@ -193,7 +194,9 @@ class Daemon:
         try:
             address = connection.sock.getpeername()[0]
             keep_alive(connection.sock)
-            connection.sock, peer = self._security.accept(connection.sock, self._role, self._demand_tls, deadline)
+            connection.sock, peer = self._security.accept(
+                connection.sock, self._role, self._demand_tls, deadline, partial(self._wrapped, connection)
+            )
         except (KeyRefusedError, VersionMismatchError) as error:
             self._refusals.tell(address, f"a connection was refused: {error}")
             return None
@@ -202,6 +205,14 @@ class Daemon:
                 return None  # it was hung up on in the last moment
             del self._strangers[connection]
         return peer
+
+    def _wrapped(self, connection: _Connection, sock: socket.socket) -> None:
+        """Take note of the socket by which a connection can be ended from now on, before its handshake."""
+        with self._lock:
+            connection.sock = sock
+            if self._closing or connection not in self._strangers:
+                # By the socket that was there before, which was nobody's any more.
+                raise ConnectionAbortedError("it was hung up on while its encryption began")
 
     def _answer(self, sock: socket.socket, peer: Peer) -> None:
         """Receive a call, make it, and send the answer."""

@@ -29,6 +29,7 @@ import ssl
 import struct
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -204,7 +205,14 @@ class Security:
 
     # The side that listens ----------------------------------------------------------------
 
-    def accept(self, sock: socket.socket, role: Role, demand_tls: bool, deadline: float) -> tuple[socket.socket, Peer]:
+    def accept(
+        self,
+        sock: socket.socket,
+        role: Role,
+        demand_tls: bool,
+        deadline: float,
+        on_wrapped: Callable[[socket.socket], None] | None = None,
+    ) -> tuple[socket.socket, Peer]:
         """Return the connection, maybe wrapped, and who is at its other end, once that has proved to have the key.
 
         Args:
@@ -212,6 +220,8 @@ class Security:
             role: what this side is.
             demand_tls: whether it has to be encrypted, wherever it comes from.
             deadline: when to give up, on the monotonic clock.
+            on_wrapped: is told, before anything is waited for, which socket has taken the place of `sock`, by which
+                nobody can be hung up on any more; what it raises ends the connection.
 
         Raises:
             KeyRefusedError: the other side does not have the key.
@@ -223,7 +233,7 @@ class Security:
         sock.settimeout(_remaining(deadline))
         if sock.recv(1, socket.MSG_PEEK)[:1] == bytes([_TLS_RECORD]):
             kind = _TLS
-            sock = self._encrypt(sock, deadline, f"who connects from {address[0]}", server=True)
+            sock = self._encrypt(sock, deadline, f"who connects from {address[0]}", True, on_wrapped)
         try:
             hello = self._hello(sock, role, deadline)
             theirs = _Greeting.unpack(hello)
@@ -275,10 +285,19 @@ class Security:
     def _proof(self, side: str, hello: bytes, reply: bytes) -> bytes:
         return hmac.digest(self.key.derive("proof of a " + side), hello + reply, "sha256")
 
-    def _encrypt(self, sock: socket.socket, deadline: float, who: str, server: bool) -> ssl.SSLSocket:
+    def _encrypt(
+        self,
+        sock: socket.socket,
+        deadline: float,
+        who: str,
+        server: bool,
+        on_wrapped: Callable[[socket.socket], None] | None = None,
+    ) -> ssl.SSLSocket:
         certificate, *contexts = self._identity
         tls = contexts[0 if server else 1].wrap_socket(sock, server_side=server, do_handshake_on_connect=False)
         try:
+            if on_wrapped is not None:
+                on_wrapped(tls)
             tls.settimeout(_remaining(deadline))
             tls.do_handshake()
             if tls.getpeercert(binary_form=True) != certificate:

@@ -6,6 +6,7 @@ import contextlib
 import resource
 import selectors
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -25,6 +26,9 @@ from tests.support import PATIENCE, at_most, security, wait_until
 MB = 1 << 20
 RESET = struct.pack("ii", 1, 0)
 
+#: The first byte of those who want to encrypt.
+TLS = b"\x16"
+
 
 @pytest.fixture
 def crowded():
@@ -39,20 +43,21 @@ def crowded():
 
 
 class Crowd:
-    """Strangers who connect and say nothing, or a byte at a time; whoever is hung up on comes again."""
+    """Strangers who say nothing, or a byte at a time, or begin TLS; whoever is hung up on comes again."""
 
-    def __init__(self, address, silent, dripping):
+    def __init__(self, address, silent, dripping, encrypting):
         self._address = address
         self._closing = threading.Event()
         self.came = 0
         self._threads = [
             threading.Thread(target=self._be, args=(silent, b""), name="test-silent"),
             threading.Thread(target=self._be, args=(dripping, b"PAPYROS\n"), name="test-dripping"),
+            threading.Thread(target=self._be, args=(encrypting, b""), kwargs={"first": TLS}, name="test-encrypting"),
         ]
         for thread in self._threads:
             thread.start()
 
-    def _be(self, number, drops):
+    def _be(self, number, drops, first=b""):
         said = {}
         with selectors.DefaultSelector() as selector:
             while not self._closing.is_set():
@@ -60,6 +65,8 @@ class Crowd:
                     sock = socket.create_connection(self._address)
                     selector.register(sock, selectors.EVENT_READ)
                     said[sock] = 0
+                    with contextlib.suppress(OSError):
+                        sock.send(first)
                     self.came += 1
                 for key, _ in selector.select(0.05):
                     selector.unregister(key.fileobj)
@@ -79,8 +86,8 @@ class Crowd:
 
 
 @pytest.mark.usefixtures("crowded")
-def test_attack_05_five_hundred_silent_and_five_hundred_dripping_strangers_keep_nobody_out(server, group):
-    crowd = Crowd(server.address, 500, 500)
+def test_attack_05_a_thousand_silent_dripping_and_encrypting_strangers_keep_nobody_out(server, group):
+    crowd = Crowd(server.address, 400, 400, 200)
     try:
         wait_until(lambda: crowd.came >= 1000, "a thousand strangers")
         host = group.host()
@@ -94,6 +101,56 @@ def test_attack_05_five_hundred_silent_and_five_hundred_dripping_strangers_keep_
     finally:
         crowd.close()
     wait_until(lambda: len(server._daemon._connections) < 10, "an end to the strangers", 2 * HANDSHAKE_SECONDS)
+
+
+def begin_tls(server, number):
+    """Return so many strangers who have begun TLS, and say no more, once the server has noticed all of them."""
+    strangers = [socket.create_connection(server.address) for _ in range(number)]
+    for sock in strangers:
+        sock.sendall(TLS)
+
+    def all_begun():
+        socks = [connection.sock for connection in list(server._daemon._connections.values())]
+        # A socket that was wrapped has no descriptor any more.
+        return len(socks) == number and all(isinstance(sock, ssl.SSLSocket) or sock.fileno() < 0 for sock in socks)
+
+    wait_until(all_begun, "strangers who have begun TLS")
+    return strangers
+
+
+def test_attack_05_strangers_who_begin_tls_make_room_like_all_others(server, monkeypatch):
+    monkeypatch.setattr("papyros.distributed.daemon.HANDSHAKE_SECONDS", 10 * PATIENCE)
+    monkeypatch.setattr("papyros.distributed.daemon.MAX_STRANGERS", 20)
+    strangers = begin_tls(server, 20)
+    others = [socket.create_connection(server.address) for _ in range(20)]
+    try:
+        for sock in strangers:
+            sock.settimeout(PATIENCE)
+            assert hears_the_end(sock)
+        wait_until(lambda: len(server._daemon._connections) <= 20, "an end to the strangers")
+        with at_most(HANDSHAKE_SECONDS):
+            ask_status(server.uri, security())
+    finally:
+        for sock in strangers + others:
+            sock.close()
+
+
+def test_attack_05_strangers_who_begin_tls_do_not_hold_up_the_end(server, monkeypatch):
+    monkeypatch.setattr("papyros.distributed.daemon.HANDSHAKE_SECONDS", 10 * PATIENCE)
+    strangers = begin_tls(server, 20)
+    try:
+        with at_most(HANDSHAKE_SECONDS):
+            server.close()
+    finally:
+        for sock in strangers:
+            sock.close()
+
+
+def hears_the_end(sock):
+    try:
+        return sock.recv(1) == b""
+    except ConnectionError:
+        return True
 
 
 def test_attack_05_silent_strangers_and_a_storm_of_resets_do_not_stop_the_loop_that_accepts(server, group):
