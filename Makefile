@@ -24,7 +24,8 @@ demo: $(STAMP) ## run the demo on a cluster of this machine, unattended
 	$(VENV)/bin/python examples/demo.py --yes --local-cluster
 
 test: $(STAMP) ## run the tests, with coverage, all but the slow ones
-	$(RUN) pytest -n $(WORKERS) --dist worksteal --ignore=tests/chaos -m "not slow" --cov --cov-report=term
+	$(RUN) pytest -n $(WORKERS) --dist worksteal --ignore=tests/chaos -m "not slow and not alone" --cov --cov-report=term
+	$(RUN) pytest --ignore=tests/chaos -m "alone and not slow"
 
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
 	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py

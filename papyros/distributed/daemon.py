@@ -224,7 +224,8 @@ class Daemon:
             answer, flags = method(*arguments), 0
             batch = current_context.response_annotations.get(ANNOTATION)
         except Exception as error:
-            log.debug("a call failed", exc_info=True)
+            if not isinstance(error, (PermissionError, ValueError, PyroError)):  # those are the other side's affair
+                log.exception("a call of a %s failed", peer.role.words)
             answer, flags, batch = [type(error).__name__, str(error)[:1000]], RAISED, None
         finally:
             current_context.annotations = {}

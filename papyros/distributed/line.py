@@ -54,8 +54,10 @@ class LineRefusedError(LineBrokenError):
     """The other side is there, and has another key, or another version; `__cause__` is the error for people."""
 
 
-class CallFailedError(Exception):
+class CallFailedError(LineBrokenError):
     """A call raised an error at the other side.
+
+    To whoever goes on over the next line when one breaks, it is the same: to be tried again, not the end of a thread.
 
     Attributes:
         kind: the name of the error's class.

@@ -85,6 +85,7 @@ class Crowd:
             thread.join()
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("crowded")
 def test_attack_05_a_thousand_silent_dripping_and_encrypting_strangers_keep_nobody_out(server, group):
     crowd = Crowd(server.address, 400, 400, 200)
@@ -153,6 +154,7 @@ def hears_the_end(sock):
         return True
 
 
+@pytest.mark.alone
 def test_attack_05_silent_strangers_and_a_storm_of_resets_do_not_stop_the_loop_that_accepts(server, group):
     silent = [socket.create_connection(server.address) for _ in range(80)]
     try:

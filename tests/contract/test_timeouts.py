@@ -40,6 +40,7 @@ def gone(pid):
     return False
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", WAYS)
 def test_a_job_is_stopped_in_time_whatever_it_does(make_process_master, tmp_path, way):
     """Also C code that keeps the interpreter's lock, and code that will not listen to signals."""

@@ -129,6 +129,7 @@ def test_a_master_that_slept_gives_way_to_the_one_that_took_its_name(launch, nam
 # Not waiting for the network --------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_adding_jobs_does_not_wait_for_the_network(launch, names, group):
     master = launch.master(group, names)
     launch.host(group, names, 2)
@@ -357,6 +358,7 @@ def test_priorities_hold_across_the_network(single, gates):
         assert order == [highest, jobs[1], jobs[3], jobs[0], jobs[2], jobs[4], lowest]
 
 
+@pytest.mark.alone
 def test_a_few_jobs_of_one_client_do_not_wait_for_the_many_of_another(single):
     with single.master() as busy, single.master() as modest:
         for number in range(2000):

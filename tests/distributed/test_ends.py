@@ -150,6 +150,7 @@ def test_sigterm_waits_for_what_runs_only_so_long(launch, names, group, gates):
         assert client.numPendingJobs() == 1
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["master", "host"])
 def test_a_part_ends_in_bounded_time_though_the_others_do_not_answer(kind, launch, group):
     names = launch.nameserver()
