@@ -32,6 +32,7 @@ from papyros.distributed.naming import (
     NameServer,
     ask_status,
     check_group,
+    check_host,
     is_here,
     parse_address,
 )
@@ -250,6 +251,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.new_key is not None:
         return _make_key(options.new_key)
     group = check_group(options.group or DEFAULT_GROUP)
+    check_host(options.host or LOOPBACK)
     nameserver = parse_address(options.nameserver or DEFAULT_NAMESERVER)
     if options.doctor:
         return 0 if examine(group, nameserver, options.key_file, _print) else 1
@@ -295,8 +297,8 @@ def _make_key(path: Path) -> int:
 def _security(options: argparse.Namespace, nameserver: Address) -> Security:
     """Return what this part proves itself with; a key is made here only where it may be the first one."""
     first = options.standalone or (options.slaves is None and not options.status) or is_here(nameserver.host)
-    key = find_key(options.key_file, make=first)
-    if key.fresh and not options.show_key_fingerprint:
+    key = find_key(options.key_file, make=first and not options.show_key_fingerprint)
+    if key.fresh:
         _print(f"a key was made for this cluster, {key.source}; its other machines need a copy of that file")
     return Security(key)
 

@@ -60,7 +60,7 @@ class LocalCluster:
         self.slaves = check_slaves(slaves)
         check_port(port)
         find_key(key_file)  # makes it, if need be, and refuses it before anything is started
-        self._key_file = os.path.abspath(os.path.expanduser(key_file)) if key_file else None
+        self._key_file = os.path.abspath(os.path.expanduser(key_file)) if key_file is not None else None
         self._pid = os.getpid()
         self._closed = False
         self._parts: list[Part] = []

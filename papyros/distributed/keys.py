@@ -127,9 +127,9 @@ def find_key(named: str | os.PathLike[str] | None = None, make: bool = True) -> 
     Raises:
         KeyFileError: there is no such file, or it is not fit to hold a key; the text says how to mend it.
     """
-    chosen = named or os.environ.get(ENVIRONMENT)
-    if chosen:
-        return read_key_file(Path(chosen).expanduser())
+    chosen = named if named is not None else os.environ.get(ENVIRONMENT)
+    if chosen is not None:
+        return read_key_file(_named(chosen))
     path = default_key_file()
     if not os.path.lexists(path):
         if not make:
@@ -142,6 +142,21 @@ def find_key(named: str | os.PathLike[str] | None = None, make: bool = True) -> 
             made = _make_default(path)
             return ClusterKey(made._secret, made.source, fresh=True)
     return read_key_file(path)
+
+
+def _named(chosen: str | os.PathLike[str]) -> Path:
+    """Return the path of a key file that somebody has named; an empty name is a mistake, and not the default one."""
+    if os.fspath(chosen) in ("", "."):  # which is what a Path makes of ""
+        raise KeyFileError(
+            f"the name of the key file is empty; write which file it is, or leave out --key-file, {ENVIRONMENT} and "
+            "key_file, for the key of this user"
+        )
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        raise KeyFileError(
+            f"the key file {_shown(chosen)} cannot be found, since nobody knows that home folder; write its whole path"
+        ) from None
 
 
 def _make_default(path: Path) -> ClusterKey:
@@ -162,9 +177,12 @@ def make_key_file(path: Path) -> ClusterKey:
     """Write a new key into a file that must not exist yet; readers see all of it or nothing.
 
     Raises:
+        KeyFileError: that is no name of a file.
         FileExistsError: there is a file of that name.
         OSError: it cannot be written.
     """
+    if not path.name:
+        raise KeyFileError(f"{_shown(path)} is no name of a file; write which file the new key is to be in")
     secret = secrets.token_bytes(_SECRET_BYTES)
     text = _PREFIX + base64.urlsafe_b64encode(secret).decode() + "\n"
     with _new_file(path.with_name(f".{path.name}.{secrets.token_hex(8)}"), text) as whole:

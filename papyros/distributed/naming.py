@@ -81,7 +81,22 @@ def parse_address(text: str, default_port: int = 9090) -> Address:
     match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
     if match is None or not 0 < int(match[3] or default_port) < 65536:
         raise ConfigError(f"{text!r} is no address of a name server; write HOST or HOST:PORT, like lab1:9090")
-    return Address(match[1] or match[2], int(match[3] or default_port))
+    return Address(check_host(match[1] or match[2]), int(match[3] or default_port))
+
+
+def check_host(host: str) -> str:
+    """Return the name or address of a machine, or refuse what no machine can be called.
+
+    Raises:
+        ConfigError: the system could not even be asked for it.
+    """
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ConfigError(
+            f"{ascii(host)[:80]} is no name of a machine: its parts, between dots, have 1 to 63 characters"
+        ) from None
+    return host
 
 
 def check_group(group: str) -> str:

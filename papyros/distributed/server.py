@@ -8,11 +8,19 @@ import logging
 import socket
 import threading
 from collections.abc import Callable
+from typing import Any
 
 from papyros.distributed.daemon import Daemon
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
-from papyros.distributed.naming import MASTER_OBJECT, Address, NameServer, parse_address, resolves_to_loopback
-from papyros.distributed.security import Role, Security
+from papyros.distributed.naming import (
+    MASTER_OBJECT,
+    Address,
+    NameServer,
+    check_host,
+    parse_address,
+    resolves_to_loopback,
+)
+from papyros.distributed.security import Role, Security, is_loopback
 from papyros.distributed.service import MasterService
 from papyros.errors import (
     ClusterError,
@@ -64,7 +72,7 @@ class MasterServer:
         self._names = NameServer(nameserver, security)
         self._lease = lease
         self._on_taken = on_taken
-        _check_host(host)
+        _check_host(check_host(host))
         self.service = MasterService(group, lease, grace)
         try:
             self._daemon = Daemon(host, port, security, Role.MASTER, self.service)
@@ -146,14 +154,33 @@ def _published(host: str, nameserver: Address, port: int, publish: str | None) -
         return parse_address(publish, port)
     if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - it is asked for here, not bound
         return Address(host, port)
-    if ipaddress.ip_address(socket.gethostbyname(nameserver.host)).is_loopback:
+    family = socket.AF_INET6 if host == "::" else socket.AF_INET
+    target = _target(host, nameserver, family)
+    if is_loopback(str(target[0])):
         raise ClusterError(
             f"a master that listens on {host} needs an address by which other machines reach it, and the name "
             f"server at {nameserver} does not tell which: say --host ADDRESS, or --nameserver with one that they use, "
             "or --publish ADDRESS"
         )
-    family = socket.AF_INET6 if host == "::" else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        # No packet is sent: the system only picks the interface that leads to the name server.
-        probe.connect((nameserver.host, nameserver.port))
-        return Address(str(probe.getsockname()[0]), port)
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            # No packet is sent: the system only picks the interface that leads to the name server.
+            probe.connect(target)
+            return Address(str(probe.getsockname()[0]), port)
+    except OSError as error:
+        raise _unpublished(host, nameserver, error) from error
+
+
+def _target(host: str, nameserver: Address, family: socket.AddressFamily) -> tuple[str, int] | tuple[Any, ...]:
+    """Return the address of the name server, of the family that a master listens with."""
+    try:
+        return socket.getaddrinfo(nameserver.host, nameserver.port, family, socket.SOCK_DGRAM)[0][4]
+    except OSError as error:
+        raise _unpublished(host, nameserver, error) from error
+
+
+def _unpublished(host: str, nameserver: Address, error: OSError) -> ClusterError:
+    return ClusterError(
+        f"a master that listens on {host} finds out by which address others reach it on its way to the name server, "
+        f"and there is none to {nameserver} ({error.strerror or error}): say --host ADDRESS, or --publish ADDRESS"
+    )
