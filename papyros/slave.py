@@ -42,7 +42,7 @@ from papyros.frames import Frame, FrameReader, pack_frame, split_column
 from papyros.jobs import Job
 from papyros.outcome import Outcome
 from papyros.running import run_job
-from papyros.wire import Packer, build_job, encode_outcome, encode_refusal, load_definition
+from papyros.wire import Packer, asks_for_retry, build_job, encode_outcome, encode_refusal, load_definition
 
 __all__ = [
     "DEFINE",
@@ -139,8 +139,8 @@ class Slave:
             while True:
                 _, definition, flags, blob = self._next_job()
                 self.echo = bool(flags & ECHO)
-                self._run(definition, blob)
-                if flags & ONCE:
+                retry = self._run(definition, blob)
+                if retry or flags & ONCE:
                     self._flush()  # what has become of it must not die with the job after it
         except (EOFError, OSError):
             return  # the crew is gone, or has no more use for this slave
@@ -214,7 +214,8 @@ class Slave:
 
     # Running ----------------------------------------------------------------------------
 
-    def _run(self, definition: int, blob: memoryview) -> None:
+    def _run(self, definition: int, blob: memoryview) -> bool:
+        """Run a job; return whether it is to be tried again, if it has retries left."""
         self._started += 1
         started = time.monotonic()
         SLATE.pack_into(self._slate, 0, self._started, self._started - 1, started)
@@ -228,6 +229,7 @@ class Slave:
             self._flush()
         elif self._queue and not self._unsent.is_set():
             self._unsent.set()  # without a next job, what there is will be sent at once
+        return asks_for_retry(encoded)
 
     def _outcome_of(self, definition: int, blob: memoryview) -> tuple[bytes, float]:
         started = time.perf_counter()
