@@ -12,6 +12,7 @@ on a real cluster. So a master that is asked for more than it can do lets slaves
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 import uuid
@@ -19,7 +20,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from Pyro5.callcontext import current_context
 
@@ -35,6 +36,7 @@ from papyros.distributed.batches import (
     pack_report,
     unpack_host_jobs,
 )
+from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.messages import ANNOTATION
 from papyros.distributed.service import MasterService
 from papyros.outcome import Outcome
@@ -122,10 +124,12 @@ class _Master:
         self.service = MasterService("capacity")
         self.service._desk.clock = lambda: world.now
 
-    def call(self, method: str, *args: Any, message: bytes = b"") -> tuple[dict[str, Any], memoryview]:
+    def call(self, method: str, *args: Any, message: bytes = b"") -> tuple[Any, memoryview]:
         current_context.annotations = {ANNOTATION: message}
         current_context.response_annotations = {}
         answer = getattr(self.service, method)(*args)
+        if isinstance(answer, Waiting):
+            answer = answer.attempt(answer.seconds <= 0)
         return answer, memoryview(current_context.response_annotations.get(ANNOTATION, b""))
 
 
@@ -176,13 +180,6 @@ class _Client:
         self.world.call(lambda: self.master.call("collect", self.key, acknowledged, False, 0.0), collected)
 
 
-class _Bell:
-    """Stands where a slave host's call would wait at the master for work."""
-
-    def __init__(self, ring: Callable[[], None]) -> None:
-        self.notify_all = self.notify = ring
-
-
 class _Host:
     """A slave host: fetches, runs, reports. Slaves run what is there; nothing takes time but jobs and calls."""
 
@@ -196,21 +193,22 @@ class _Host:
         self.acknowledged = self.sequence = self.done = 0
         self.encoded = encode_outcome(Outcome(12345), None)
         self.uid = master.call("enlist", self.key, slaves)[0]["uid"]
-        self.desk = master.service._desk.hosts[self.key]
-        self.desk.work = cast("Any", _Bell(self._woken))
 
     def fetch(self) -> None:
         """Ask for jobs; if there are none, the call waits at the master until its bell rings."""
         self.world.call(self._served, self._fetched)
 
     def _served(self) -> tuple[dict[str, Any], memoryview] | None:
-        answer = self.master.call("fetch", self.key, self.acknowledged, 0, 0.0)
-        self.parked = self.desk.waiting = not answer[0]["count"]
-        return None if self.parked else answer
+        answer = self.master.call("fetch", self.key, self.acknowledged, 0, math.inf)
+        if isinstance(answer[0], Ticket):
+            self.parked = True
+            answer[0].then(self._woken)
+            return None
+        return answer
 
     def _woken(self) -> None:
         if self.parked:
-            self.parked = self.desk.waiting = False
+            self.parked = False
             self.fetch()
 
     def _fetched(self, answer: tuple[dict[str, Any], memoryview] | None) -> None:

@@ -2,11 +2,11 @@
 
 A stock Pyro daemon greets strangers with whatever deserializer they ask for, serves
 80 connections, and does what it says to the 81st in the thread that accepts. This
-one gives each connection a thread of its own, in which the other side has to prove
+one gives each stranger a thread of its own, in which the other side has to prove
 itself in a few small frames and within a time. Strangers have few places; when
 those are taken, the one who has been silent for longest goes. After that, calls are
-Pyro messages (`papyros.distributed.messages`), and a method is called if it is
-offered to the role that was proved.
+Pyro messages (`papyros.distributed.messages`) on a `papyros.distributed.switchboard`, and a
+method is called if it is offered to the role that was proved.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from Pyro5 import config
-from Pyro5.callcontext import current_context
 from Pyro5.errors import PyroError
 
 from papyros.distributed.line import keep_alive
-from papyros.distributed.messages import ANNOTATION, CALL, RAISED, RESULT, receive_message, send_message
 from papyros.distributed.security import HANDSHAKE_SECONDS, Peer, Role, Security, hang_up, is_loopback
+from papyros.distributed.switchboard import Switchboard
 from papyros.errors import ConfigError, KeyRefusedError, VersionMismatchError
 
 __all__ = ["Daemon", "offer"]
@@ -81,7 +80,8 @@ class Daemon:
     def __init__(self, host: str, port: int, security: Security, role: Role, served: Any) -> None:
         if config.SERVERTYPE != "thread":
             raise ConfigError(
-                f"Pyro's SERVERTYPE is {config.SERVERTYPE!r}; a master needs 'thread', since its calls wait for work"
+                f"Pyro's SERVERTYPE is {config.SERVERTYPE!r}, which has no effect here, since a master serves in a way "
+                "of its own: leave it out"
             )
         self._security = security
         self._role = role
@@ -93,7 +93,9 @@ class Daemon:
         self._demand_tls = not is_loopback(self.address)
         self._refusals = _Refusals()
         self._lock = threading.Lock()
-        self._connections: dict[threading.Thread, _Connection] = {}
+        self._switchboard = Switchboard(self._call, self._gone)
+        self._connections: dict[socket.socket, None] = {}  # of those who have proved themselves
+        self._greeters: dict[threading.Thread, _Connection] = {}
         self._strangers: dict[_Connection, None] = {}  # in the order in which they came
         self._closing = False
         self._wake, self._woken = socket.socketpair()
@@ -101,6 +103,7 @@ class Daemon:
 
     def start(self) -> None:
         """Serve, from a thread of its own."""
+        self._switchboard.start()
         self._thread.start()
 
     def close(self) -> None:
@@ -115,12 +118,12 @@ class Daemon:
         self._woken.close()
         self._sock.close()
         with self._lock:
-            connections = dict(self._connections)
-        for connection in connections.values():
+            greeters = dict(self._greeters)
+        for connection in greeters.values():
             hang_up(connection.sock)
-        for thread in connections:
-            if thread is not threading.current_thread():
-                thread.join(1.0)
+        for thread in greeters:
+            thread.join(1.0)
+        self._switchboard.close()
 
     # Connections come ---------------------------------------------------------------------
 
@@ -142,12 +145,12 @@ class Daemon:
                 self._admit(_Connection(sock))
 
     def _admit(self, connection: _Connection) -> None:
-        thread = threading.Thread(target=self._serve, args=(connection,), name="papyros-connection", daemon=True)
+        thread = threading.Thread(target=self._greet, args=(connection,), name="papyros-greeter", daemon=True)
         with self._lock:
-            full = len(self._connections) >= MAX_CONNECTIONS
+            full = len(self._connections) + len(self._greeters) >= MAX_CONNECTIONS
             crowded = len(self._strangers) >= MAX_STRANGERS
             if not full and not self._closing:
-                self._connections[thread] = connection
+                self._greeters[thread] = connection
                 self._strangers[connection] = None
         if full or self._closing:
             connection.sock.close()
@@ -173,23 +176,35 @@ class Daemon:
     def _forget(self, thread: threading.Thread, connection: _Connection) -> None:
         with self._lock:
             self._strangers.pop(connection, None)
-            self._connections.pop(thread, None)
+            self._greeters.pop(thread, None)
         connection.sock.close()
 
-    # ... and are served -------------------------------------------------------------------
+    # ... prove who they are ---------------------------------------------------------------
 
-    def _serve(self, connection: _Connection) -> None:
+    def _greet(self, connection: _Connection) -> None:
+        """Have the other side prove itself, and connect it with the switchboard if it does."""
+        thread = threading.current_thread()
         try:
-            peer = self._greet(connection)
-            while peer is not None:
-                self._answer(connection.sock, peer)
+            peer = self._proved(connection)
         except (OSError, PyroError) as error:
             log.debug("a connection ended: %s", error)
-        finally:
-            self._forget(threading.current_thread(), connection)
+            peer = None
+        if peer is None:
+            self._forget(thread, connection)
+            return
+        with self._lock:
+            self._greeters.pop(thread, None)
+            # Who was a stranger until the last moment may have been hung up on in it.
+            welcome = connection in self._strangers and not self._closing
+            self._strangers.pop(connection, None)
+            if welcome:
+                self._connections[connection.sock] = None
+        if welcome:
+            self._switchboard.connect(connection.sock, peer)
+        else:
+            connection.sock.close()
 
-    def _greet(self, connection: _Connection) -> Peer | None:
-        """Have the other side prove itself; None when it does not."""
+    def _proved(self, connection: _Connection) -> Peer | None:
         deadline = time.monotonic() + HANDSHAKE_SECONDS
         try:
             address = connection.sock.getpeername()[0]
@@ -200,10 +215,6 @@ class Daemon:
         except (KeyRefusedError, VersionMismatchError) as error:
             self._refusals.tell(address, f"a connection was refused: {error}")
             return None
-        with self._lock:
-            if connection not in self._strangers:
-                return None  # it was hung up on in the last moment
-            del self._strangers[connection]
         return peer
 
     def _wrapped(self, connection: _Connection, sock: socket.socket) -> None:
@@ -214,23 +225,15 @@ class Daemon:
                 # By the socket that was there before, which was nobody's any more.
                 raise ConnectionAbortedError("it was hung up on while its encryption began")
 
-    def _answer(self, sock: socket.socket, peer: Peer) -> None:
-        """Receive a call, make it, and send the answer."""
-        call = receive_message(sock, CALL)
-        try:
-            method, arguments = self._method(call.content, peer)
-            current_context.annotations = {ANNOTATION: call.batch}
-            current_context.response_annotations = {}
-            answer, flags = method(*arguments), 0
-            batch = current_context.response_annotations.get(ANNOTATION)
-        except Exception as error:
-            if not isinstance(error, (PermissionError, ValueError, PyroError)):  # those are the other side's affair
-                log.exception("a call of a %s failed", peer.role.words)
-            answer, flags, batch = [type(error).__name__, str(error)[:1000]], RAISED, None
-        finally:
-            current_context.annotations = {}
-            current_context.response_annotations = {}
-        send_message(sock, RESULT, call.sequence, answer, batch, flags)
+    # ... and are served -------------------------------------------------------------------
+
+    def _gone(self, sock: socket.socket) -> None:
+        with self._lock:
+            self._connections.pop(sock, None)
+
+    def _call(self, content: Any, peer: Peer) -> Any:
+        method, arguments = self._method(content, peer)
+        return method(*arguments)
 
     def _method(self, content: Any, peer: Peer) -> tuple[Callable[..., Any], list[Any]]:
         match content:
@@ -243,7 +246,7 @@ class Daemon:
 
 
 class _Connection:
-    """A connection; the socket is another one once it is encrypted."""
+    """The connection of a stranger; the socket is another one once it is encrypted."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock

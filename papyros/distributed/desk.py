@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable
 from papyros.bookkeeping import snapshot
 from papyros.deadlines import Alarm
 from papyros.distributed.batches import AddedJob, HostReport, JobOutcome
+from papyros.distributed.bells import Bell
 from papyros.distributed.seals import ticket_of
 from papyros.entries import PROCESSED, WAITING, Entry, Holder, Session
 from papyros.packing import ledger_of_payloads
@@ -50,12 +51,12 @@ EARLY_BYTES = 256 << 20
 class ClientDesk:
     """A client, as the master knows it."""
 
-    def __init__(self, session: Session, lock: threading.Lock, now: float) -> None:
+    def __init__(self, session: Session, now: float) -> None:
         self.session = session
         self.stay = uuid.uuid4().hex
         self.joined = self.seen = now
-        #: Notified when there is something to collect, or room for more jobs.
-        self.news = threading.Condition(lock)
+        #: Rung when there is something to collect, or room for more jobs.
+        self.news = Bell()
         self.sequence = 0
         self.left_told = (0, 0)
         self.definitions: dict[bytes, bytes] = {}
@@ -88,13 +89,12 @@ class ClientDesk:
 class HostDesk:
     """A slave host, as the master knows it."""
 
-    def __init__(self, holder: Holder, lock: threading.Lock, now: float) -> None:
+    def __init__(self, holder: Holder, now: float) -> None:
         self.holder = holder
         self.stay = uuid.uuid4().hex
         self.seen = now
-        #: Notified when there may be work, orders or questions.
-        self.work = threading.Condition(lock)
-        self.waiting = False
+        #: Rung when there may be work, orders or questions.
+        self.work = Bell()
         self.sequence = 0
         self.orders: list[tuple[str, int]] = []  # jobs to stop, that it has not confirmed to have heard of
         self.orders_heard = 0
@@ -138,7 +138,8 @@ class Desk:
         self.hosts: dict[str, HostDesk] = {}
         self.closing = False
         self.question = 0
-        self.answers = threading.Condition(self.lock)
+        #: Rung when a slave host has said what its slaves do.
+        self.answers = Bell()
         self._early: dict[tuple[str, int], tuple[float, JobOutcome]] = {}
         self._early_bytes = 0
         self._claims: dict[tuple[str, int], tuple[float, str]] = {}  # jobs that hosts run: since when, and which host
@@ -158,7 +159,7 @@ class Desk:
             if parent is not None and (entry is None or entry.state is PROCESSED):
                 return None
             session = self.ledger.open(key, max_processed_bytes=SESSION_BYTES, parent=entry)
-            client = self.clients[key] = ClientDesk(session, self.lock, self.clock())
+            client = self.clients[key] = ClientDesk(session, self.clock())
         client.seen = self.clock()
         return client
 
@@ -193,7 +194,7 @@ class Desk:
                 added += 1
             else:
                 self.ledger.settle(client.session, job.number, early[1])
-                client.news.notify_all()
+                client.news.ring()
         self.wake_hosts(added)
 
     def stop(self, client: ClientDesk, numbers: Iterable[int], waiting: bool = False) -> list[int]:
@@ -220,7 +221,7 @@ class Desk:
             host = self.hosts.get(str(entry.holder.key)) if entry.holder is not None else None
             if host is not None:
                 host.orders.append((str(session.key), entry.number))
-                host.work.notify_all()
+                host.work.ring()
 
     def _stop_orphans(self) -> None:
         """Stop what is left of families that lost their parents."""
@@ -228,7 +229,7 @@ class Desk:
             self._order_stop(session, entries)
             client = self.clients.pop(str(session.key), None)
             if client is not None:
-                client.news.notify_all()
+                client.news.ring()
 
     def drop_client(self, key: str) -> None:
         """Forget a client, with all its jobs."""
@@ -238,7 +239,7 @@ class Desk:
         self._order_stop(client.session, client.session.entries.values())
         self.ledger.drop(key)
         self._stop_orphans()
-        client.news.notify_all()
+        client.news.ring()
 
     # Slave hosts ------------------------------------------------------------------------
 
@@ -247,7 +248,7 @@ class Desk:
         host = self.hosts.get(key)
         known = host is not None
         if host is None:
-            host = self.hosts[key] = HostDesk(self.ledger.enlist(key, slaves), self.lock, self.clock())
+            host = self.hosts[key] = HostDesk(self.ledger.enlist(key, slaves), self.clock())
         host.holder.slaves = slaves
         host.seen = self.clock()
         return known
@@ -273,6 +274,14 @@ class Desk:
         if entry is not None and host is not None:
             self.ledger.assign_to(host.holder, entry)
 
+    def ask(self) -> int:
+        """Ask all slave hosts what their slaves do; return the number of the question."""
+        self.question += 1
+        for host in self.hosts.values():
+            host.asked = self.question
+            host.work.ring()
+        return self.question
+
     def host(self, key: str) -> HostDesk | None:
         """Return a slave host of whom a call has come."""
         host = self.hosts.get(key)
@@ -290,7 +299,7 @@ class Desk:
         self._stop_orphans()
         self._tell_clients(held)
         self.wake_hosts(len(held))
-        host.work.notify_all()
+        host.work.ring()
 
     def take_outcomes(self, outcomes: Iterable[JobOutcome], key: str) -> None:
         """Take outcomes, of whoever has them: the first one of a job counts."""
@@ -315,7 +324,7 @@ class Desk:
                 self._set_alarm()
         self._stop_orphans()
         for client in touched.values():
-            client.news.notify_all()
+            client.news.ring()
 
     def take_news(self, host: HostDesk, report: HostReport) -> None:
         """Take the bad news, and the prints, of a slave host."""
@@ -332,7 +341,7 @@ class Desk:
         for session_key, number, slave, text in report.prints:
             if (client := self.clients.get(session_key)) is not None:
                 client.print(number, slave, text)
-                client.news.notify_all()
+                client.news.ring()
         self._stop_orphans()
         if report.lent:
             self.ledger.lend(host.holder, report.lent[-1])
@@ -344,9 +353,8 @@ class Desk:
             for host in self.hosts.values():
                 if jobs <= 0:
                     return
-                if host.waiting and len(host.holder.assigned) < most * host.holder.places:
-                    host.waiting = False
-                    host.work.notify_all()
+                if host.work.awaited and len(host.holder.assigned) < most * host.holder.places:
+                    host.work.ring()
                     jobs -= host.holder.slaves
 
     # Time passes ------------------------------------------------------------------------
@@ -374,10 +382,10 @@ class Desk:
         """Send everybody who waits away."""
         self.closing = True
         for client in self.clients.values():
-            client.news.notify_all()
+            client.news.ring()
         for host in self.hosts.values():
-            host.work.notify_all()
-        self.answers.notify_all()
+            host.work.ring()
+        self.answers.ring()
 
     def close_alarm(self) -> None:
         """End the thread that looks after retries. Called without the lock."""
@@ -405,7 +413,7 @@ class Desk:
     def _tell_clients(self, entries: Iterable[Entry]) -> None:
         for key in {str(entry.session.key) for entry in entries}:
             if key in self.clients:
-                self.clients[key].news.notify_all()
+                self.clients[key].news.ring()
 
     def _keep_early(self, client: ClientDesk | None, done: JobOutcome) -> None:
         """Keep an outcome for a client that may add its job again, having lost its master; else count it as late."""

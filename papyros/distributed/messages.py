@@ -13,13 +13,27 @@ import json
 import socket
 import ssl
 import struct
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from Pyro5 import config, protocol
 from Pyro5.errors import ProtocolError
 from Pyro5.serializers import JsonSerializer
 
-__all__ = ["ANNOTATION", "CALL", "NOTHING", "RAISED", "RESULT", "Message", "receive_message", "send_message"]
+from papyros.frames import Buffer
+
+__all__ = [
+    "ANNOTATION",
+    "CALL",
+    "NOTHING",
+    "RAISED",
+    "RESULT",
+    "Message",
+    "MessageStream",
+    "receive_message",
+    "send_message",
+]
 
 CALL, RESULT = protocol.MSG_INVOKE, protocol.MSG_RESULT
 
@@ -39,8 +53,16 @@ _CHUNK = struct.Struct("!4sI")
 _MAGIC = 0x4DC5
 _JSON: int = JsonSerializer.serializer_id
 
+_NAME = ANNOTATION.encode()
+
 #: From this size on, what is sent is not copied in order to be sent at once.
 _LARGE = 1 << 16
+
+#: So much is sent or received at a time where nothing may wait.
+_PIECE = 1 << 18
+
+#: What sockets raise that would have to wait.
+_NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Message(NamedTuple):
@@ -61,6 +83,12 @@ def send_message(
         OSError: the connection is broken.
         ValueError: it is larger than Pyro's item ``MAX_MESSAGE_SIZE`` allows.
     """
+    for buffer in _pack(kind, sequence, content, batch, flags):
+        sock.sendall(buffer)
+
+
+def _pack(kind: int, sequence: int, content: Any, batch: Buffer | None, flags: int) -> list[Buffer]:
+    """Return a message as a list of buffers: what is large as it is."""
     data = json.dumps(content).encode()
     chunk = _CHUNK.size + len(batch) if batch else 0
     if len(data) + chunk > config.MAX_MESSAGE_SIZE:
@@ -68,15 +96,9 @@ def send_message(
     version, sequence = protocol.PROTOCOL_VERSION, sequence & 0xFFFF
     head = _HEADER.pack(b"PYRO", version, kind, _JSON, flags, sequence, len(data), chunk, bytes(16), 0, _MAGIC)
     if not batch:
-        sock.sendall(head + data)
-        return
-    head += _CHUNK.pack(ANNOTATION.encode(), len(batch))
-    if len(batch) < _LARGE:
-        sock.sendall(b"".join((head, batch, data)))
-        return
-    sock.sendall(head)
-    sock.sendall(batch)
-    sock.sendall(data)
+        return [head + data]
+    head += _CHUNK.pack(_NAME, len(batch))
+    return [head, batch, data] if len(batch) >= _LARGE else [b"".join((head, batch, data))]
 
 
 def receive_message(sock: socket.socket, kind: int, flags: int = 0) -> Message:
@@ -86,27 +108,150 @@ def receive_message(sock: socket.socket, kind: int, flags: int = 0) -> Message:
         OSError: the connection is broken, or was closed.
         ProtocolError: it is no such message.
     """
-    tag, version, came, serializer, found, sequence, length, chunk, _, _, magic = _HEADER.unpack(
-        _receive(sock, _HEADER.size)
-    )
-    if (tag, version, magic) != (b"PYRO", protocol.PROTOCOL_VERSION, _MAGIC):
-        raise ProtocolError("this is no message of Pyro's")
-    if came != kind or serializer != _JSON or found & ~(flags | protocol.FLAGS_CORR_ID):
-        raise ProtocolError(f"messages of kind {came} with serializer {serializer} and flags {found:#x} are not taken")
-    if length > MAX_CONTENT_BYTES or length + chunk > config.MAX_MESSAGE_SIZE or 0 < chunk < _CHUNK.size:
-        raise ProtocolError(f"a message that says {length:,} bytes, and has {chunk:,} beside them, is not taken")
-    body = memoryview(_receive(sock, chunk + length))
-    batch = NOTHING
-    if chunk:
-        name, size = _CHUNK.unpack_from(body)
-        if name != ANNOTATION.encode() or size != chunk - _CHUNK.size:
-            raise ProtocolError("what comes beside a message does not have the size, or the name, that it should")
-        batch = body[_CHUNK.size : chunk]
-    try:
-        content = json.loads(bytes(body[chunk:]))
-    except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"the content of a message cannot be read: {type(error).__name__}") from None
-    return Message(found, sequence, content, batch)
+    head = _Head(_receive(sock, _HEADER.size), kind, flags)
+    return head.message(memoryview(_receive(sock, head.size)))
+
+
+class _Head:
+    """The header of a message that came, once it has been found good."""
+
+    def __init__(self, header: Buffer, kind: int, flags: int) -> None:
+        tag, version, came, serializer, found, sequence, length, chunk, _, _, magic = _HEADER.unpack(header)
+        if (tag, version, magic) != (b"PYRO", protocol.PROTOCOL_VERSION, _MAGIC):
+            raise ProtocolError("this is no message of Pyro's")
+        if came != kind or serializer != _JSON or found & ~(flags | protocol.FLAGS_CORR_ID):
+            raise ProtocolError(
+                f"messages of kind {came} with serializer {serializer} and flags {found:#x} are not taken"
+            )
+        if length > MAX_CONTENT_BYTES or length + chunk > config.MAX_MESSAGE_SIZE or 0 < chunk < _CHUNK.size:
+            raise ProtocolError(f"a message that says {length:,} bytes, and has {chunk:,} beside them, is not taken")
+        self.flags, self.sequence, self.chunk = found, sequence, chunk
+        #: How many bytes follow.
+        self.size = chunk + length
+
+    def message(self, body: memoryview) -> Message:
+        """Return the message that has this header."""
+        batch = NOTHING
+        if self.chunk:
+            name, size = _CHUNK.unpack_from(body)
+            if name != _NAME or size != self.chunk - _CHUNK.size:
+                raise ProtocolError("what comes beside a message does not have the size, or the name, that it should")
+            batch = body[_CHUNK.size : self.chunk]
+        try:
+            content = json.loads(bytes(body[self.chunk :]))
+        except (ValueError, RecursionError) as error:
+            raise ProtocolError(f"the content of a message cannot be read: {type(error).__name__}") from None
+        return Message(self.flags, self.sequence, content, batch)
+
+
+class MessageStream:
+    """Messages on a connection that never keeps its thread waiting.
+
+    Args:
+        sock: the connection, encrypted or not; it does not block.
+        kind: of what kind the messages are that come.
+        flags: what flags they may have.
+    """
+
+    def __init__(self, sock: socket.socket, kind: int, flags: int = 0) -> None:
+        self._sock = sock
+        self._kind = kind
+        self._flags = flags
+        self._received = bytearray()  # what is not a whole message yet
+        self._head: _Head | None = None
+        self._body: memoryview | None = None  # a large one is received into its place
+        self._filled = 0
+        self._sending: deque[memoryview] = deque()
+
+    @property
+    def pending(self) -> bool:
+        """Whether something is still to be sent, as soon as the connection takes it."""
+        return bool(self._sending)
+
+    def send(self, kind: int, sequence: int, content: Any, batch: Buffer | None = None, flags: int = 0) -> None:
+        """Send a message, as far as that goes without waiting; `flush` sends the rest.
+
+        Raises:
+            OSError: the connection is broken.
+            ValueError: it is larger than Pyro's item ``MAX_MESSAGE_SIZE`` allows.
+        """
+        self._sending.extend(map(memoryview, _pack(kind, sequence, content, batch, flags)))
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what is left, as far as that goes without waiting.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        while self._sending:
+            buffer = self._sending[0]
+            try:
+                # What TLS did not take has to be offered again as it was, so it is offered in pieces.
+                sent = self._sock.send(buffer[:_PIECE])
+            except _NOT_NOW:
+                return
+            if sent == len(buffer):
+                self._sending.popleft()
+            else:
+                self._sending[0] = buffer[sent:]
+
+    def receive(self) -> Iterator[Message]:
+        """Yield the messages that have come.
+
+        Raises:
+            OSError: the connection is broken, or was closed.
+            ProtocolError: what came is no message.
+        """
+        while True:
+            try:
+                more = self._receive_once()
+            except _NOT_NOW:
+                return
+            while (message := self._cut()) is not None:
+                yield message
+            if not more:
+                return
+
+    def _receive_once(self) -> bool:
+        """Receive what is there; return whether there may be more."""
+        if self._body is not None:
+            count = self._sock.recv_into(self._body[self._filled :])
+            self._filled += count
+        else:
+            received = self._sock.recv(_PIECE)
+            count = len(received)
+            self._received += received
+        if not count:
+            raise ConnectionError("the connection was closed")
+        # TLS may have decrypted more than it was asked for, of which the system knows nothing.
+        return count == _PIECE or self._body is not None or isinstance(self._sock, ssl.SSLSocket)
+
+    def _cut(self) -> Message | None:
+        if self._body is not None:
+            if self._filled < len(self._body):
+                return None
+            assert self._head is not None
+            body, head, self._body, self._head = self._body, self._head, None, None
+            return head.message(body)
+        received = self._received
+        if self._head is None:
+            if len(received) < _HEADER.size:
+                return None
+            self._head = _Head(received[: _HEADER.size], self._kind, self._flags)
+        head, end = self._head, _HEADER.size + self._head.size
+        if len(received) >= end:
+            body = memoryview(bytes(received[_HEADER.size : end]))
+            del received[:end]
+            self._head = None
+            return head.message(body)
+        if head.size >= _LARGE:
+            # Memory is taken as the bytes come, not as somebody says that they will.
+            self._body = memoryview(bytearray(head.size))
+            self._filled = len(received) - _HEADER.size
+            self._body[: self._filled] = received[_HEADER.size :]
+            received.clear()
+        return None
 
 
 def _receive(sock: socket.socket, size: int) -> bytes | bytearray:

@@ -1,8 +1,9 @@
 """The one object that a master exposes: narrow; bytes in, bytes out.
 
-Clients and slave hosts call it; each call runs in the thread of its connection
-and may wait there for work. What the calls mean is the `Desk`'s affair: this
-module takes messages apart and puts answers together.
+Clients and slave hosts call it. No call keeps its thread waiting: one that may have no
+answer yet returns an attempt to come to one, which is made again when there is something
+new (`papyros.distributed.bells`). What the calls mean is the `Desk`'s affair: this module takes
+messages apart and puts answers together.
 
 An answer on its way can be lost. So what is handed out is numbered and kept until
 the next call acknowledges it, and what comes in twice is taken once.
@@ -16,11 +17,13 @@ import os
 import socket
 import uuid
 from array import array
+from functools import partial
 from typing import Any
 
 from Pyro5.callcontext import current_context
 
 from papyros.distributed.batches import (
+    AddedJob,
     HostJob,
     JobOutcome,
     pack_definitions,
@@ -30,6 +33,7 @@ from papyros.distributed.batches import (
     unpack_definitions,
     unpack_report,
 )
+from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.daemon import offer
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, SESSION_BYTES, Desk
 from papyros.distributed.messages import ANNOTATION
@@ -77,20 +81,18 @@ class MasterService:
         return {"group": self._group, "uid": self._uid, "host": socket.gethostname(), "pid": os.getpid()}
 
     @offer(*EVERYBODY)
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Waiting:
         """Return a snapshot, for which slave hosts are asked what their slaves do."""
         desk = self._desk
-        deadline = desk.clock() + STATUS_SECONDS
         with desk.lock:
-            desk.question += 1
-            question = desk.question
-            for host in desk.hosts.values():
-                host.asked = question
-                host.work.notify_all()
-            while any(host.answered < question for host in desk.hosts.values()) and not desk.closing:
-                if (remaining := deadline - desk.clock()) <= 0:
-                    break
-                desk.answers.wait(remaining)
+            question = desk.ask()
+        return Waiting(partial(self._status, question), STATUS_SECONDS)
+
+    def _status(self, question: int, over: bool) -> dict[str, Any] | Ticket:
+        desk = self._desk
+        with desk.lock:
+            if not over and not desk.closing and any(host.answered < question for host in desk.hosts.values()):
+                return desk.answers.ticket()
             master = f"master of the group {self._group!r}, process {os.getpid()} on {socket.gethostname()}"
             return dataclasses.asdict(desk.status(master))
 
@@ -125,47 +127,44 @@ class MasterService:
             return {"known": True}
 
     @offer(Role.CLIENT)
-    def add(self, key: str, sequence: int, patience: float) -> dict[str, Any]:
+    def add(self, key: str, sequence: int, patience: float) -> Waiting:
         """Let jobs wait, as soon as there is room; a sequence number that came before is a repetition."""
-        jobs = unpack_added(_message())
+        return Waiting(partial(self._add, key, sequence, unpack_added(_message())), patience)
+
+    def _add(self, key: str, sequence: int, jobs: list[AddedJob], over: bool) -> dict[str, Any] | Ticket:
         desk = self._desk
-        deadline = desk.clock() + patience
         with desk.lock:
-            while True:
-                client = desk.client(key)
-                if client is None or desk.closing:
-                    return UNKNOWN
-                if sequence <= client.sequence or client.session.line.size < SESSION_BYTES:
-                    break
-                if (remaining := deadline - desk.clock()) <= 0:
-                    return {"known": True, "accepted": False, "left": _left(client.session)}
-                client.news.wait(remaining)
+            client = desk.client(key)
+            if client is None or desk.closing:
+                return UNKNOWN
             if sequence > client.sequence:
+                if client.session.line.size >= SESSION_BYTES:
+                    if over:
+                        return {"known": True, "accepted": False, "left": _left(client.session)}
+                    return client.news.ticket()
                 client.sequence = sequence
                 desk.add(client, jobs)
             return {"known": True, "accepted": True, "left": _left(client.session)}
 
     @offer(Role.CLIENT)
-    def collect(self, key: str, acknowledged: int, bounded: bool, patience: float) -> dict[str, Any]:
+    def collect(self, key: str, acknowledged: int, bounded: bool, patience: float) -> Waiting:
         """Return outcomes and prints, and wait for them if there are none yet.
 
         The answer tells how many jobs have left the waiting line; a client that
         bounds their number hears of that at once.
         """
+        return Waiting(partial(self._collect, key, acknowledged, bounded), patience)
+
+    def _collect(self, key: str, acknowledged: int, bounded: bool, over: bool) -> dict[str, Any] | Ticket:
         desk = self._desk
-        deadline = desk.clock() + patience
         with desk.lock:
-            while True:
-                client = desk.client(key)
-                if client is None or desk.closing:
-                    return UNKNOWN
-                delivery = desk.ledger.collect(client.session, acknowledged, COLLECT_JOBS, COLLECT_BYTES)
-                left = _left(client.session)
-                remaining = deadline - desk.clock()
-                news = delivery.entries or client.prints or (bounded and left != client.left_told)
-                if news or remaining <= 0:
-                    break
-                client.news.wait(remaining)
+            client = desk.client(key)
+            if client is None or desk.closing:
+                return UNKNOWN
+            delivery = desk.ledger.collect(client.session, acknowledged, COLLECT_JOBS, COLLECT_BYTES)
+            left = _left(client.session)
+            if not (delivery.entries or client.prints or (bounded and left != client.left_told) or over):
+                return client.news.ticket()
             if delivery.entries:
                 desk.wake_hosts(len(client.session.line))  # that it collects may have made room for results
             client.left_told = left
@@ -255,26 +254,23 @@ class MasterService:
             return {"known": True}
 
     @offer(Role.SLAVE_HOST)
-    def fetch(self, key: str, acknowledged: int, heard: int, patience: float) -> dict[str, Any]:
+    def fetch(self, key: str, acknowledged: int, heard: int, patience: float) -> Waiting:
         """Assign jobs to a slave host, or tell it which to stop; wait if there is nothing to tell."""
+        return Waiting(partial(self._fetch, key, acknowledged, heard), patience)
+
+    def _fetch(self, key: str, acknowledged: int, heard: int, over: bool) -> dict[str, Any] | Ticket:
         desk = self._desk
-        deadline = desk.clock() + patience
         with desk.lock:
-            while True:
-                host = desk.host(key)
-                if host is None or desk.closing:
-                    return UNKNOWN
-                delivery = desk.ledger.fetch(host.holder, acknowledged)
-                heard, orders = host.hear_orders(heard)
-                remaining = deadline - desk.clock()
-                if delivery.entries or orders or host.asked > host.answered or remaining <= 0:
-                    break
-                host.waiting = True
-                host.work.wait(remaining)
-                host.waiting = False
+            host = desk.host(key)
+            if host is None or desk.closing:
+                return UNKNOWN
+            delivery = desk.ledger.fetch(host.holder, acknowledged)
+            heard, orders = host.hear_orders(heard)
+            if not (delivery.entries or orders or host.asked > host.answered or over):
+                return host.work.ticket()
             number, entries = delivery.number, [e for e in delivery.entries if e.payload is not None]
             for session in {entry.session for entry in entries}:
-                desk.clients[str(session.key)].news.notify_all()  # jobs left the line, so there is room
+                desk.clients[str(session.key)].news.ring()  # jobs left the line, so there is room
         if entries:
             _answer(
                 pack_host_jobs(
@@ -306,7 +302,7 @@ class MasterService:
                 SlaveStatus(_printable(name), desk.job_label(session, number) if session else "", seconds, ahead, ready)
                 for name, session, number, seconds, ahead, ready in slaves
             )
-            desk.answers.notify_all()
+            desk.answers.ring()
             return {"known": True}
 
     @offer(Role.SLAVE_HOST)
@@ -342,8 +338,7 @@ class MasterService:
                 return {"known": False, "taken": True}
             host.sequence = sequence
             desk.take_news(host, report)
-            if host.waiting:
-                host.work.notify_all()
+            host.work.ring()
             return {"known": True, "taken": True}
 
     @offer(Role.SLAVE_HOST)
@@ -374,7 +369,7 @@ def _left(session: Session) -> tuple[int, int]:
 
 
 def _message() -> memoryview:
-    """The batch that came with the call that this thread serves."""
+    """The batch that came with the call that is being answered."""
     return memoryview(current_context.annotations.get(ANNOTATION, b""))
 
 
@@ -385,7 +380,7 @@ def _numbers() -> array[int]:
 
 
 def _answer(message: bytes) -> None:
-    """Send a batch along with the answer to the call that this thread serves."""
+    """Send a batch along with the answer to the call that is being answered."""
     current_context.response_annotations = {ANNOTATION: message}
 
 

@@ -41,7 +41,7 @@ class Watched:
         monkeypatch.setattr(wire_messages.json, "loads", self._loads)
 
     def _loads(self, data, *args, **options):
-        if threading.current_thread().name == "papyros-connection":
+        if threading.current_thread().name in ("papyros-greeter", "papyros-switchboard"):
             self.calls.append("json.loads")
         return self._json(data, *args, **options)
 

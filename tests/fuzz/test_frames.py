@@ -130,7 +130,7 @@ def descriptors():
 
 
 def threads():
-    return sum(thread.name == "papyros-connection" for thread in threading.enumerate())
+    return sum(thread.name == "papyros-greeter" for thread in threading.enumerate())
 
 
 @pytest.fixture

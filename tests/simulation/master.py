@@ -1,7 +1,6 @@
 """The real service and the real desk of a master, in virtual time, and the network that leads there.
 
-A call that has to wait is parked and made again when its condition is notified
-or its patience is over: what it would find then is what it finds then.
+A call that has to wait is tried again when the bell rings that it waits for, or its patience is over.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ from typing import Any
 from Pyro5.callcontext import current_context
 
 from papyros.distributed.batches import JobOutcome
-from papyros.distributed.desk import ClientDesk, Desk
+from papyros.distributed.bells import Ticket, Waiting
+from papyros.distributed.desk import Desk
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.messages import ANNOTATION, NOTHING
 from papyros.distributed.service import MasterService
@@ -22,36 +22,7 @@ from tests.simulation.world import Actor, BrokenRule, Future, World
 
 __all__ = ["Master", "Network", "SimulatedLine"]
 
-#: Where the patience of a call is among its arguments.
-PATIENCE = {"fetch": 3, "collect": 3, "add": 2}
-
 CONNECT_SECONDS = 5.0
-
-
-class Parked(Exception):
-    """Raised where a real call would wait."""
-
-    def __init__(self, condition: Condition, seconds: float) -> None:
-        self.condition = condition
-        self.seconds = seconds
-
-
-class Condition:
-    """Stands in for a condition of the desk's."""
-
-    def __init__(self, master: Master) -> None:
-        self._master = master
-        self.parked: list[Call] = []
-
-    def wait(self, seconds: float) -> None:
-        raise Parked(self, seconds)
-
-    def notify_all(self) -> None:
-        parked, self.parked = self.parked, []
-        if len(parked) > 1:
-            self._master.world.dice.shuffle(parked)
-        for call in parked:
-            self._master.later(0.0, call.go_on)
 
 
 class SimulatedAlarm:
@@ -66,75 +37,50 @@ class SimulatedAlarm:
         pass
 
 
-class SimulatedDesk(Desk):
-    """A desk whose conditions are simulated."""
-
-    master: Master
-
-    def welcome(self, key: str, parent: tuple[str, int] | None = None) -> ClientDesk | None:
-        client = super().welcome(key, parent)
-        if client is not None and not isinstance(client.news, Condition):
-            client.news = Condition(self.master)
-        return client
-
-    def enlist(self, key: str, slaves: int) -> Any:
-        known = super().enlist(key, slaves)
-        host = self.hosts[key]
-        if not isinstance(host.work, Condition):
-            host.work = Condition(self.master)
-        return known
-
-
 class Call:
     """One call, at the master."""
 
     def __init__(self, master: Master, method: str, arguments: tuple[Any, ...], message: bytes | None) -> None:
         self.master = master
         self.method = method
-        self.arguments = list(arguments)
+        self.arguments = arguments
         self.message = message
         self.answer = Future(master.world)
-        self._until: float | None = None
-        self._parked: Condition | None = None
+        self._attempt: Callable[[bool], Any] | None = None
+        self._ticket: Ticket | None = None
 
     def run(self) -> None:
-        master = self.master
-        context = current_context
-        context.annotations = {ANNOTATION: self.message} if self.message is not None else {}
-        context.response_annotations = {}
-        try:
-            answer = getattr(master.service, self.method)(*self.arguments)
-        except Parked as parked:
-            self._park(parked)
+        current_context.annotations = {ANNOTATION: self.message} if self.message is not None else {}
+        current_context.response_annotations = {}
+        answer = getattr(self.master.service, self.method)(*self.arguments)
+        if isinstance(answer, Waiting):
+            self._attempt = answer.attempt
+            self.master.later(answer.seconds, lambda: self._go_on(over=True))
+            answer = answer.attempt(answer.seconds <= 0)
+        self._take(answer)
+
+    def _take(self, answer: Any) -> None:
+        if isinstance(answer, Ticket):
+            self._ticket = answer
+            answer.then(lambda: self.master.later(0.0, self._go_on))
             return
-        reply = context.response_annotations.get(ANNOTATION, NOTHING)
+        self._ticket = None
+        master = self.master
+        reply = current_context.response_annotations.get(ANNOTATION, NOTHING)
         if master.world.tracing:
             master.trace(f"answers {self.method}", self.arguments, answer)
         master.look(self.method)
         self.answer.set((answer, memoryview(bytes(reply))))
 
-    def _park(self, parked: Parked) -> None:
-        self._parked = parked.condition
-        if self._until is None:
-            self._until = self.master.world.now + parked.seconds
-            self.master.later(parked.seconds, self._give_up)
-        parked.condition.parked.append(self)
-
-    def _give_up(self) -> None:
-        if self._parked is not None and self in self._parked.parked:
-            self._parked.parked.remove(self)
-            self.go_on()
-
-    def go_on(self) -> None:
-        """Go on where the call waits."""
-        self._parked = None
-        if self.method == "fetch":
-            host = self.master.desk.hosts.get(self.arguments[0])
-            if host is not None:
-                host.waiting = False
-        assert self._until is not None
-        self.arguments[PATIENCE[self.method]] = max(0.0, self._until - self.master.world.now)
-        self.run()
+    def _go_on(self, over: bool = False) -> None:
+        """Try again, unless it has been answered."""
+        if self._ticket is None:
+            return
+        assert self._attempt is not None
+        self._ticket.give_back()
+        self._ticket = None
+        current_context.response_annotations = {}
+        self._take(self._attempt(over))
 
 
 class Master(Actor):
@@ -158,8 +104,7 @@ class Master(Actor):
     ) -> None:
         super().__init__(world, name)
         self.service = MasterService("simulated", lease, grace)
-        self.desk = SimulatedDesk(lease, grace, lambda: world.now, SimulatedAlarm(self))  # type: ignore[arg-type]
-        self.desk.master = self
+        self.desk = Desk(lease, grace, lambda: world.now, SimulatedAlarm(self))  # type: ignore[arg-type]
         self.service._desk = self.desk
         self.lines: list[SimulatedLine] = []
         self.closed = False

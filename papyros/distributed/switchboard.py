@@ -1,0 +1,280 @@
+"""The switchboard: one thread that answers the calls of all who have proved themselves.
+
+A call that has to wait takes no thread: it is put aside with a ticket of what it waits for
+(`papyros.distributed.bells`), and tried again when that is rung or its time is up. So between a
+job that comes and the slave host that waits for it there is no change of threads.
+What the calls mean is not known here; how strangers prove themselves is the daemon's affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import itertools
+import logging
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from Pyro5.callcontext import current_context
+from Pyro5.errors import PyroError
+
+from papyros.distributed.bells import Ticket, Waiting
+from papyros.distributed.messages import ANNOTATION, CALL, RAISED, RESULT, Message, MessageStream
+from papyros.distributed.security import Peer
+
+__all__ = ["Switchboard"]
+
+log = logging.getLogger(__name__)
+
+#: No wait is longer than this, since systems have a longest one; then it is begun anew.
+LONGEST_WAIT = 86_400.0
+
+#: How long `close` waits for the thread.
+CLOSE_SECONDS = 1.0
+
+
+class Switchboard:
+    """Answers calls, from a thread of its own.
+
+    Args:
+        call: makes a call, given its content and who calls; returns the answer, or a `Waiting`.
+        on_end: told of each socket whose connection has ended, just before it is closed.
+    """
+
+    def __init__(self, call: Callable[[Any, Peer], Any], on_end: Callable[[socket.socket], None]) -> None:
+        self._call = call
+        self._on_end = on_end
+        self._selector = selectors.DefaultSelector()
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._woken.setblocking(False)
+        self._selector.register(self._woken, selectors.EVENT_READ, self._on_wake)
+        self._newcomers: deque[tuple[socket.socket, Peer]] = deque()
+        self._callers: set[_Caller] = set()
+        self._due: deque[_Parked] = deque()
+        self._times: list[tuple[float, int, _Parked]] = []
+        self._numbers = itertools.count()
+        self._closing = False
+        self._ended = False
+        self._lock = threading.Lock()  # so that nobody comes when it has ended
+        self._thread = threading.Thread(target=self._serve, name="papyros-switchboard", daemon=True)
+
+    def start(self) -> None:
+        """Answer calls, from now on."""
+        self._thread.start()
+
+    def connect(self, sock: socket.socket, peer: Peer) -> None:
+        """Serve a connection whose other side is known; hang up, if it is too late. Any thread may call this."""
+        with self._lock:
+            if not self._ended:
+                self._newcomers.append((sock, peer))
+                self._wake_up()
+                return
+        self._on_end(sock)
+        sock.close()
+
+    def close(self) -> None:
+        """Give the answers that are due, and hang up on everybody."""
+        self._closing = True
+        self._wake_up()
+        if self._thread is threading.current_thread():
+            return
+        if self._thread.ident is None:
+            self._end()  # it was never started
+        else:
+            self._thread.join(CLOSE_SECONDS)
+
+    def _wake_up(self) -> None:
+        if threading.current_thread() is self._thread:
+            return
+        with contextlib.suppress(OSError):  # it is awake already, or has ended
+            self._wake.send(b"!")
+
+    # The thread -------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        try:
+            while not self._closing:
+                for key, events in self._selector.select(self._patience()):
+                    key.data(events)
+                self._admit()
+                self._go_on()
+            self._go_on()
+        except Exception:
+            log.exception("the thread that answers all calls broke down")  # a bug in here
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        with self._lock:
+            self._ended = True
+        for caller in list(self._callers):
+            self._drop(caller)
+        for sock, _ in self._newcomers:
+            self._on_end(sock)
+            sock.close()
+        self._selector.close()
+        self._wake.close()
+        self._woken.close()
+
+    def _patience(self) -> float | None:
+        if self._due or self._newcomers:
+            return 0.0
+        while self._times and self._times[0][2].done:
+            heapq.heappop(self._times)
+        return min(LONGEST_WAIT, max(0.0, self._times[0][0] - time.monotonic())) if self._times else None
+
+    def _on_wake(self, _: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._woken.recv(4096)
+
+    def _admit(self) -> None:
+        while self._newcomers:
+            sock, peer = self._newcomers.popleft()
+            sock.setblocking(False)
+            caller = _Caller(sock, peer)
+            self._callers.add(caller)
+            self._selector.register(sock, selectors.EVENT_READ, partial(self._on_socket, caller))
+            self._on_socket(caller, selectors.EVENT_READ)  # what has come may be in the hands of TLS already
+
+    def _on_socket(self, caller: _Caller, events: int) -> None:
+        try:
+            if events & selectors.EVENT_WRITE:
+                caller.stream.flush()
+                self._watch(caller)
+            if events & selectors.EVENT_READ:
+                for message in caller.stream.receive():
+                    self._answer(caller, message)
+        except (OSError, PyroError) as error:
+            log.debug("a connection ended: %s", error)
+            self._drop(caller)
+
+    def _drop(self, caller: _Caller) -> None:
+        if caller not in self._callers:
+            return
+        self._callers.discard(caller)
+        if caller.parked is not None:
+            caller.parked.end()
+        self._selector.unregister(caller.sock)
+        self._on_end(caller.sock)
+        caller.sock.close()
+
+    def _watch(self, caller: _Caller) -> None:
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if caller.stream.pending else 0)
+        key = self._selector.get_key(caller.sock)
+        if key.events != events:
+            self._selector.modify(caller.sock, events, key.data)
+
+    # Calls ------------------------------------------------------------------------------
+
+    def _answer(self, caller: _Caller, message: Message) -> None:
+        """Make a call that came; send the answer, or put the call aside until there may be one."""
+        if caller.parked is not None:
+            raise ConnectionError("a call came before the one before it was answered")
+        current_context.annotations = {ANNOTATION: message.batch}
+        answer, flags = self._made(caller, partial(self._call, message.content, caller.peer))
+        current_context.annotations = {}
+        if isinstance(answer, Waiting):
+            until = time.monotonic() + answer.seconds
+            self._attempt(_Parked(caller, message.sequence, answer.attempt, until), answer.seconds <= 0)
+        else:
+            self._send(caller, message.sequence, answer, flags)
+
+    def _made(self, caller: _Caller, call: Callable[[], Any]) -> tuple[Any, int]:
+        """Make a call; return its answer, or its error in words, and the flags that say which."""
+        current_context.response_annotations = {}
+        try:
+            return call(), 0
+        except Exception as error:
+            if not isinstance(error, (PermissionError, ValueError, PyroError)):  # those are the other side's affair
+                log.exception("a call of a %s failed", caller.peer.role.words)
+            current_context.response_annotations = {}
+            return [type(error).__name__, str(error)[:1000]], RAISED
+
+    def _send(self, caller: _Caller, sequence: int, answer: Any, flags: int) -> None:
+        batch = current_context.response_annotations.get(ANNOTATION)
+        current_context.response_annotations = {}
+        caller.stream.send(RESULT, sequence, answer, batch, flags)
+        self._watch(caller)
+
+    # ... that wait ----------------------------------------------------------------------
+
+    def _attempt(self, parked: _Parked, over: bool) -> None:
+        answer, flags = self._made(parked.caller, partial(parked.attempt, over))
+        if isinstance(answer, Ticket):
+            self._park(parked, answer)
+        else:
+            parked.end()
+            self._send(parked.caller, parked.sequence, answer, flags)
+
+    def _park(self, parked: _Parked, ticket: Ticket) -> None:
+        if parked.caller.parked is None:
+            parked.caller.parked = parked
+            heapq.heappush(self._times, (parked.until, next(self._numbers), parked))
+        parked.ticket = ticket
+        ticket.then(partial(self._ring, parked))
+
+    def _ring(self, parked: _Parked) -> None:
+        """Have a call tried again. Called in any thread, with whatever lock the bell has."""
+        self._due.append(parked)
+        self._wake_up()
+
+    def _go_on(self) -> None:
+        """Try those calls again for which there is something new, or whose time is up."""
+        while self._due:
+            parked = self._due.popleft()
+            if parked.ticket is not None:  # else it was tried already
+                self._retry(parked, over=False)
+        now = time.monotonic()
+        while self._times and self._times[0][0] <= now:
+            parked = heapq.heappop(self._times)[2]
+            if not parked.done:
+                self._retry(parked, over=True)
+
+    def _retry(self, parked: _Parked, over: bool) -> None:
+        parked.give_back()
+        try:
+            self._attempt(parked, over)
+        except (OSError, PyroError) as error:
+            log.debug("a connection ended: %s", error)
+            self._drop(parked.caller)
+
+
+class _Caller:
+    """A connection, and who is at its other end."""
+
+    def __init__(self, sock: socket.socket, peer: Peer) -> None:
+        self.sock = sock
+        self.peer = peer
+        self.stream = MessageStream(sock, CALL)
+        self.parked: _Parked | None = None
+
+
+class _Parked:
+    """A call that waits for its answer."""
+
+    def __init__(self, caller: _Caller, sequence: int, attempt: Callable[[bool], Any], until: float) -> None:
+        self.caller = caller
+        self.sequence = sequence
+        self.attempt = attempt
+        self.until = until
+        self.ticket: Ticket | None = None
+        self.done = False
+
+    def give_back(self) -> None:
+        """Wait for nothing any more."""
+        if self.ticket is not None:
+            self.ticket.give_back()
+            self.ticket = None
+
+    def end(self) -> None:
+        """Take note that it was answered, or that nobody waits for the answer."""
+        self.give_back()
+        self.done = True
+        self.caller.parked = None
