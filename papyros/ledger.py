@@ -109,6 +109,7 @@ class Ledger:
                 entry.holder.assigned.pop(entry, None)
             if entry.families:
                 self._drop_families(entry)
+            self._undelay(entry)  # or it would wait again when its delay is over, for nobody
             entry.state = FORGOTTEN
             entry.payload = entry.outcome = None
         session.entries.clear()

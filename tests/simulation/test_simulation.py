@@ -48,6 +48,16 @@ def test_nothing_is_lost_or_comes_twice_whatever_goes_wrong(first):
     assert not failed, "replay it with  python -m tests.simulation SEED --trace\n" + "\n".join(failed)
 
 
+#: Seeds that once found something. 5903: a job that came back after its client had gone, since it was to be tried
+#: again.
+FOUND = [5903]
+
+
+@pytest.mark.parametrize("seed", FOUND)
+def test_a_story_that_ended_badly_once_ends_well(seed):
+    simulate(seed)
+
+
 def test_a_seed_is_the_same_story_each_time():
     stories = [simulate(7).stories.all for _ in range(2)]
     assert stories[0] == stories[1]

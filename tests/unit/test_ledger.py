@@ -102,6 +102,28 @@ def test_a_job_that_waits_for_its_next_try_takes_up_room():
     assert session.has_room()
 
 
+@pytest.mark.parametrize("how", ["its client leaves", "its parent has an outcome"])
+def test_what_was_to_be_tried_again_does_not_come_back_once_it_is_dropped(how):
+    """It would be assigned to a holder that cannot run it, and take up a place there for ever."""
+    ledger = Ledger()
+    client = ledger.open("client")
+    holder = ledger.enlist("host", 2)
+    ledger.add(client, 1, "parent")
+    [parent] = ledger.assign(holder, 1)
+    family = ledger.open("family", parent=parent)
+    ledger.add(family, 1, "child", 0, Terms(retries=1, backoff=1.0))
+    [child] = ledger.assign(holder, 1)
+    ledger.finish(family, 1, "failed", again_at=lambda delay: 100 + delay)
+    assert child.delayed
+    if how == "its client leaves":
+        ledger.drop("client")
+    else:
+        ledger.finish(client, 1, "done")
+    assert ledger.wake(1000.0) == 0
+    assert ledger.assign(holder, 5) == []
+    assert not holder.assigned
+
+
 def test_a_number_that_was_cancelled_may_come_again_with_another_priority():
     """A message that is repeated late: what was cancelled meanwhile is a new job then, and is assigned, once."""
     ledger = Ledger()
