@@ -37,6 +37,7 @@ class Calls:
 
     def __init__(self) -> None:
         self._classes: dict[Hashable, type[Job]] = {}
+        self._call: type[Job] = Call
 
     def job(self, function: Callable[..., Any], args: tuple[Any, ...], kwds: dict[str, Any]) -> Job:
         """Return a job that makes this call.
@@ -52,7 +53,7 @@ class Calls:
             if args or kwds:
                 raise TypeError(f"{function!r} has its arguments already; submit its class with other ones")
             return function
-        return Call(function, *args, **kwds)
+        return self._call(function, *args, **kwds)
 
     def _class_of(self, function: Any) -> type[Job] | None:
         kind = self._classes.get(function)
@@ -65,8 +66,11 @@ class Calls:
             return None
         kind = self._classes.get(key)
         if kind is None and len(self._classes) < MAX_CLASSES:
-            kind = self._classes.setdefault(key, job(function))
+            kind = self._classes.setdefault(key, self._make(function))
         return kind
+
+    def _make(self, function: Any) -> type[Job]:
+        return job(function)
 
 
 def _identity(function: Any) -> Hashable | None:

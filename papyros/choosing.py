@@ -8,10 +8,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
-from papyros.errors import ConfigError
+from papyros.errors import ConfigError, GroupNameError
 from papyros.master import Master
 
 __all__ = ["DEFAULT_SPEC", "VARIABLE", "add_master_option", "open_master"]
@@ -21,6 +22,11 @@ VARIABLE = "PAPYROS_MASTER"
 
 #: What it is where nobody says.
 DEFAULT_SPEC = "processes"
+
+#: So many slaves are more than anybody has; what is larger is a slip.
+MOST_SLAVES = 1_000_000
+
+_PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.%a-z]+\]|[^\s:\[\]/@]+):(\d{1,5})", re.ASCII)
 
 #: What there is, with what it means.
 WORDS = {
@@ -68,16 +74,35 @@ def _constructor(spec: str, source: str) -> Callable[..., Master]:
     kind = {"threads": "papyros:MultiThreadedMaster", "processes": "papyros:MultiProcessMaster"}.get(word, "")
     if not kind:
         raise _unknown(spec, source)
-    if colon and not (number.isdecimal() and int(number) > 0):
-        raise ConfigError(f"{spec!r}{source} is to name a number of slaves, from 1, after the colon, like '{word}:4'")
-    defaults = {"slaves": int(number)} if colon else {}
+    defaults = {"slaves": _slaves(word, number, spec, source)} if colon else {}
     return lambda **options: _load(kind)(**{**defaults, **options})
+
+
+def _slaves(word: str, number: str, spec: str, source: str) -> int:
+    # Its length first: Python refuses to read numbers of thousands of digits.
+    if number.isdecimal() and len(number) <= len(str(MOST_SLAVES)) and 0 < int(number) <= MOST_SLAVES:
+        return int(number)
+    raise ConfigError(
+        f"{_shown(spec)}{source} is to name a number of slaves, from 1 to {MOST_SLAVES:,}, after the colon, "
+        f"like '{word}:4'"
+    )
 
 
 def _pyro(place: str, spec: str, source: str) -> tuple[str, dict[str, Any]]:
     group, at, address = place.rpartition("@") if "@" in place else (place, "", "")
     if at and not address:
-        raise ConfigError(f"{spec!r}{source} names no host after the @; it is to be like 'pyro://GROUP@HOST:PORT'")
+        raise ConfigError(
+            f"{_shown(spec)}{source} names no host after the @; it is to be like 'pyro://GROUP@HOST:PORT'"
+        )
+    try:
+        # By name, as all that is needed for one of the words only.
+        naming = importlib.import_module("papyros.distributed.naming")
+        if group:
+            naming.check_group(group)
+        if address:
+            naming.parse_address(address)
+    except (ConfigError, GroupNameError) as error:
+        raise ConfigError(f"{_shown(spec)}{source} is to be like 'pyro://GROUP@HOST:PORT', but {error}") from error
     named = {"group": group, "nameserver": address}
     return "papyros:DistributedMaster", {name: value for name, value in named.items() if value}
 
@@ -85,11 +110,29 @@ def _pyro(place: str, spec: str, source: str) -> tuple[str, dict[str, Any]]:
 def _dask(place: str, spec: str, source: str) -> tuple[str, dict[str, Any]]:
     if not place:
         raise ConfigError(f"{spec!r}{source} names no scheduler; it is to be like 'dask://HOST:PORT'")
+    _check_place(place, spec, source)
     return "papyros.engines.dask:DaskMaster", {"client": place}
 
 
-def _ray(place: str, spec: str, source: str) -> tuple[str, dict[str, Any]]:  # noqa: ARG001 - as the others
+def _ray(place: str, spec: str, source: str) -> tuple[str, dict[str, Any]]:
+    if place:
+        _check_place(place, spec, source)
     return "papyros.engines.ray:RayMaster", {"address": place} if place else {}
+
+
+def _check_place(place: str, spec: str, source: str) -> None:
+    match = _PLACE.fullmatch(place)
+    if match is None or not 0 < int(match[1]) < 65536:
+        scheme = spec.partition(":")[0]
+        raise ConfigError(
+            f"{_shown(spec)}{source} is to be like '{scheme}://HOST:PORT', with a port from 1 to 65535; "
+            f"{_shown(place)} is no HOST:PORT"
+        )
+
+
+def _shown(text: str) -> str:
+    """Return what somebody wrote as an error shows it: in letters that any terminal has, and not all of it."""
+    return ascii(text) if len(text) <= 80 else ascii(text[:60]) + "..."
 
 
 def _load(kind: str) -> Callable[..., Master]:
@@ -101,7 +144,7 @@ def _load(kind: str) -> Callable[..., Master]:
 
 def _unknown(spec: str, source: str) -> ConfigError:
     words = "\n".join(f"  {word}: {meaning}" for word, meaning in WORDS.items())
-    return ConfigError(f"{spec!r}{source} is no master; there are\n{words}")
+    return ConfigError(f"{_shown(spec)}{source} is no master; there are\n{words}")
 
 
 def add_master_option(parser: argparse.ArgumentParser, flag: str = "--master", default: str | None = None) -> None:
@@ -112,18 +155,32 @@ def add_master_option(parser: argparse.ArgumentParser, flag: str = "--master", d
         flag: the name of the option.
         default: the word that is meant where the command line has none; None = what ``PAPYROS_MASTER`` says, and
             otherwise ``processes``.
+
+    Raises:
+        ConfigError: `default` is no such word. (A wrong word in ``PAPYROS_MASTER`` is told, as one on the command line
+            is, when the command line is parsed.)
     """
+    if default is not None:
+        _constructor(default.strip(), "")
     told = f"{VARIABLE} or {DEFAULT_SPEC}" if default is None else default
     words = "; ".join(f"{word}: {meaning}" for word, meaning in WORDS.items())
+    # argparse checks a default like what was given, but at no other time: where nothing was.
+    word = _FromEnvironment(os.environ.get(VARIABLE, "")) or None if default is None else default
     parser.add_argument(
-        flag, type=_checked, default=default, metavar="WHERE", help=f"where the jobs run. {words} (default: {told})"
+        flag, type=_checked, default=word, metavar="WHERE", help=f"where the jobs run. {words} (default: {told})"
     )
+
+
+class _FromEnvironment(str):
+    """A word that the environment has, and not the command line."""
+
+    __slots__ = ()
 
 
 def _checked(text: str) -> str:
     """Refuse on the command line what is no word."""
     try:
-        _constructor(text.strip(), "")
+        _constructor(text.strip(), f" (from {VARIABLE})" if isinstance(text, _FromEnvironment) else "")
     except ConfigError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    return text
+    return str(text)

@@ -67,6 +67,10 @@ class JobFuture(Future[Any]):
         courier = self._courier
         return courier is not None and courier.runs(self)
 
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return text.replace("state=pending", "state=running", 1) if not self.done() and self.running() else text
+
     def _leave(self) -> None:
         """Be cancelled, and tell those who wait. Called once, by whoever took this future from its courier."""
         self._courier = None
@@ -93,6 +97,9 @@ class Courier(Protocol):
 
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel those jobs that wait, all when None, and their futures."""
+
+    def abandon(self, why: BaseException) -> None:
+        """Take no more jobs, since this happened, which is told to the futures of those that wait, too."""
 
     def runs(self, future: JobFuture) -> bool:
         """Return whether a slave has been given the job."""
@@ -171,9 +178,9 @@ class LaneCourier:
         """Settle futures whose jobs are over, when there are some; False when there will be none any more."""
         taken, gone, closed = self._lane.take()
         for future in gone:
-            if closed:
-                error = MasterClosedError("the master was closed before the job was processed")
-                self._guard(future._settle, Outcome.failed(error))
+            if closed or self._lane.broken is not None:
+                error = self._lane.broken or MasterClosedError("the master was closed before the job was processed")
+                self._guard(future._settle, Outcome(exception=error))
             else:
                 self._guard(future._leave)
         for future, job, entry in taken:
@@ -202,6 +209,12 @@ class LaneCourier:
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""
         self._lane.withdraw(futures)
+
+    def abandon(self, why: BaseException) -> None:
+        """Take no more jobs; see `Courier.abandon`."""
+        self._lane.broken = why
+        for future in self._lane.take_back(None)[1]:
+            self._guard(future._settle, Outcome(exception=why))
 
     def runs(self, future: JobFuture) -> bool:
         """Return whether a slave has been given the job."""
@@ -251,6 +264,8 @@ class FutureLane(Lane):
         self._adding: dict[int, JobFuture] = {}  # by the id of the job
         self._cancelled = 0  # how many cancelled jobs are accounted for
         self._ended = False
+        #: Why no job is taken any more, where something has broken.
+        self.broken: BaseException | None = None
         #: The thread that settles futures, once there is one.
         self.server: threading.Thread | None = None
 
@@ -262,8 +277,7 @@ class FutureLane(Lane):
 
     def send(self, job: Job, future: JobFuture) -> None:
         """Add a job, whose outcome is to come to `future`; wait for room, where that is bounded."""
-        if self._ended:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+        self._check_open()
         if self._adding.setdefault(id(job), future) is not future:
             raise PendingJobError(f"{job!r} is being submitted by another thread")
         try:
@@ -274,9 +288,14 @@ class FutureLane(Lane):
         finally:
             del self._adding[id(job)]
 
-    def _note(self, job: Job, number: int) -> None:
+    def _check_open(self) -> None:
+        if self.broken is not None:
+            raise self.broken.with_traceback(None)
         if self._ended:
             raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _note(self, job: Job, number: int) -> None:
+        self._check_open()
         future = self._adding[id(job)]
         future._number = number
         self.futures[number] = future
@@ -323,6 +342,14 @@ class FutureLane(Lane):
 
     def withdraw(self, futures: list[JobFuture] | None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""
+        withdrawn, mine = self.take_back(futures)
+        for future in mine:
+            future._leave()
+        for future in withdrawn:
+            future._cancel()  # the thread that settles futures may have been quicker, and not be done
+
+    def take_back(self, futures: list[JobFuture] | None) -> tuple[list[JobFuture], list[JobFuture]]:
+        """Discard jobs that wait. Returns the futures of these, and those of them that nobody else settles."""
         master, session = self._master, self._session
         with master._lock:
             if futures is None:
@@ -331,10 +358,7 @@ class FutureLane(Lane):
         withdrawn = master._withdraw(session, list(chosen)) if chosen else []
         with master._lock:
             mine = [future for number in withdrawn if (future := self.futures.pop(number, None)) is not None]
-        for future in mine:
-            future._leave()
-        for number in withdrawn:
-            chosen[number]._cancel()  # the thread that settles futures may have been quicker, and not be done
+        return [chosen[number] for number in withdrawn], mine
 
     def runs(self, future: JobFuture) -> bool:
         """Return whether a slave has been given the job."""
@@ -382,6 +406,13 @@ class PlainCourier:
         for future, sent in list(self._sent.items()):
             if (futures is None or future in futures) and sent.cancel():
                 future._leave()
+
+    def abandon(self, why: BaseException) -> None:
+        """Take no more jobs; see `Courier.abandon`."""
+        self.end()
+        for future, sent in list(self._sent.items()):
+            if sent.cancel():
+                future._settle(Outcome(exception=why))
 
     def runs(self, future: JobFuture) -> bool:
         """Return whether the master was given the job."""

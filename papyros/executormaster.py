@@ -9,6 +9,7 @@ from typing import Any
 
 from papyros.deadlines import Deadline
 from papyros.delegating import DelegatingMaster, Ticket
+from papyros.errors import MasterClosedError
 from papyros.jobs import Job, wants_retry
 from papyros.outcome import Outcome
 from papyros.parcels import run_parcel
@@ -79,9 +80,9 @@ class ExecutorMaster(DelegatingMaster):
                 return self._executor.submit(_run_here, payload)
             digest, blob = payload
             return self._executor.submit(run_parcel, self._packer.definitions[digest], blob, self._largest)
-        except RuntimeError as error:  # it was shut down, or is broken: it will take nothing any more
-            if isinstance(error, BrokenExecutor):
-                raise
+        except RuntimeError as error:
+            if isinstance(error, BrokenExecutor) or not _was_shut_down(error):
+                raise  # it concerns this job, unless the executor itself says that it is broken
             raise BrokenExecutor(str(error)) from error
 
     def _read(self, answer: Any) -> tuple[Any, float, int, bool]:
@@ -101,6 +102,11 @@ class ExecutorMaster(DelegatingMaster):
 def _run_here(job: Job) -> tuple[Outcome, bool]:
     outcome = run_job(job, threading.current_thread().name)
     return outcome, outcome.exception is not None and wants_retry(job, outcome.exception)
+
+
+def _was_shut_down(error: RuntimeError) -> bool:
+    """Whether an executor says that it takes nothing any more: there is no type for that, but all have the word."""
+    return isinstance(error, MasterClosedError) or "shutdown" in str(error)
 
 
 def _shares_memory(executor: Executor) -> bool:

@@ -9,6 +9,7 @@ The executors here make a master of their own, and close it when they are shut d
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections.abc import Callable
 from concurrent.futures import (
     ALL_COMPLETED,
@@ -23,13 +24,18 @@ from concurrent.futures import (
     as_completed,
     wait,
 )
-from typing import Any
+from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from papyros.checks import check_slaves
+from papyros.courier import Courier
 from papyros.executor import MasterExecutor
 from papyros.master import Master
 from papyros.multiprocess import MultiProcessMaster
 from papyros.multithreaded import MultiThreadedMaster
+from papyros.preparing import Preparation, PreparedCalls
 
 __all__ = [
     "ALL_COMPLETED",
@@ -47,26 +53,77 @@ __all__ = [
     "wait",
 ]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 #: What threads mostly do is wait, so there may be more of them than CPUs; as many as `concurrent.futures` makes.
 MORE_THREADS = 4
 MOST_THREADS = 32
 
 
+class _ThreadsUnpreparedError(BrokenThreadPool):
+    """The initializer of a pool of threads has failed."""
+
+
+class _ProcessesUnpreparedError(BrokenProcessPool):
+    """The initializer of a pool of processes has failed."""
+
+
 class _OwnMasterExecutor(MasterExecutor):
-    """An executor whose master is nobody else's."""
+    """An executor whose master is nobody else's.
 
-    def __init__(self, master: Master) -> None:
+    Args:
+        master: the master.
+        slaves: how many slaves it has.
+        initializer: what to call in each slave before its first job; None = nothing.
+        initargs: what with.
+        failure: what its failure is told by.
+    """
+
+    def __init__(
+        self,
+        master: Master,
+        slaves: int,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        failure: type[BrokenExecutor],
+    ) -> None:
+        self._max_workers = slaves  # where libraries look for it
+        self._failure = failure if initializer is not None else None
         self._begin(master, master.close)
+        if initializer is not None:
+            self._calls = PreparedCalls(Preparation(initializer, tuple(initargs), failure))
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """Have ``fn(*args, **kwargs)`` called; see `MasterExecutor.submit`.
+
+        Raises:
+            BrokenExecutor: the initializer has failed in a slave.
+        """
+        future = super().submit(fn, *args, **kwargs)
+        if self._failure is not None:
+            future.add_done_callback(partial(_look_for, self._failure, self._courier))
+        return future
 
 
-class ThreadPoolExecutor(_OwnMasterExecutor):
+def _look_for(failure: type[BrokenExecutor], courier: Courier, future: Future[Any]) -> None:
+    """Break an executor whose slaves cannot be prepared."""
+    if not future.cancelled() and isinstance(error := future.exception(), failure):
+        courier.abandon(error)
+
+
+class ThreadPoolExecutor(_OwnMasterExecutor, concurrent.futures.ThreadPoolExecutor):
     """Calls functions in threads of this process; see `MasterExecutor` and `MultiThreadedMaster`.
+
+    It passes for one of `concurrent.futures`, as ``asyncio`` wants it for ``loop.set_default_executor``, but shares
+    nothing with it.
 
     Args:
         max_workers: the number of threads.
-        thread_name_prefix: accepted; threads are named by their master.
-        initializer: refused, see `ProcessPoolExecutor`.
-        initargs: the same.
+        thread_name_prefix: accepted, and of no effect: threads are named by their master.
+        initializer: is called in each thread before its first call. If it fails, the executor is broken: what
+            waits, and what is submitted later, gets a ``BrokenThreadPool``.
+        initargs: what the initializer is called with.
     """
 
     def __init__(
@@ -74,11 +131,11 @@ class ThreadPoolExecutor(_OwnMasterExecutor):
         max_workers: int | None = None,
         thread_name_prefix: str = "",  # noqa: ARG002 - see above
         initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),  # noqa: ARG002 - see above
+        initargs: tuple[Any, ...] = (),
     ) -> None:
-        _refuse_initializer(initializer)
+        _check_initializer(initializer)
         threads = _number_of(max_workers) or min(MOST_THREADS, check_slaves(None) + MORE_THREADS)
-        super().__init__(MultiThreadedMaster(threads))
+        super().__init__(MultiThreadedMaster(threads), threads, initializer, initargs, _ThreadsUnpreparedError)
 
 
 class ProcessPoolExecutor(_OwnMasterExecutor):
@@ -86,11 +143,12 @@ class ProcessPoolExecutor(_OwnMasterExecutor):
 
     Args:
         max_workers: the number of processes.
-        mp_context: accepted; slaves are fresh interpreters, whatever it says.
-        initializer: refused: a slave that takes the place of a dead one begins at any time. Let the functions
-            prepare what they need, and keep it (``functools.cache``).
-        initargs: the same.
-        max_tasks_per_child: accepted; a slave is replaced when it dies.
+        mp_context: accepted, and of no effect: slaves are fresh interpreters, as with ``spawn``, whatever it says.
+        initializer: is called in each process before its first call, also in one that takes the place of another that
+            died. If it fails, the executor is broken: what waits, and what is submitted later, gets a
+            ``BrokenProcessPool``.
+        initargs: what the initializer is called with.
+        max_tasks_per_child: refused, unless it is None: slaves are not replaced as long as they live.
     """
 
     def __init__(
@@ -98,12 +156,18 @@ class ProcessPoolExecutor(_OwnMasterExecutor):
         max_workers: int | None = None,
         mp_context: object = None,  # noqa: ARG002 - see above
         initializer: Callable[..., object] | None = None,
-        initargs: tuple[Any, ...] = (),  # noqa: ARG002 - see above
+        initargs: tuple[Any, ...] = (),
         *,
-        max_tasks_per_child: int | None = None,  # noqa: ARG002 - see above
+        max_tasks_per_child: int | None = None,
     ) -> None:
-        _refuse_initializer(initializer)
-        super().__init__(MultiProcessMaster(_number_of(max_workers)))
+        _check_initializer(initializer)
+        if max_tasks_per_child is not None:
+            raise ValueError(
+                f"max_tasks_per_child is None, not {max_tasks_per_child!r}: slaves are replaced when they die, and not "
+                "after a number of calls. A call that leaks can be made in a process of its own, by the call itself"
+            )
+        processes = check_slaves(_number_of(max_workers))
+        super().__init__(MultiProcessMaster(processes), processes, initializer, initargs, _ProcessesUnpreparedError)
 
 
 def _number_of(max_workers: int | None) -> int | None:
@@ -112,9 +176,6 @@ def _number_of(max_workers: int | None) -> int | None:
     return max_workers
 
 
-def _refuse_initializer(initializer: object) -> None:
-    if initializer is not None:
-        raise ValueError(
-            f"slaves call no initializer, here {initializer!r}: let the functions prepare what they need, once "
-            "(functools.cache keeps it)"
-        )
+def _check_initializer(initializer: object) -> None:
+    if initializer is not None and not callable(initializer):
+        raise TypeError(f"initializer must be a callable, not {initializer!r}")

@@ -10,14 +10,17 @@ To import this module registers the backend, once::
 
 from __future__ import annotations
 
-import math
+import contextlib
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 from papyros.choosing import open_master
+from papyros.cpus import usable_cpus
 from papyros.executor import MasterExecutor
 from papyros.master import Master
+from papyros.singlethreaded import SingleThreadedMaster
 
 try:
     from joblib import register_parallel_backend
@@ -26,6 +29,10 @@ except ImportError as error:
     raise ImportError("the backend for joblib needs joblib: pip install papyros[joblib]") from error
 
 __all__ = ["PapyrosBackend"]
+
+#: So long a cluster that has no slaves yet is given for some to connect, before their number matters.
+SLAVES_SECONDS = 10.0
+LOOK_AGAIN_SECONDS = 0.05
 
 
 class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
@@ -55,13 +62,20 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
         self._executor: MasterExecutor | None = None
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """Return how many tasks run at a time: the slaves of the master, or fewer if `n_jobs` says so."""
+        """Return how many tasks run at a time: the slaves of the master, or fewer if `n_jobs` says so.
+
+        It is 2 at the least, unless `n_jobs` asks for 1: joblib would take 1 for a wish to have all tasks run
+        in the program itself, and a master with one slave may be a better place.
+        """
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
-        slaves = max(1, len(self._open().status().slaves))
-        if n_jobs is None:
+        if n_jobs is None or n_jobs == 1:
             return 1
-        return slaves if n_jobs < 0 else min(n_jobs, slaves) if math.isfinite(n_jobs) else slaves
+        master = self._open()
+        if isinstance(master, SingleThreadedMaster):
+            return 1
+        slaves = _number_of_slaves(master)
+        return max(2, slaves + 1 + n_jobs if n_jobs < 0 else min(n_jobs, slaves))
 
     def _open(self) -> Master:
         if self._master is None:
@@ -105,6 +119,18 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
     def get_nested_backend(self) -> tuple[Any, Any]:
         """Run what tasks do in parallel themselves one after the other: all slaves are busy with such tasks."""
         return SequentialBackend(nesting_level=(self.nesting_level or 0) + 1), None
+
+
+def _number_of_slaves(master: Master) -> int:
+    """Return how many slaves a master has, for which it is given a moment: those of a cluster connect when they can."""
+    end = time.monotonic() + SLAVES_SECONDS
+    while True:
+        with contextlib.suppress(ConnectionError):
+            if slaves := len(master.status().slaves):
+                return slaves
+        if time.monotonic() > end:
+            return usable_cpus()  # so that tasks are on their way when there are some
+        time.sleep(LOOK_AGAIN_SECONDS)
 
 
 register_parallel_backend("papyros", PapyrosBackend)

@@ -161,12 +161,14 @@ class MultiThreadedMaster(BookkeepingMaster):
 
     def _slaves_now(self) -> tuple[SlaveStatus, ...]:
         now = time.monotonic()
-        return tuple(
+        slaves = [
             SlaveStatus(thread.name, self._job_text(runs[0].number), now - runs[1])
             if runs is not None
             else SlaveStatus(thread.name)
             for thread, runs in self._threads.items()
-        )
+        ]
+        to_come = self._slaves - len(slaves)  # they are started when there is work for them
+        return (*slaves, *[SlaveStatus("a slave to come", ready=False)] * to_come)
 
     def _stop(self) -> None:
         with self._lock:

@@ -55,16 +55,23 @@ class DaskMaster(DelegatingMaster):
         max_processed_bytes: int | None = None,
     ) -> None:
         self._own = isinstance(client, str)
+        if not self._own and not isinstance(client, distributed.Client):
+            raise TypeError(f"a DaskMaster is made of a distributed.Client, or of an address, not of {client!r}")
         self._client = distributed.Client(client) if self._own else client
-        super().__init__(
-            slaves or sum(self._client.nthreads().values()) or None,
-            max_waiting,
-            max_processed,
-            max_bytes=max_bytes,
-            max_waiting_bytes=max_waiting_bytes,
-            max_processed_bytes=max_processed_bytes,
-        )
-        self._resources = dict(resources) if resources else None
+        try:
+            super().__init__(
+                sum(self._client.nthreads().values()) or None if slaves is None else slaves,
+                max_waiting,
+                max_processed,
+                max_bytes=max_bytes,
+                max_waiting_bytes=max_waiting_bytes,
+                max_processed_bytes=max_processed_bytes,
+            )
+            self._resources = dict(resources) if resources else None
+        except BaseException:
+            if self._own:
+                self._client.close()
+            raise
 
     def _terms(self, terms: Terms) -> Terms:
         if terms.once:

@@ -29,7 +29,7 @@ class RayMaster(DelegatingMaster):
 
     Args:
         address: of a cluster, as ``HOST:PORT``; None = the one that this program is connected to, or one that is
-            started on this machine and ends with this master.
+            started on this machine and ends with this master. A program is connected to one cluster at a time.
         slaves: how many jobs Ray is given at a time; by default as many as its CPUs allow. The `timeout` of a job
             counts from then.
         max_waiting: at most so many jobs wait.
@@ -63,18 +63,27 @@ class RayMaster(DelegatingMaster):
         self._own = not ray.is_initialized()
         if self._own:
             ray.init(address, include_dashboard=None if address else False, log_to_driver=False)
-        super().__init__(
-            slaves or max(1, int(ray.cluster_resources().get("CPU", 1) / (num_cpus or 1))),
-            max_waiting,
-            max_processed,
-            max_bytes=max_bytes,
-            max_waiting_bytes=max_waiting_bytes,
-            max_processed_bytes=max_processed_bytes,
-        )
-        # What died is tried again by this master, which tells how, and knows what may run at most once.
-        self._run = ray.remote(run_parcel).options(
-            num_cpus=num_cpus, num_gpus=num_gpus, resources=dict(resources or {}), max_retries=0
-        )
+        elif address is not None:
+            _check_connected(address)
+        try:
+            if slaves is None:
+                slaves = max(1, int(ray.cluster_resources().get("CPU", 1) / (num_cpus or 1)))
+            super().__init__(
+                slaves,
+                max_waiting,
+                max_processed,
+                max_bytes=max_bytes,
+                max_waiting_bytes=max_waiting_bytes,
+                max_processed_bytes=max_processed_bytes,
+            )
+            # What died is tried again by this master, which tells how, and knows what may run at most once.
+            self._run = ray.remote(run_parcel).options(
+                num_cpus=num_cpus, num_gpus=num_gpus, resources=dict(resources or {}), max_retries=0
+            )
+        except BaseException:
+            if self._own:
+                ray.shutdown()
+            raise
 
     def _submit(self, payload: Any, terms: Terms) -> Ticket:  # noqa: ARG002 - Ray has no priorities
         digest, blob = payload
@@ -92,6 +101,16 @@ class RayMaster(DelegatingMaster):
         super()._stop()
         if self._own:
             ray.shutdown()
+
+
+def _check_connected(address: str) -> None:
+    """Refuse another cluster than the one that this program is connected to: Ray knows one at a time."""
+    connected = ray.get_runtime_context().gcs_address
+    if address not in (connected, "auto"):
+        raise ValueError(
+            f"this program is connected to the Ray cluster at {connected}, and cannot be to the one at {address} as "
+            "well: call ray.shutdown() before, or let the address be None"
+        )
 
 
 class _RayTicket:

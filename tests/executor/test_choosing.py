@@ -71,12 +71,60 @@ def test_an_unknown_word_lists_those_there_are(spec):
         assert word in str(caught.value)
 
 
-@pytest.mark.parametrize("spec", ["threads:", "threads:0", "threads:-1", "processes:many", "pyro://group@", "dask://"])
-def test_a_word_that_is_not_completed_is_refused(spec):
-    with pytest.raises(papyros.ConfigError, match="like"):
+BAD_ENDS = [
+    *["threads:", "threads:0", "threads:-1", "threads:" + "9" * 5000, "processes:many", "processes:1000001"],
+    *[
+        "pyro://group@",
+        "pyro://group@host:xx",
+        "pyro://group@host:0",
+        "pyro://-@host",
+        "pyro://two words",
+        "pyro://\ud800",
+    ],
+    *["dask://", "dask://host", "dask://host:70000", "dask://host:1/way", "ray://host:xx", "ray://:1", "ray://a b:1"],
+]
+
+
+@pytest.mark.parametrize("spec", BAD_ENDS)
+def test_a_word_that_is_not_completed_is_refused_on_the_command_line_too(spec, capsys):
+    with pytest.raises(papyros.ConfigError, match="like") as caught:
         papyros.open_master(spec)
+    assert len(str(caught.value)) < 500
+    parser = argparse.ArgumentParser()
+    papyros.add_master_option(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--master={spec}"])
+    assert "like" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "spec", ["pyro://", "pyro://lab", "pyro://lab@host", "pyro://@[::1]:9090", "ray://", "dask://h:1"]
+)
+def test_a_word_that_is_complete_is_accepted_on_the_command_line(spec):
+    parser = argparse.ArgumentParser()
+    papyros.add_master_option(parser)
+    assert parser.parse_args([f"--master={spec}"]).master == spec
+
+
+def test_what_is_no_word_is_refused():
     with pytest.raises(TypeError):
         papyros.open_master(3)
+
+
+def test_a_wrong_word_of_the_environment_or_the_program_is_told_early(monkeypatch, capsys):
+    monkeypatch.setenv("PAPYROS_MASTER", "pyro://lab@host:xx")
+    parser = argparse.ArgumentParser()
+    papyros.add_master_option(parser)
+    assert parser.parse_args(["--master=serial"]).master == "serial"
+    with pytest.raises(SystemExit):
+        parser.parse_args([])
+    assert "(from PAPYROS_MASTER)" in capsys.readouterr().err
+    monkeypatch.setenv("PAPYROS_MASTER", "threads:2")
+    parser = argparse.ArgumentParser()
+    papyros.add_master_option(parser)
+    assert parser.parse_args([]).master == "threads:2"
+    with pytest.raises(papyros.ConfigError):
+        papyros.add_master_option(argparse.ArgumentParser(), default="nowhere")
 
 
 def test_an_engine_that_is_not_installed_says_how_to_install_it(monkeypatch):

@@ -298,9 +298,11 @@ def test_what_waits_can_be_cancelled_and_what_runs_cannot(concurrent_executor):
     waiting[0].add_done_callback(seen.append)
     for future in running:
         wait_until(future.running)
+        assert "state=running" in repr(future)
         assert not future.cancel()
         assert not future.done()
     assert not any(future.running() for future in waiting)
+    assert all("state=pending" in repr(future) for future in waiting)
     for future in waiting[:3]:
         assert future.cancel()
         assert future.cancelled()

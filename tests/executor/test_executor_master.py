@@ -83,7 +83,7 @@ def test_an_executor_that_was_shut_down_is_told_of_each_job():
 
 
 class Moody(Executor):
-    """Refuses every other call, and cancels every third one."""
+    """Refuses every other call, by turns with a RuntimeError, and cancels every third one."""
 
     def __init__(self):
         self.calls = 0
@@ -91,7 +91,7 @@ class Moody(Executor):
     def submit(self, fn, /, *args, **kwds):
         self.calls += 1
         if self.calls % 2 == 0:
-            raise ValueError("not now")
+            raise ValueError("not now") if self.calls % 4 else RuntimeError("not now either")
         future = Future()
         if self.calls % 3 == 0:
             future.cancel()
@@ -107,6 +107,8 @@ def test_what_an_executor_refuses_or_cancels_is_the_outcome_of_that_job_only():
     assert outcomes[0] == "0"
     assert "ValueError: not now" in outcomes[1]
     assert "cancelled" in outcomes[2]
+    assert "RuntimeError: not now either" in outcomes[3]
+    assert outcomes[4] == "8"  # not broken for good
     assert "double(5)" in outcomes[5]
 
 

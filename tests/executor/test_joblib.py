@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
+
 import pytest
 
+import papyros
 from tests.executor.functions import fail_at
+from tests.support import wait_until
 
 joblib = pytest.importorskip("joblib")
 
 
 def square(number):
     return number * number
+
+
+def whereabouts(number):
+    time.sleep(0.001)
+    return os.getpid(), threading.current_thread().name
 
 
 def squares_up_to(number):
@@ -24,11 +35,43 @@ def backend(make_master):
     master = make_master()
     with joblib.parallel_config(backend="papyros", master=master):
         yield master
-    assert master.numPendingJobs() == 0
+    wait_until(lambda: master.numPendingJobs() == 0, "what ran when a task failed has ended")
 
 
 def test_tasks_run_on_the_master(backend):
     assert joblib.Parallel()(joblib.delayed(square)(each) for each in range(300)) == [each**2 for each in range(300)]
+
+
+@pytest.mark.parametrize("n_jobs", [-2, 5])
+def test_tasks_run_in_slaves_even_if_there_is_only_one(make_concurrent_master, n_jobs):
+    import papyros.joblib  # noqa: F401 - registers the backend
+
+    here = whereabouts(0)
+    master = make_concurrent_master(1)
+    with joblib.parallel_config(backend="papyros", master=master):
+        found = set(joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(whereabouts)(each) for each in range(9)))
+        assert here not in found
+        assert joblib.Parallel(n_jobs=1)([joblib.delayed(whereabouts)(0)]) == [here]
+
+
+def test_slaves_of_a_cluster_that_are_not_there_yet_are_waited_for():
+    import papyros.joblib  # noqa: F401 - registers the backend
+
+    with papyros.LocalCluster(3) as cluster, cluster.master() as master:
+        with joblib.parallel_config(backend="papyros", master=master):
+            assert joblib.effective_n_jobs(-1) == 3
+            found = set(joblib.Parallel()(joblib.delayed(whereabouts)(each) for each in range(9)))
+        assert os.getpid() not in {pid for pid, _ in found}
+
+
+@pytest.mark.parametrize(("n_jobs", "count"), [(-1, 6), (-2, 5), (-5, 2), (-9, 2), (2, 2), (9, 6), (1, 1)])
+def test_n_jobs_counts_as_joblib_does(n_jobs, count):
+    import papyros.joblib  # noqa: F401 - registers the backend
+
+    with papyros.MultiThreadedMaster(6) as master, joblib.parallel_config(backend="papyros", master=master):
+        assert joblib.effective_n_jobs(n_jobs) == count
+        with pytest.raises(ValueError, match="no meaning"):
+            joblib.effective_n_jobs(0)
 
 
 def test_results_can_be_had_as_they_come(backend):

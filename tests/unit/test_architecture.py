@@ -23,6 +23,7 @@ STOREYS = [
     {"ledger"},
     {"master"},
     {"current", "running", "wire", "execution", "calls", "lanes"},
+    {"preparing"},
     {"bookkeeping", "parcels"},
     {"courier", "family", "packing", "staff"},
     {"delegating"},

@@ -1,0 +1,278 @@
+"""Programs of `concurrent.futures`, which run unchanged but for an import line.
+
+Most are after those of the module's manual. Each runs twice, as it is and with that line changed, and prints the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures.thread import BrokenThreadPool
+
+import pytest
+
+import papyros
+from papyros import futures
+from tests.executor.functions import add, fail, pass_gate
+from tests.support import PATIENCE, Gate, wait_until
+
+POOLS = {"threads": futures.ThreadPoolExecutor, "processes": futures.ProcessPoolExecutor}
+
+PROGRAMS = {
+    "primes": """
+        from concurrent.futures import ProcessPoolExecutor
+        import math
+
+        PRIMES = [112272535095293, 112582705942171, 115280095190773, 115797848077099, 109972689928541]
+
+        def is_prime(n):
+            if n < 2:
+                return False
+            if n % 2 == 0:
+                return n == 2
+            return all(n % i for i in range(3, math.isqrt(n // 10_000) + 1, 2))
+
+        def main():
+            with ProcessPoolExecutor() as executor:
+                for number, prime in zip(PRIMES, executor.map(is_prime, PRIMES)):
+                    print("%d is prime: %s" % (number, prime))
+
+        if __name__ == "__main__":
+            main()
+    """,
+    "urls": """
+        import concurrent.futures as futures
+        import pathlib, urllib.request
+
+        URLS = [pathlib.Path(__file__).as_uri(), pathlib.Path(__file__).with_name("missing").as_uri()]
+
+        def load_url(url, timeout):
+            with urllib.request.urlopen(url, timeout=timeout) as conn:
+                return conn.read()
+
+        with futures.ThreadPoolExecutor(max_workers=5) as executor:
+            future_to_url = {executor.submit(load_url, url, 60): url for url in URLS}
+            found = []
+            for future in futures.as_completed(future_to_url):
+                url = future_to_url[future]
+                try:
+                    data = future.result()
+                except Exception as exc:
+                    found.append("%r generated an exception: %s" % (url[-7:], type(exc).__name__))
+                else:
+                    found.append("%r page has bytes: %s" % (url[-7:-3], len(data) > 500))
+        print(sorted(found))
+    """,
+    "copies": """
+        from concurrent.futures import ThreadPoolExecutor, wait
+        import pathlib, shutil, tempfile
+
+        with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(max_workers=4) as e:
+            copies = [e.submit(shutil.copy, __file__, f"{folder}/dest{number}.txt") for number in range(1, 5)]
+            done, not_done = wait(copies)
+            print(sorted(path.name for path in pathlib.Path(folder).iterdir()), len(done), len(not_done))
+    """,
+    "initializer": """
+        from concurrent.futures import ProcessPoolExecutor
+        import functools
+
+        factor, log = None, []
+
+        def prepare(number):
+            global factor
+            factor = number
+            log.append("prepared")
+
+        def scale(value):
+            return value * factor
+
+        def tell():
+            return log
+
+        class Shift:
+            def by(self, value):
+                return value + factor
+
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(2, initializer=prepare, initargs=(3,)) as executor:
+                print(list(executor.map(scale, range(20), chunksize=5)))
+                print(executor.submit(tell).result(), executor.submit(functools.partial(scale, 4)).result())
+                print(executor.submit(Shift().by, 4).result())
+    """,
+    "broken": """
+        from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+        from concurrent.futures.thread import BrokenThreadPool
+
+        def fail():
+            raise ValueError("no luck")
+
+        if __name__ == "__main__":
+            import logging
+            logging.disable()  # of what threads say of it
+            for pool, broken in ((ThreadPoolExecutor, BrokenThreadPool), (ProcessPoolExecutor, BrokenProcessPool)):
+                with pool(1, initializer=fail) as executor:
+                    first = executor.submit(pow, 2, 3)
+                    print(isinstance(first.exception(), broken))
+                    try:
+                        executor.submit(pow, 2, 3)
+                    except BrokenExecutor as error:
+                        print("broken", isinstance(error, broken), isinstance(error, RuntimeError))
+    """,
+    "life": """
+        import concurrent.futures as futures
+        import threading
+
+        gate = threading.Event()
+        executor = futures.ThreadPoolExecutor(1, thread_name_prefix="mine")
+        running = executor.submit(gate.wait, 60)
+        while not running.running():
+            pass
+        print(str(running).partition("state=")[2])
+        waiting = [executor.submit(pow, 2, number) for number in range(5)]
+        print(str(waiting[0]).partition("state=")[2], running.cancel(), waiting[0].cancel())
+        for future in waiting[1:]:
+            future.add_done_callback(lambda future: print("called", future.cancelled()))
+        executor.shutdown(wait=False, cancel_futures=True)
+        gate.set()
+        print(running.result(), [future.cancelled() for future in waiting])
+        try:
+            executor.submit(pow, 2, 3)
+        except RuntimeError as error:
+            print(error)
+    """,
+    "asyncio": """
+        import asyncio, threading, time
+        from concurrent.futures import ThreadPoolExecutor
+
+        def work(number):
+            time.sleep(0.001)
+            return number * number
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(4))
+            print(sum(await asyncio.gather(*(asyncio.to_thread(work, number) for number in range(100)))))
+            print(await loop.run_in_executor(None, threading.main_thread().is_alive))
+
+        asyncio.run(main())
+    """,
+}
+
+
+def run(path, text):
+    path.write_text(text)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(path)], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_runs_when_its_import_line_is_replaced(tmp_path, name):
+    lines = PROGRAMS[name].replace("\n        ", "\n").strip().splitlines(keepends=True)
+    changed = [
+        line.replace("from concurrent.futures import", "from papyros.futures import").replace(
+            "import concurrent.futures as", "import papyros.futures as"
+        )
+        for line in lines
+    ]
+    assert sum(old != new for old, new in zip(lines, changed, strict=True)) == 1
+    told = run(tmp_path / "program.py", "".join(changed))
+    assert told == run(tmp_path / "program.py", "".join(lines))
+    assert told
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_names_are_those_of_the_standard_library(pool):
+    with POOLS[pool](1) as executor:
+        assert isinstance(executor, concurrent.futures.Executor)
+        assert executor.submit(add, 1, 2).result(PATIENCE) == 3
+    for name in set(futures.__all__) - {"ThreadPoolExecutor", "ProcessPoolExecutor"}:
+        assert getattr(futures, name) is getattr(concurrent.futures, name)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(add, 1)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_each_slave_is_prepared_once_before_its_first_call(pool, tmp_path):
+    def prepare(folder):
+        name = f"{os.getpid()}-{threading.get_ident()}"
+        assert not os.path.exists(f"{folder}/{name}"), "prepared twice"
+        open(f"{folder}/{name}", "x").close()
+
+    with POOLS[pool](2, initializer=prepare, initargs=(str(tmp_path),)) as executor:
+        gate = Gate(str(tmp_path / "gate"))
+        busy = [executor.submit(pass_gate, gate.path) for _ in range(2)]
+        gate.wait_for_arrivals(2)
+        gate.open()
+        concurrent.futures.wait(busy, PATIENCE)
+        assert [future.result() for future in [executor.submit(add, number) for number in range(50)]] == [*range(50)]
+    assert len(list(tmp_path.glob("*-*"))) == 2
+
+
+def test_a_process_that_takes_the_place_of_a_dead_one_is_prepared_too(tmp_path):
+    prepared = tmp_path / "prepared"
+
+    def prepare():
+        with open(prepared, "a") as file:
+            file.write("x")
+
+    with futures.ProcessPoolExecutor(1, initializer=prepare) as executor:
+        lost = executor.submit(lambda: os.kill(os.getpid(), signal.SIGKILL))
+        assert isinstance(lost.exception(PATIENCE), papyros.SlaveLost)
+        assert executor.submit(add, 1).result(PATIENCE) == 1
+    assert prepared.read_text() == "xxxx"  # for each of three attempts, and for the call after them
+
+
+@pytest.mark.parametrize(("pool", "error"), [("threads", BrokenThreadPool), ("processes", BrokenProcessPool)])
+def test_a_pool_whose_initializer_fails_is_broken(pool, error, tmp_path):
+    with POOLS[pool](1, initializer=fail, initargs=(7,)) as executor:
+        calls = [executor.submit(add, number) for number in range(20)]
+        assert all(isinstance(future.exception(PATIENCE), error) for future in calls)
+        assert "ValueError: no luck with 7" in str(calls[0].exception())
+        with pytest.raises(error, match="no luck with 7"):
+            executor.submit(add, 1)
+        with pytest.raises(error):
+            executor.map(add, [1])
+        assert wait_until(lambda: executor.master.numPendingJobs() == 0) is True
+
+
+def test_an_initializer_that_cannot_travel_is_told():
+    with futures.ProcessPoolExecutor(1, initializer=add, initargs=(threading.Lock(),)) as executor:
+        assert isinstance(executor.submit(add, 1).exception(PATIENCE), papyros.PayloadError)
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_arguments_that_make_no_sense_are_refused(pool):
+    for workers in (0, -1):
+        with pytest.raises(ValueError, match="max_workers must be greater than 0"):
+            POOLS[pool](workers)
+    with pytest.raises(TypeError):
+        POOLS[pool]("2")
+    with pytest.raises(TypeError, match="initializer must be a callable"):
+        POOLS[pool](initializer=3)
+
+
+def test_what_would_be_missed_is_refused_and_what_would_not_is_accepted():
+    with pytest.raises(ValueError, match="max_tasks_per_child"):
+        futures.ProcessPoolExecutor(1, max_tasks_per_child=5)
+    futures.ProcessPoolExecutor(1, mp_context="spawn").shutdown()
+    futures.ThreadPoolExecutor(1, thread_name_prefix="mine").shutdown()
+
+
+def test_asyncio_takes_it_for_its_default_executor():
+    async def program():
+        asyncio.get_running_loop().set_default_executor(futures.ThreadPoolExecutor(2))
+        return await asyncio.gather(*(asyncio.to_thread(functools.partial(add, number)) for number in range(100)))
+
+    assert asyncio.run(program()) == list(range(100))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("papyros-slave")]
