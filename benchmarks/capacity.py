@@ -22,12 +22,11 @@ from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from Pyro5.callcontext import current_context
-
 import papyros
 from benchmarks.jobs import Noop
 from benchmarks.processes import cpu_seconds
 from benchmarks.report import publish, table
+from benchmarks.service_calls import call_service
 from papyros.distributed.batches import (
     AddedJob,
     HostReport,
@@ -36,8 +35,7 @@ from papyros.distributed.batches import (
     pack_report,
     unpack_host_jobs,
 )
-from papyros.distributed.bells import Ticket, Waiting
-from papyros.distributed.messages import ANNOTATION
+from papyros.distributed.bells import Ticket
 from papyros.distributed.service import MasterService
 from papyros.outcome import Outcome
 from papyros.terms import DEFAULT_TERMS
@@ -125,12 +123,7 @@ class _Master:
         self.service._desk.clock = lambda: world.now
 
     def call(self, method: str, *args: Any, message: bytes = b"") -> tuple[Any, memoryview]:
-        current_context.annotations = {ANNOTATION: message}
-        current_context.response_annotations = {}
-        answer = getattr(self.service, method)(*args)
-        if isinstance(answer, Waiting):
-            answer = answer.attempt(answer.seconds <= 0)
-        return answer, memoryview(current_context.response_annotations.get(ANNOTATION, b""))
+        return call_service(self.service, method, *args, message=message)
 
 
 class _Client:

@@ -22,12 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from Pyro5.callcontext import current_context
-
 import papyros
 from benchmarks.jobs import Noop
 from benchmarks.processes import children, cpu_seconds
 from benchmarks.report import publish, table
+from benchmarks.service_calls import call_service
 from papyros.distributed.batches import (
     AddedJob,
     HostReport,
@@ -39,7 +38,6 @@ from papyros.distributed.batches import (
     unpack_outcomes,
 )
 from papyros.distributed.keys import ClusterKey
-from papyros.distributed.messages import ANNOTATION
 from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.service import MasterService
 from papyros.frames import Buffer, unpack_message
@@ -173,11 +171,8 @@ class _Service:
         # With many slaves, so that a batch is as large as it gets; that it learns how quick jobs are does the rest.
         self.uid = self.call("enlist", self.host, BATCH)[0]["uid"]
 
-    def call(self, method: str, *args: Any, message: bytes = b"") -> tuple[dict[str, Any], memoryview]:
-        current_context.annotations = {ANNOTATION: message}
-        current_context.response_annotations = {}
-        answer = getattr(self.service, method)(*args)
-        return answer, memoryview(current_context.response_annotations.get(ANNOTATION, b""))
+    def call(self, method: str, *args: Any, message: bytes = b"") -> tuple[Any, memoryview]:
+        return call_service(self.service, method, *args, message=message)
 
     def through(self, clock: _Clock, client: _Clock, added: list[AddedJob]) -> list[Any]:
         """Take jobs from a client to a slave host; return them."""

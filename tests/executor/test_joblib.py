@@ -8,7 +8,6 @@ import time
 
 import pytest
 
-import papyros
 from tests.executor.functions import fail_at
 from tests.support import wait_until
 
@@ -55,7 +54,7 @@ def test_tasks_run_in_slaves_even_if_there_is_only_one(make_concurrent_master, n
 
 
 def test_slaves_of_a_cluster_that_are_not_there_yet_are_waited_for():
-    import papyros.joblib  # noqa: F401 - registers the backend
+    import papyros.joblib
 
     with papyros.LocalCluster(3) as cluster, cluster.master() as master:
         with joblib.parallel_config(backend="papyros", master=master):
@@ -66,7 +65,7 @@ def test_slaves_of_a_cluster_that_are_not_there_yet_are_waited_for():
 
 @pytest.mark.parametrize(("n_jobs", "count"), [(-1, 6), (-2, 5), (-5, 2), (-9, 2), (2, 2), (9, 6), (1, 1)])
 def test_n_jobs_counts_as_joblib_does(n_jobs, count):
-    import papyros.joblib  # noqa: F401 - registers the backend
+    import papyros.joblib
 
     with papyros.MultiThreadedMaster(6) as master, joblib.parallel_config(backend="papyros", master=master):
         assert joblib.effective_n_jobs(n_jobs) == count
