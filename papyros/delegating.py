@@ -101,7 +101,8 @@ class DelegatingMaster(PackingMaster):
     def _read(self, answer: Any) -> tuple[Any, float, int, bool]:
         """Return what is the outcome for the ledger, its seconds and bytes, and whether it asks for a retry."""
         answer = Answer(*answer)
-        return answer, answer.seconds, len(answer.outcome), asks_for_retry(answer.outcome)
+        outcome = (answer.outcome, answer.slave, answer.seconds)
+        return outcome, answer.seconds, len(answer.outcome), asks_for_retry(answer.outcome)
 
     # The work ---------------------------------------------------------------------------
 

@@ -94,9 +94,10 @@ class Families:
             parts = []
             for entry in entries:
                 done = entry.outcome
-                told = isinstance(done, bytes)  # of a job that was lost
-                head.append([entry.number - family.base, 0.0 if told else done.seconds, "" if told else done.slave])
-                parts.append(done if told else done.outcome)
+                # Bytes alone: of a job that was lost.
+                encoded, slave, seconds = (done, "", 0.0) if isinstance(done, bytes) else done
+                head.append([entry.number - family.base, seconds, slave])
+                parts.append(encoded)
             self._tell(parent, pack_words(["done", number, head], parts))
 
     def end(self, session: Session) -> None:

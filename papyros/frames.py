@@ -17,6 +17,7 @@ __all__ = [
     "Frame",
     "FrameReader",
     "Outbox",
+    "cut",
     "join_column",
     "pack_frame",
     "pack_message",
@@ -34,6 +35,9 @@ LARGE = 1 << 16
 
 CHUNK = 1 << 18
 
+#: Blobs of less than this size are copied out of the batch that they came with.
+SHORT = 1 << 10
+
 
 class Frame(NamedTuple):
     """What was received: its kind, a number that belongs to it, and a body."""
@@ -48,8 +52,8 @@ def join_column(blobs: Sequence[Buffer]) -> list[Buffer]:
     return [array("Q", map(len, blobs)).tobytes(), *blobs]
 
 
-def split_column(view: memoryview, count: int, offset: int = 0) -> list[memoryview]:
-    """Return the `count` blobs of a column, without copying them.
+def split_column(view: memoryview, count: int, offset: int = 0) -> list[Buffer]:
+    """Return the `count` blobs of a column: small ones as bytes, large ones without copying them.
 
     Raises:
         ValueError: the lengths do not fit what is there.
@@ -59,12 +63,20 @@ def split_column(view: memoryview, count: int, offset: int = 0) -> list[memoryvi
     lengths.frombytes(view[offset:start])
     if start + sum(lengths) != len(view):
         raise ValueError("the lengths of a batch do not add up to its size")
-    blobs = []
+    blobs: list[Buffer] = []
     for length in lengths:
         end = start + length
-        blobs.append(view[start:end])
+        blob = view[start:end]
+        # A copy of what is small costs less than to keep all that came with it, for the collector to look through.
+        blobs.append(blob if length >= SHORT else bytes(blob))
         start = end
     return blobs
+
+
+def cut(column: Buffer, size: int) -> list[bytes]:
+    """Return the parts of a column that are all of one size."""
+    whole = bytes(column)
+    return [whole[start : start + size] for start in range(0, len(whole), size)]
 
 
 def pack_message(buffers: Sequence[Buffer]) -> bytes:
@@ -72,8 +84,8 @@ def pack_message(buffers: Sequence[Buffer]) -> bytes:
     return b"".join([len(buffers).to_bytes(4, "little"), *join_column(buffers)])
 
 
-def unpack_message(message: memoryview) -> list[memoryview]:
-    """Return the buffers of a message, without copying them.
+def unpack_message(message: Buffer) -> list[Buffer]:
+    """Return the buffers of a message: small ones as bytes, large ones without copying them.
 
     Raises:
         ValueError: it is no message.
@@ -81,7 +93,7 @@ def unpack_message(message: memoryview) -> list[memoryview]:
     count = int.from_bytes(message[:4], "little")
     if 4 + 8 * count > len(message):
         raise ValueError("a message is shorter than it says")
-    return split_column(message, count, 4)
+    return split_column(memoryview(message), count, 4)
 
 
 def pack_frame(kind: int, number: int, buffers: Iterable[Buffer]) -> list[Buffer]:

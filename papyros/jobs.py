@@ -320,7 +320,8 @@ def keeper_of(job: object) -> object | None:
 
 def forget_outcome(job: Job) -> None:
     """Make a job that was processed before an unprocessed one again."""
-    job.__dict__.pop("_outcome", None)
+    if job._outcome is not None:
+        del job._outcome  # what the class says holds again
 
 
 def settle(job: Job, outcome: Outcome) -> None:
@@ -332,6 +333,13 @@ def settle(job: Job, outcome: Outcome) -> None:
 def release(job: Job) -> None:
     """Let go of the job without an outcome."""
     job.__dict__.pop("_keeper", None)
+
+
+def only_has_arguments(job: Job) -> bool:
+    """Return whether a job consists of its positional arguments: no named ones, no attributes of the user's."""
+    # Asked of each job that is added. Those that are pending have two entries at most.
+    state = job.__dict__
+    return len(state) <= len(_PRIVATE) and "_kwds" not in state and _PRIVATE.issuperset(state)
 
 
 def named_arguments(job: Job) -> dict[str, Any] | None:

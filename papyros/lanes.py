@@ -90,23 +90,23 @@ class Lane:
         deadline = FOREVER if timeout is None else Deadline(timeout)
         master._check_process()
         with master._lock:
-            while not (popped := master._ledger.pop(session)):
+            while (entry := master._ledger.pop_one(session)) is None:
                 if not session.entries or master._closed:
                     return None
                 if not self._await_outcome(deadline):
                     return None
-            job = self._take_out(popped[0])
-        return self._hand_over(job, popped[0])
+            job = self._take_out(entry)
+        return self._hand_over(job, entry)
 
     def pop_ready(self) -> Job | None:
         """Return a job that is processed already, or None."""
         master = self._master
         with master._lock:
-            popped = master._ledger.pop(self._session)
-            if not popped:
+            entry = master._ledger.pop_one(self._session)
+            if entry is None:
                 return None
-            job = self._take_out(popped[0])
-        return self._hand_over(job, popped[0])
+            job = self._take_out(entry)
+        return self._hand_over(job, entry)
 
     def _hand_over(self, job: Job, entry: Entry) -> Job:
         try:
@@ -122,7 +122,10 @@ class Lane:
         master = self._master
         if self._session.bounded:
             master._work_came()
-        return master._jobs.pop(entry.number)
+        job = master._jobs.pop(entry.number)
+        if not master._jobs:
+            master._jobs.clear()  # it would keep the room for as many as there ever were
+        return job
 
     @property
     def closed(self) -> bool:

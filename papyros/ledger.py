@@ -208,7 +208,7 @@ class Ledger:
             self._drop_families(entry)
         entry.state = FORGOTTEN
         entry.payload = entry.outcome = None  # the line may hold the entry for a while yet
-        entry.session.entries.pop(entry.number, None)
+        _take(entry.session.entries, entry.number)
 
     # Holders and what they run ----------------------------------------------------------
 
@@ -345,7 +345,7 @@ class Ledger:
         if entry.families:
             self._drop_families(entry)
         if entry.holder is not None:
-            entry.holder.assigned.pop(entry, None)
+            _take(entry.holder.assigned, entry)
             entry.holder = None
             entry.session.assigned -= 1
 
@@ -433,16 +433,22 @@ class Ledger:
 
     # Handing out over a wire ------------------------------------------------------------
 
+    def pop_one(self, session: Session) -> Entry | None:
+        """Take the job out of the ledger that was processed first; None if none is."""
+        if not session.processed:
+            return None
+        entry = session.processed.popleft()
+        entry.state = FORGOTTEN
+        _take(session.entries, entry.number)
+        session.processed_bytes -= entry.size
+        session.counts.popped += 1
+        return entry
+
     def pop(self, session: Session, limit: int = 1) -> list[Entry]:
         """Take processed jobs out of the ledger, those that were processed first first."""
-        popped = []
-        for _ in range(min(limit, len(session.processed))):
-            entry = session.processed.popleft()
-            entry.state = FORGOTTEN
-            del session.entries[entry.number]
-            session.processed_bytes -= entry.size
+        popped: list[Entry] = []
+        while len(popped) < limit and (entry := self.pop_one(session)) is not None:
             popped.append(entry)
-        session.counts.popped += len(popped)
         return popped
 
     def put_back(self, entry: Entry, outcome: Any) -> None:
@@ -489,3 +495,10 @@ class Ledger:
             if delivery.entries:
                 delivery.number += 1
         return delivery
+
+
+def _take(books: dict[Any, Any], key: Hashable) -> None:
+    """Take a key out, if it is there; what is empty lets go of the room for as many as there ever were."""
+    books.pop(key, None)
+    if not books:
+        books.clear()

@@ -154,8 +154,10 @@ class _LedgerSource:
     def finished(self, batch: list[Finished]) -> None:
         master = self._master
         with master._lock:
-            for done in batch:
-                master._finish(done.tag, done, done.seconds, len(done.outcome), asks_for_retry(done.outcome))
+            for entry, encoded, seconds, slave in batch:
+                # A plain tuple, as in `PackingMaster._pack`, which does not refer to the entry that it is kept in.
+                outcome = (encoded, slave, seconds)
+                master._finish(entry, outcome, seconds, len(encoded), asks_for_retry(encoded))
             master._outcomes_came()
 
     def overdue(self, tag: Any, slave: str, timeout: float) -> None:

@@ -47,12 +47,14 @@ class PackingMaster(BookkeepingMaster):
         return (definition, blob), len(blob)
 
     def _unpack(self, job: Job, entry: Entry) -> Outcome:
+        # What came of a slave is kept as a tuple: the outcome, encoded; the name of the slave; the seconds that it took.
         outcome = entry.outcome
         if isinstance(outcome, Outcome):
             return outcome  # of a job that could not be packed
         if isinstance(outcome, bytes):
             return decode_outcome(outcome, job)  # of a job that was lost
-        return decode_outcome(outcome.outcome, job, outcome.slave, outcome.seconds)
+        encoded, slave, seconds = outcome
+        return decode_outcome(encoded, job, slave, seconds)
 
     def _terms(self, terms: Terms) -> Terms:
         return terms._replace(echo=True) if self._echo else terms

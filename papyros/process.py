@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from papyros import slave as inside
 from papyros.forensics import MARK, oom_kills, sweep, tell_memory
-from papyros.frames import Frame, FrameReader, Outbox, pack_frame, split_column
+from papyros.frames import Buffer, Frame, FrameReader, Outbox, pack_frame, split_column
 from papyros.story import show
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Outcomes(NamedTuple):
     """Outcomes that came from a slave, encoded, with their tasks and how long each took."""
 
     tasks: list[Task]
-    encoded: list[memoryview]
+    encoded: list[Buffer]
     seconds: array[float]
 
 

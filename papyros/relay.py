@@ -29,7 +29,7 @@ import os
 import threading
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from papyros.current import Lending
 from papyros.deadlines import Deadline
@@ -67,20 +67,12 @@ class Link(Protocol):
         """Lend the place of this slave to another one; or take it back."""
 
 
-class Relayed(NamedTuple):
-    """An outcome of a child, as `PackingMaster` reads it."""
-
-    outcome: Buffer
-    seconds: float
-    slave: str
-
-
 def pack_words(head: Sequence[Any], parts: Sequence[Buffer] = ()) -> bytes:
     """Pack a message."""
     return pack_message([json.dumps(head).encode(), *parts])
 
 
-def unpack_words(message: memoryview) -> tuple[list[Any], list[memoryview]]:
+def unpack_words(message: Buffer) -> tuple[list[Any], list[Buffer]]:
     """Unpack what `pack_words` packed."""
     head, *parts = unpack_message(message)
     return json.loads(bytes(head)), parts
@@ -248,15 +240,16 @@ class RelayMaster(InSlave):
                 self._ended = self._closed = True  # nothing will come any more: nobody is to wait for it
                 self._came.notify_all()
 
-    def _take(self, head: list[Any], parts: list[memoryview]) -> None:
+    def _take(self, head: list[Any], parts: list[Buffer]) -> None:
         kind, _, *rest = head
         if kind == "answer":
             self._answers[rest[0]] = rest[1]
         else:
-            for (number, seconds, slave), outcome in zip(rest[0], parts, strict=True):
+            for (number, seconds, slave), encoded in zip(rest[0], parts, strict=True):
                 job = self._jobs.get(number)
                 if job is not None and (entry := self._entry_of(job)) is not None:
-                    self._ledger.finish(entry.session, number, Relayed(outcome, seconds, slave), seconds, len(outcome))
+                    outcome = (encoded, slave, seconds)
+                    self._ledger.finish(entry.session, number, outcome, seconds, len(encoded))
         self._outcomes_came()
 
 

@@ -38,7 +38,7 @@ from typing import Any
 
 from papyros.current import FamilyMaster, Place
 from papyros.errors import NoCurrentMasterError, PayloadError
-from papyros.frames import Frame, FrameReader, pack_frame, split_column
+from papyros.frames import Buffer, Frame, FrameReader, pack_frame, split_column
 from papyros.jobs import Job
 from papyros.outcome import Outcome
 from papyros.running import run_job
@@ -120,7 +120,7 @@ class Slave:
         self._news: deque[memoryview] = deque()
         self._definitions: dict[int, bytes] = {}
         self._classes: dict[int, type[Job] | PayloadError] = {}
-        self._queue: deque[tuple[bytes, int, int, memoryview]] = deque()  # epoch, definition, flags, blob
+        self._queue: deque[tuple[bytes, int, int, Buffer]] = deque()  # epoch, definition, flags, blob
         self.echo = False
         self._started = 0
         self._lock = threading.Lock()  # guards what follows, and the sending
@@ -147,7 +147,7 @@ class Slave:
 
     # Jobs in ----------------------------------------------------------------------------
 
-    def _next_job(self) -> tuple[bytes, int, int, memoryview]:
+    def _next_job(self) -> tuple[bytes, int, int, Buffer]:
         """Wait for a job that this slave may start."""
         while True:
             while not self._queue:
@@ -214,7 +214,7 @@ class Slave:
 
     # Running ----------------------------------------------------------------------------
 
-    def _run(self, definition: int, blob: memoryview) -> bool:
+    def _run(self, definition: int, blob: Buffer) -> bool:
         """Run a job; return whether it is to be tried again, if it has retries left."""
         self._started += 1
         started = time.monotonic()
@@ -231,7 +231,7 @@ class Slave:
             self._unsent.set()  # without a next job, what there is will be sent at once
         return asks_for_retry(encoded)
 
-    def _outcome_of(self, definition: int, blob: memoryview) -> tuple[bytes, float]:
+    def _outcome_of(self, definition: int, blob: Buffer) -> tuple[bytes, float]:
         started = time.perf_counter()
         try:
             job_class = self._classes.get(definition) or self._load(definition)

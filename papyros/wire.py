@@ -26,7 +26,7 @@ from typing import Any, ClassVar, NamedTuple
 import cloudpickle
 
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
-from papyros.jobs import Job, named_arguments, user_state, wants_retry
+from papyros.jobs import Job, named_arguments, only_has_arguments, user_state, wants_retry
 from papyros.outcome import Outcome, describe_exception
 
 __all__ = [
@@ -99,13 +99,13 @@ class Packer:
             PayloadError: its class or its arguments cannot be pickled, or are too large.
         """
         digest = self._digests.get(type(job)) or self._define(type(job))
-        args, kwds, state = job.args, named_arguments(job), user_state(job)
+        args = job.args
         try:
             # Most jobs have a few atoms as arguments; those are told with the least effort.
-            if state is None and kwds is None and (_ATOMS.issuperset(map(type, args)) or _is_plain(args)):
+            if only_has_arguments(job) and (_ATOMS.issuperset(map(type, args)) or _is_plain(args)):
                 blob = _plain_dumps((args, None, None), PROTOCOL)
             else:
-                blob = _dumps_by_value((args, kwds, state))
+                blob = _dumps_by_value((args, named_arguments(job), user_state(job)))
         except Exception as error:
             raise PayloadError(f"the arguments of {job!r} cannot be pickled: {_brief(error)}") from error
         if len(blob) > self.max_bytes:
@@ -312,12 +312,12 @@ def encode_overdue(text: str) -> bytes:
 
 def asks_for_retry(encoded: Buffer) -> bool:
     """Whether an encoded outcome is that of a job which is to be tried again, if it has retries left."""
-    return bytes(encoded[:1]) == _FAILED
+    return encoded[:1] == _FAILED
 
 
 def is_told(encoded: Buffer) -> bool:
     """Whether an encoded outcome is what a master tells of a job that was lost: words, and nothing pickled."""
-    return bytes(encoded[:1]) == _LOST
+    return encoded[:1] == _LOST
 
 
 def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float = 0.0) -> Outcome:
@@ -325,7 +325,7 @@ def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float
 
     A result that cannot be unpickled here becomes a `PayloadError`, an exception a `RemoteError`.
     """
-    kind, body = bytes(encoded[:1]), memoryview(encoded)[1:]
+    kind, body = encoded[:1], memoryview(encoded)[1:]
     if kind == _RESULT:
         try:
             return Outcome(pickle.loads(body), None, "", slave, seconds)

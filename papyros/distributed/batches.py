@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from papyros.distributed.seals import SEAL_BYTES, TICKET_BYTES
-from papyros.frames import Buffer, pack_message, unpack_message
+from papyros.frames import Buffer, cut, pack_message, unpack_message
 from papyros.terms import Terms
 
 __all__ = [
@@ -109,18 +109,14 @@ def _numbers(kind: str, view: Buffer) -> array[int]:
     return numbers
 
 
-def _cut(view: memoryview, size: int) -> list[memoryview]:
-    return [view[start : start + size] for start in range(0, len(view), size)]
-
-
 def _definition_columns(definitions: Iterable[bytes]) -> tuple[bytes, bytes]:
     table = _Table()
     column = table.column(definitions)
     return column, b"".join(table.positions)
 
 
-def _definitions(column: Buffer, digests: memoryview) -> list[bytes]:
-    table = [bytes(digests[start : start + 16]) for start in range(0, len(digests), 16)]
+def _definitions(column: Buffer, digests: Buffer) -> list[bytes]:
+    table = cut(digests, 16)
     return [table[position] for position in _numbers("I", column)]
 
 
@@ -145,7 +141,7 @@ def pack_added(jobs: Sequence[AddedJob]) -> bytes:
     return pack_message([*head, *(job.blob for job in jobs)])
 
 
-def unpack_added(message: memoryview) -> list[AddedJob]:
+def unpack_added(message: Buffer) -> list[AddedJob]:
     """Unpack what `pack_added` packed."""
     numbers, terms, terms_column, column, digests, seals, *blobs = unpack_message(message)
     columns = (
@@ -153,7 +149,7 @@ def unpack_added(message: memoryview) -> list[AddedJob]:
         _definitions(column, digests),
         blobs,
         _terms(terms, terms_column),
-        _cut(seals, SEAL_BYTES),
+        cut(seals, SEAL_BYTES),
     )
     return [AddedJob(*row) for row in zip(*columns, strict=True)]
 
@@ -178,7 +174,7 @@ def pack_host_jobs(jobs: Sequence[HostJob]) -> bytes:
     return pack_message([*head, *(job.blob for job in jobs)])
 
 
-def unpack_host_jobs(message: memoryview) -> list[HostJob]:
+def unpack_host_jobs(message: Buffer) -> list[HostJob]:
     """Unpack what `pack_host_jobs` packed."""
     names, terms, terms_column, session_column, numbers, column, digests, seals, *blobs = unpack_message(message)
     sessions = json.loads(bytes(names))
@@ -188,7 +184,7 @@ def unpack_host_jobs(message: memoryview) -> list[HostJob]:
         _definitions(column, digests),
         blobs,
         _terms(terms, terms_column),
-        _cut(seals, SEAL_BYTES),
+        cut(seals, SEAL_BYTES),
     )
     return [HostJob(*row) for row in zip(*columns, strict=True)]
 
@@ -210,7 +206,7 @@ def pack_outcomes(outcomes: Sequence[JobOutcome]) -> bytes:
     return pack_message([*head, *(done.outcome for done in outcomes)])
 
 
-def unpack_outcomes(message: memoryview) -> list[JobOutcome]:
+def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
     """Unpack what `pack_outcomes` packed."""
     names, session_column, numbers, seconds_column, slave_column, tickets, seals, *encoded = unpack_message(message)
     sessions, slaves = json.loads(bytes(names))
@@ -222,8 +218,8 @@ def unpack_outcomes(message: memoryview) -> list[JobOutcome]:
         encoded,
         seconds,
         [slaves[position] for position in _numbers("I", slave_column)],
-        [bytes(ticket) for ticket in _cut(tickets, TICKET_BYTES)],
-        _cut(seals, SEAL_BYTES),
+        cut(tickets, TICKET_BYTES),
+        cut(seals, SEAL_BYTES),
     )
     return [JobOutcome(*row) for row in zip(*columns, strict=True)]
 
@@ -234,7 +230,7 @@ def pack_report(report: HostReport) -> bytes:
     return pack_message([rest, pack_outcomes(report.outcomes)])
 
 
-def unpack_report(message: memoryview) -> HostReport:
+def unpack_report(message: Buffer) -> HostReport:
     """Unpack what `pack_report` packed."""
     rest, outcomes = unpack_message(message)
     deaths, returned, prints, lent = json.loads(bytes(rest))
@@ -246,7 +242,7 @@ def pack_definitions(definitions: dict[bytes, bytes]) -> bytes:
     return pack_message([part for item in definitions.items() for part in item])
 
 
-def unpack_definitions(message: memoryview) -> dict[bytes, bytes]:
+def unpack_definitions(message: Buffer) -> dict[bytes, bytes]:
     """Unpack what `pack_definitions` packed."""
     parts = unpack_message(message)
     return {bytes(parts[i]): bytes(parts[i + 1]) for i in range(0, len(parts), 2)}

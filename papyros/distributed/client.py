@@ -479,7 +479,10 @@ class DistributedMaster(PackingMaster):
                 for done in outcomes:
                     entry = self._sent.pop(done.number, None)
                     if entry is not None:
-                        self._ledger.finish(entry.session, done.number, done, done.seconds, len(done.outcome))
+                        outcome = (done.outcome, done.slave, done.seconds)
+                        self._ledger.finish(entry.session, done.number, outcome, done.seconds, len(done.outcome))
+                if not self._sent:
+                    self._sent.clear()  # it would keep the room for as many as there ever were
                 self._outcomes_came()
 
     def _checked(self, done: JobOutcome) -> JobOutcome:
