@@ -120,7 +120,7 @@ def current_master() -> Master:
         raise NoCurrentMasterError(
             "current_master() is for the body of a job: it returns the master by which that job adds jobs of its own, "
             "and no job of Papyros runs in this thread. In a program, make a master; to a thread that a job has "
-            "started, hand the master that the job got; a foreign engine that runs jobs in its own processes has none"
+            "started, hand the master that the job got"
         )
     master = place.master()
     assert isinstance(master, Master)

@@ -23,7 +23,6 @@ from papyros.outcome import Outcome
 from papyros.packing import PackingMaster
 from papyros.parcels import Answer
 from papyros.status import SlaveStatus
-from papyros.terms import Terms
 from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry
 
 __all__ = ["DelegatingMaster", "Ticket"]
@@ -87,8 +86,10 @@ class DelegatingMaster(PackingMaster):
     _engine = "the engine"
 
     @abstractmethod
-    def _submit(self, payload: Any, terms: Terms) -> Ticket:
+    def _submit(self, payload: Any, entry: Entry) -> Ticket:
         """Hand a job to the engine. Called by one thread, without the lock.
+
+        The payload is what the entry had when somebody wanted it still.
 
         Raises:
             Exception: the engine does not take it, for good if it is a `BrokenExecutor`.
@@ -127,7 +128,7 @@ class DelegatingMaster(PackingMaster):
             while True:
                 if self._closed or self._broken:
                     return []
-                batch = self._ledger.assign(self._holder, self._slaves - len(self._flying))
+                batch = self._ledger.assign(self._holder, self._free_places())
                 if batch:
                     now = time.monotonic()
                     self._flying.update((entry, now) for entry in batch)
@@ -135,17 +136,19 @@ class DelegatingMaster(PackingMaster):
                     return batch[::-1]
                 self._work.wait()
 
+    def _free_places(self) -> int:
+        """How many more jobs the engine is to be handed now. Called with the lock held."""
+        return self._slaves - len(self._flying)
+
     def _hand_over(self, entry: Entry) -> None:
         with self._lock:
-            payload, terms = entry.payload, entry.terms
+            payload = entry.payload
             if entry.state is not ASSIGNED:  # the master was closed, or the job stopped, meanwhile
                 self._landed(entry)
                 return
-            if terms.timeout is not None:
-                since = self._flying[entry]
-                self._alarm.set(since + terms.timeout, partial(self._overdue, entry, since))
+            self._set_alarm(entry)
         try:
-            ticket = self._submit(payload, terms)
+            ticket = self._submit(payload, entry)
         except BaseException as error:  # noqa: BLE001 - the outcome of the job tells it
             self._fail(entry, error)
             return
@@ -156,14 +159,29 @@ class DelegatingMaster(PackingMaster):
         if unwanted:
             self._recall(ticket)
 
+    def _set_alarm(self, entry: Entry) -> None:
+        """See to it that a job which runs for too long is known. Called with the lock held."""
+        if entry.terms.timeout is not None:
+            since = self._flying[entry]
+            self._alarm.set(since + entry.terms.timeout, partial(self._overdue, entry, since))
+
     def _recall(self, ticket: Ticket) -> None:
         """Have the engine drop a job that nobody wants any more."""
         ticket.cancel()
 
     def _answered(self, entry: Entry, ticket: Ticket) -> None:
         try:
-            outcome, seconds, size, again = self._read(ticket.result())
+            answer = ticket.result()
         except BaseException as error:  # noqa: BLE001 - the same
+            self._fail(entry, error)
+            return
+        self._take(entry, answer)
+
+    def _take(self, entry: Entry, answer: Any) -> None:
+        """Take what became of a job."""
+        try:
+            outcome, seconds, size, again = self._read(answer)
+        except BaseException as error:  # noqa: BLE001 - it may be no answer at all
             self._fail(entry, error)
             return
         with self._lock:

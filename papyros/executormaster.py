@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import concurrent.futures
 import threading
-from concurrent.futures import BrokenExecutor, Executor, ThreadPoolExecutor
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
 from typing import Any
 
+from papyros.current import Place
 from papyros.deadlines import Deadline
 from papyros.delegating import DelegatingMaster, Ticket
+from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import MasterClosedError
+from papyros.family import Family
 from papyros.jobs import Job, wants_retry
 from papyros.outcome import Outcome
 from papyros.parcels import run_parcel
 from papyros.running import run_job
-from papyros.terms import Terms
 from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["ExecutorMaster"]
@@ -70,14 +75,17 @@ class ExecutorMaster(DelegatingMaster):
         self._executor = executor
         self._engine = f"the {type(executor).__name__}"
         self._packed = not _shares_memory(executor) if packed is None else packed
+        self._parents: Counter[Entry] = Counter()  # jobs in this process that wait for their children
+        self._helpers = 0  # threads that run such children
+        self._beside: set[Entry] = set()  # what these run, or are about to
 
     def _pack(self, job: Job) -> tuple[Any, int]:
         return super()._pack(job) if self._packed else (job, 0)
 
-    def _submit(self, payload: Any, terms: Terms) -> Ticket:  # noqa: ARG002 - executors know no terms
+    def _submit(self, payload: Any, entry: Entry) -> Ticket:
         try:
             if not self._packed:
-                return self._executor.submit(_run_here, payload)
+                return self._executor.submit(self._run_here, payload, entry)
             digest, blob = payload
             return self._executor.submit(run_parcel, self._packer.definitions[digest], blob, self._largest)
         except RuntimeError as error:
@@ -92,16 +100,141 @@ class ExecutorMaster(DelegatingMaster):
         return outcome, outcome.seconds, 0, again
 
     def _stop(self) -> None:
+        with self._lock:
+            self._came.notify_all()  # for jobs that wait for others
         super()._stop()
         deadline = Deadline(0.0 if self._packed else CLOSE_SECONDS)
         with self._lock:
             while self._flying and deadline.wait(self._work):
                 pass
 
+    # Jobs in this process, and their children -------------------------------------------
 
-def _run_here(job: Job) -> tuple[Outcome, bool]:
-    outcome = run_job(job, threading.current_thread().name)
-    return outcome, outcome.exception is not None and wants_retry(job, outcome.exception)
+    def _run_here(self, job: Job, entry: Entry) -> tuple[Outcome, bool]:
+        place = Place(lambda: Family(self, entry))
+        token = place.enter()
+        try:
+            outcome = run_job(job, threading.current_thread().name)
+        finally:
+            place.leave(token)
+            place.end_job()
+        return outcome, outcome.exception is not None and wants_retry(job, outcome.exception)
+
+    def _await_child(self, session: Session, deadline: Deadline) -> bool:
+        if deadline.expired():
+            return False
+        parent = session.parent
+        assert parent is not None
+        self._parents[parent] += 1
+        try:
+            self._help()
+            return deadline.wait(self._came)
+        finally:
+            self._parents[parent] -= 1
+            if not self._parents[parent]:
+                del self._parents[parent]
+
+    def _free_places(self) -> int:
+        return self._slaves - len(self._flying.keys() - self._beside)
+
+    def _work_came(self) -> None:
+        super()._work_came()
+        self._help()
+
+    def _hand_over(self, entry: Entry) -> None:
+        super()._hand_over(entry)
+        if entry.session.parent is not None:
+            with self._lock:
+                self._help()  # the executor may have no thread for it
+
+    def _help(self) -> None:
+        """Have jobs run beside the executor, whose threads wait for children of theirs. Called with the lock held.
+
+        So many threads may do so as there are jobs that wait for their children: then one of these threads, at
+        the least, is none that waits itself.
+        """
+        if self._helpers < len(self._parents) and not self._closed and self._needs_help():
+            self._helpers += 1
+            threading.Thread(target=self._serve_beside, name="papyros-slave-beside", daemon=True).start()
+
+    def _needs_help(self) -> bool:
+        if self._free_places() <= 0 and any(session.assignable() for session in self._ledger.sessions.values()):
+            return True
+        return any(self._not_begun())
+
+    def _not_begun(self) -> Iterator[Entry]:
+        """Yield children that the executor was handed, and has no thread for."""
+        for entry, ticket in self._tickets.items():
+            runs = getattr(ticket, "running", bool)
+            if entry.session.parent is not None and entry not in self._beside and not runs():
+                yield entry
+
+    def _serve_beside(self) -> None:
+        child = self._next_beside()
+        while child is not None:
+            entry, job = child
+            try:
+                answer = self._run_here(job, entry)
+            except BaseException as error:  # noqa: BLE001 - the outcome of the job tells it
+                self._fail(entry, error)
+            else:
+                self._take(entry, answer)
+            with self._lock:
+                if entry not in self._beside:
+                    return  # its time was up, and another thread took the place of this one
+                self._beside.remove(entry)
+            child = self._next_beside()
+
+    def _overdue(self, entry: Entry, since: float) -> None:
+        super()._overdue(entry, since)
+        with self._lock:
+            if entry in self._beside and entry.state is not ASSIGNED:
+                self._beside.remove(entry)
+                self._landed(entry)
+                self._helpers -= 1
+                self._help()
+
+    def _next_beside(self) -> tuple[Entry, Job] | None:
+        """Return a job that is to be run beside the executor; None when this thread is to end."""
+        with self._lock:
+            entry = None
+            if self._helpers <= len(self._parents) and not self._closed:
+                entry = self._assign_beside() or next(filter(self._take_back, list(self._not_begun())), None)
+            if entry is None:
+                self._helpers -= 1
+                return None
+            self._help()
+            return entry, entry.payload
+
+    def _assign_beside(self) -> Entry | None:
+        for entry in self._ledger.assign(self._holder, 1):
+            self._room.notify_all()
+            self._flying[entry] = time.monotonic()
+            self._beside.add(entry)
+            self._set_alarm(entry)
+            return entry
+        return None
+
+    def _take_back(self, entry: Entry) -> bool:
+        ticket = self._tickets.get(entry)
+        if ticket is None or entry.state is not ASSIGNED or entry in self._beside:
+            return False
+        self._beside.add(entry)
+        self._lock.release()  # the ticket calls back
+        try:
+            taken = ticket.cancel()
+        finally:
+            self._lock.acquire()
+        if not taken or entry.state is not ASSIGNED:
+            self._beside.discard(entry)
+            return False
+        self._tickets.pop(entry, None)
+        return True
+
+    def _fail(self, entry: Entry, error: BaseException) -> None:
+        if isinstance(error, CancelledError) and entry in self._beside:
+            return  # it was taken back, to be run here
+        super()._fail(entry, error)
 
 
 def _was_shut_down(error: RuntimeError) -> bool:

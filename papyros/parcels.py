@@ -6,12 +6,15 @@ would not take them, and whatever a job does there, what comes back can be unpic
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import socket
 import sys
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from papyros.current import FamilyMaster, Place
 from papyros.errors import PayloadError
 from papyros.jobs import Job
 from papyros.outcome import Outcome
@@ -19,6 +22,11 @@ from papyros.running import run_job
 from papyros.wire import Buffer, build_job, encode_outcome, encode_refusal, load_definition
 
 __all__ = ["Answer", "run_parcel"]
+
+log = logging.getLogger(__name__)
+
+#: How a job gets a master for jobs of its own: a module that has an `open_family`, with what that one is called with.
+Family = tuple[Any, ...]
 
 #: So many job classes are kept by each process that opens parcels.
 KEPT_CLASSES = 256
@@ -38,7 +46,7 @@ class Answer(NamedTuple):
     seconds: float
 
 
-def run_parcel(definition: bytes, blob: Buffer, max_bytes: int) -> Answer:
+def run_parcel(definition: bytes, blob: Buffer, max_bytes: int, family: Family = ("papyros.nested",)) -> Answer:
     """Run the job in a parcel. Always answers, whatever the job does, if this process survives it."""
     slave = f"{socket.gethostname()}/{os.getpid()}"
     try:
@@ -48,7 +56,7 @@ def run_parcel(definition: bytes, blob: Buffer, max_bytes: int) -> Answer:
     except BaseException as error:  # noqa: BLE001 - what is imported may raise anything, SystemExit too
         refusal = PayloadError(f"a job cannot be loaded: {type(error).__name__}: {error}")
         return Answer(encode_refusal(refusal), slave, 0.0)
-    outcome: Outcome = run_job(job, slave)
+    outcome = _run(job, slave, family)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
@@ -58,6 +66,23 @@ def run_parcel(definition: bytes, blob: Buffer, max_bytes: int) -> Answer:
         refusal = PayloadError(f"the outcome of a {type(job).__name__} cannot be told: {type(error).__name__}")
         encoded = encode_refusal(refusal)
     return Answer(encoded, slave, outcome.seconds)
+
+
+def _run(job: Job, slave: str, family: Family) -> Outcome:
+    def open_family() -> FamilyMaster:
+        opened: FamilyMaster = importlib.import_module(family[0]).open_family(*family[1:])
+        return opened
+
+    place = Place(open_family)
+    token = place.enter()
+    try:
+        return run_job(job, slave)
+    finally:
+        Place.leave(token)
+        try:
+            place.end_job()
+        except Exception:
+            log.exception("the master of a job could not be let go of")
 
 
 @lru_cache(KEPT_CLASSES)

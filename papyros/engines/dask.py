@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
 from papyros.delegating import DelegatingMaster, Ticket
+from papyros.entries import Entry
 from papyros.parcels import run_parcel
 from papyros.terms import Terms
 from papyros.wire import MAX_PAYLOAD_BYTES
@@ -15,7 +17,10 @@ try:
 except ImportError as error:
     raise ImportError("a DaskMaster needs Dask: pip install papyros[dask]") from error
 
-__all__ = ["DaskMaster"]
+__all__ = ["DaskMaster", "open_family"]
+
+#: Children come before the jobs of their parents' generation, so that what is begun is ended before more is begun.
+GENERATION = 1_000_000
 
 
 class DaskMaster(DelegatingMaster):
@@ -41,6 +46,7 @@ class DaskMaster(DelegatingMaster):
     """
 
     _engine = "Dask"
+    _depth = 0  # how many generations of jobs there are above those of this master
 
     def __init__(
         self,
@@ -78,20 +84,50 @@ class DaskMaster(DelegatingMaster):
             raise ValueError("Dask starts a job again whose worker died: one that may run at most once is not for it")
         return super()._terms(terms)
 
-    def _submit(self, payload: Any, terms: Terms) -> Ticket:
+    def _submit(self, payload: Any, entry: Entry) -> Ticket:
         digest, blob = payload
         ticket: Ticket = self._client.submit(
             run_parcel,
             self._packer.definitions[digest],
             bytes(blob),
             self._largest,
+            (__name__, self._slaves, self._resources, self._largest, self._depth + 1),
             pure=False,
-            priority=terms.priority,
+            priority=entry.terms.priority + GENERATION * self._depth,
             resources=self._resources,
         )
         return ticket
+
+    def _recall(self, ticket: Ticket) -> None:
+        # Not cancelled: what runs would go on, while Dask takes its thread for free, and has other jobs wait for it.
+        distributed.fire_and_forget(ticket)
 
     def _stop(self) -> None:
         super()._stop()
         if self._own:
             self._client.close()
+
+
+class _InWorker(DaskMaster):
+    """The master that a job sees while it runs in a worker of Dask."""
+
+    def __init__(self, depth: int, *arguments: Any, **options: Any) -> None:
+        super().__init__(distributed.get_client(), *arguments, **options)
+        self._depth = depth
+        # From now on the worker has another thread for other tasks, so that those who wait never take up all of them.
+        with contextlib.suppress(KeyError):  # it has seceded, for an earlier master of this job
+            distributed.secede()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the job has closed it."""
+        return self._closed
+
+    def end(self) -> None:
+        """Drop the children that are left."""
+        self.close()
+
+
+def open_family(slaves: int, resources: Mapping[str, float] | None, max_bytes: int, depth: int) -> _InWorker:
+    """Return a master for the job that runs here."""
+    return _InWorker(depth, slaves, resources=resources, max_bytes=max_bytes)

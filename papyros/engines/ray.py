@@ -8,8 +8,7 @@ from typing import Any
 
 from papyros.delegating import DelegatingMaster, Ticket
 from papyros.entries import Entry
-from papyros.parcels import run_parcel
-from papyros.terms import Terms
+from papyros.parcels import Family, run_parcel
 from papyros.wire import MAX_PAYLOAD_BYTES
 
 try:
@@ -18,7 +17,7 @@ try:
 except ImportError as error:
     raise ImportError("a RayMaster needs Ray: pip install papyros[ray]") from error
 
-__all__ = ["RayMaster"]
+__all__ = ["RayMaster", "open_family"]
 
 
 class RayMaster(DelegatingMaster):
@@ -80,14 +79,19 @@ class RayMaster(DelegatingMaster):
             self._run = ray.remote(run_parcel).options(
                 num_cpus=num_cpus, num_gpus=num_gpus, resources=dict(resources or {}), max_retries=0
             )
+            # What a job holds while it waits for its children might be what they wait for: then they run in its place.
+            self._family: Family = (__name__, self._slaves, self._largest)
+            if num_gpus or resources:
+                self._family = ("papyros.nested",)
         except BaseException:
             if self._own:
                 ray.shutdown()
             raise
 
-    def _submit(self, payload: Any, terms: Terms) -> Ticket:  # noqa: ARG002 - Ray has no priorities
+    def _submit(self, payload: Any, entry: Entry) -> Ticket:  # noqa: ARG002 - Ray has no priorities
         digest, blob = payload
-        return _RayTicket(self._run.remote(self._packer.definitions[digest], bytes(blob), self._largest))
+        definition = self._packer.definitions[digest]
+        return _RayTicket(self._run.remote(definition, bytes(blob), self._largest, self._family))
 
     def _lost_slave(self, error: BaseException) -> bool:
         return isinstance(error, WorkerCrashedError)
@@ -101,6 +105,27 @@ class RayMaster(DelegatingMaster):
         super()._stop()
         if self._own:
             ray.shutdown()
+
+
+class _InWorker(RayMaster):
+    """The master that a job sees while it runs in a worker of Ray."""
+
+    @property
+    def closed(self) -> bool:
+        """Whether the job has closed it."""
+        return self._closed
+
+    def end(self) -> None:
+        """Drop the children that are left."""
+        self.close()
+
+
+def open_family(slaves: int, max_bytes: int) -> _InWorker:
+    """Return a master for the job that runs here.
+
+    Its children ask for no CPU, since their parents keep theirs while they wait for them.
+    """
+    return _InWorker(slaves=slaves, num_cpus=0, max_bytes=max_bytes)
 
 
 def _check_connected(address: str) -> None:

@@ -74,16 +74,22 @@ STOPPED = (
 )
 BROKEN = "an executor of processes that loses one is broken for good: see tests/executor/test_executor_master.py"
 PRINTS = "what jobs print stays with the engine"
-FAMILIES = "a job that runs in an engine of other people has no master to add jobs to"
+INSIDE = "in a process of an executor, the children of a job run in that process, while it waits for them"
 NAMES = "whose slaves they are is told by the engine"
 
 ONCE = "Dask starts a job again whose worker died, so a job that may run at most once is refused"
 CODE = "Dask has exceptions pickled by tblib, which loses the code of a SystemExit"
 
+SHARED = "an engine has places of its own for the children of jobs, and lends none of those that its master has"
+THREADS = "Dask runs jobs in threads: one that runs is not stopped, and one that ends its process takes others along"
+
 #: What engines cannot do: of a module, all tests, or those with a fixture or a name.
 CANNOT = [
     (KINDS, "test_echo", "", PRINTS),
-    (KINDS, "test_families", "", FAMILIES),
+    (["processpool", "loky"], "test_families", "make_concurrent_master", INSIDE),
+    (["processpool", "loky"], "test_families", "make_process_master", INSIDE),
+    (["dask"], "test_families", "make_process_master", THREADS),
+    (["dask", "ray"], "test_families", "test_children_are_charged_to_the_client_of_their_parent", SHARED),
     (["processpool", "loky", "dask"], "test_cancelling", "make_process_master", STOPPED),
     (["processpool", "loky", "dask"], "test_timeouts", "make_process_master", STOPPED),
     (["processpool", "loky", "dask", "ray"], "test_losing_slaves", "make_process_master", BROKEN),

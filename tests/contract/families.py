@@ -27,6 +27,12 @@ def tree_sum(depth):
 
 
 @papyros.job
+def run_when_told(gate):
+    Gate(gate).pass_through()
+    return tree_sum.function(4)
+
+
+@papyros.job
 def descend(depth):
     """Wait for one child, which waits for one child, and so on."""
     if depth == 0:

@@ -57,7 +57,7 @@ def test_parents_that_wait_never_take_up_all_slaves(make_master):
 
 def test_fifty_generations_wait_for_each_other_with_one_slave(make_master):
     # On a cluster each one takes a slave, a process, and that a connection: there, all fifty are for the slow tests.
-    generations = 15 if make_master.kind == "distributed" else 50
+    generations = 15 if make_master.kind in ("distributed", "ray") else 50
     assert processed(make_master(1), families.descend(generations), 4 * PATIENCE).result == generations
 
 

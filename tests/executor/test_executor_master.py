@@ -6,14 +6,16 @@ The contract's tests run on such masters, too: ``PAPYROS_ENGINES=threadpool,proc
 from __future__ import annotations
 
 import multiprocessing
+import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
 import pytest
 
 import papyros
+from tests.contract import families
 from tests.contract.jobs_for_tests import double, end_slave, fail, fail_until, wait_at, where
-from tests.support import PATIENCE, wait_until
+from tests.support import PATIENCE, Gate, wait_until
 
 
 @pytest.fixture
@@ -132,6 +134,59 @@ def test_a_job_that_runs_cannot_be_stopped(tmp_path):
             (tmp_path / "gate").touch()
         master.addJob(waiting)
         assert master.popProcessedJob(PATIENCE).result == 4
+
+
+@pytest.mark.parametrize("slaves", [1, 2, 5])
+def test_jobs_that_wait_for_their_children_never_take_up_all_threads(slaves):
+    """However many jobs the executor was handed, of which it has not begun some."""
+    with ThreadPoolExecutor(2) as threads, papyros.ExecutorMaster(threads, slaves) as master:
+        jobs = [families.descend(20), *(families.tree_sum(4) for _ in range(6))]
+        for job in jobs:
+            master.addJob(job)
+        assert set(master.processedJobs(PATIENCE)) == set(jobs)
+        assert [job.result for job in jobs] == [20, *[31] * 6]
+        assert threads.submit(abs, -1).result(PATIENCE) == 1
+    wait_until(lambda: not [t for t in threading.enumerate() if t.name == "papyros-slave-beside"])
+
+
+def test_children_run_although_others_keep_all_threads_of_the_executor(tmp_path):
+    gate = Gate(str(tmp_path / "gate"))
+    with ThreadPoolExecutor(2) as threads, papyros.ExecutorMaster(threads, 2) as master:
+        job = families.run_when_told(gate.path)
+        master.addJob(job)
+        gate.wait_for_arrivals(1)
+        stay = threading.Event()
+        others = [threads.submit(stay.wait, PATIENCE) for _ in range(2)]
+        try:
+            gate.open()
+            assert master.popProcessedJob(PATIENCE) is job
+            assert job.result == 31
+        finally:
+            stay.set()
+        assert all(future.result(PATIENCE) for future in others)
+
+
+def test_a_child_that_runs_for_too_long_beside_the_executor_is_told(tmp_path):
+    gate = str(tmp_path / "gate")
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
+        child = wait_at(gate, 1)
+        child.timeout = 0.2
+        try:
+            master.addJob(families.exceptions_of(child, double(2)))
+            told = master.popProcessedJob(PATIENCE).result
+        finally:
+            (tmp_path / "gate").touch()
+        assert "ran longer than its timeout of 0.2 s" in told[0]
+        assert told[1] == "None"
+
+
+def test_in_a_process_of_an_executor_children_run_with_their_parent(pool):
+    with papyros.ExecutorMaster(pool) as master:
+        jobs = [families.descend(50), families.tree_sum(4), families.map_reduce(["a b", "b"]), families.fail_deep(2)]
+        assert set(master.execute(jobs)) == set(jobs)
+        assert [job.result for job in jobs[:2]] == [50, 31]
+        assert jobs[2].result["b"] == 2
+        assert "the leaf falls" in str(jobs[3].exception)
 
 
 def test_what_is_no_executor_is_refused():

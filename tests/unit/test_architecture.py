@@ -30,6 +30,7 @@ STOREYS = [
     {"executormaster"},
     {"executor"},
     {"singlethreaded", "multithreaded"},
+    {"nested"},
     {"slave", "relay"},
     {"process"},
     {"crew", "families"},
