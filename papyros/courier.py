@@ -98,9 +98,6 @@ class Courier(Protocol):
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel those jobs that wait, all when None, and their futures."""
 
-    def abandon(self, why: BaseException) -> None:
-        """Take no more jobs, since this happened, which is told to the futures of those that wait, too."""
-
     def runs(self, future: JobFuture) -> bool:
         """Return whether a slave has been given the job."""
 
@@ -114,17 +111,27 @@ class Courier(Protocol):
         """Wait until nothing is left."""
 
 
-def courier_of(master: Master, at_end: Callable[[], None] | None = None) -> Courier:
-    """Return a way through a master, which calls `at_end` at its end."""
+def courier_of(
+    master: Master,
+    at_end: Callable[[], None] | None = None,
+    fatal: type[BaseException] | None = None,
+) -> Courier:
+    """Return a way through a master, which calls `at_end` at its end; a job that raises what is `fatal` breaks it."""
     if isinstance(master, BookkeepingMaster):
-        return LaneCourier(master, at_end)
+        return LaneCourier(master, at_end, fatal)
     return PlainCourier(master)
 
 
 class LaneCourier:
     """Sends jobs through a lane of a master that keeps its books in a ledger."""
 
-    def __init__(self, master: BookkeepingMaster, at_end: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        master: BookkeepingMaster,
+        at_end: Callable[[], None] | None,
+        fatal: type[BaseException] | None,
+    ) -> None:
+        self._fatal = fatal
         self._inline = master._runs_in_pops
         self._at_end = at_end
         self._lane = FutureLane.through(master)
@@ -184,7 +191,10 @@ class LaneCourier:
             else:
                 self._guard(future._leave)
         for future, job, entry in taken:
-            self._guard(future._settle, self._lane.unpack(job, entry))
+            outcome = self._lane.unpack(job, entry)
+            if self._fatal is not None and isinstance(outcome.exception, self._fatal):
+                self._abandon(outcome.exception)
+            self._guard(future._settle, outcome)
         return bool(taken or gone)
 
     def _guard(self, tell: Callable[..., None], *arguments: Any) -> None:
@@ -210,8 +220,8 @@ class LaneCourier:
         """Cancel jobs that wait; see `Courier.withdraw`."""
         self._lane.withdraw(futures)
 
-    def abandon(self, why: BaseException) -> None:
-        """Take no more jobs; see `Courier.abandon`."""
+    def _abandon(self, why: BaseException) -> None:
+        """Take no more jobs, since this happened, which is told to the futures of those that wait, too."""
         self._lane.broken = why
         for future in self._lane.take_back(None)[1]:
             self._guard(future._settle, Outcome(exception=why))
@@ -406,13 +416,6 @@ class PlainCourier:
         for future, sent in list(self._sent.items()):
             if (futures is None or future in futures) and sent.cancel():
                 future._leave()
-
-    def abandon(self, why: BaseException) -> None:
-        """Take no more jobs; see `Courier.abandon`."""
-        self.end()
-        for future, sent in list(self._sent.items()):
-            if sent.cancel():
-                future._settle(Outcome(exception=why))
 
     def runs(self, future: JobFuture) -> bool:
         """Return whether the master was given the job."""

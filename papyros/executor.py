@@ -44,10 +44,15 @@ class MasterExecutor(Executor):
             raise TypeError(f"a MasterExecutor is made of a master, not of {master!r}")
         self._begin(master)
 
-    def _begin(self, master: Master, at_end: Callable[[], None] | None = None) -> None:
+    def _begin(
+        self,
+        master: Master,
+        at_end: Callable[[], None] | None = None,
+        fatal: type[BaseException] | None = None,
+    ) -> None:
         self._master = master
         self._calls = calls_of(master)
-        self._courier = courier_of(master, at_end)
+        self._courier = courier_of(master, at_end, fatal)
         self._forgotten = weakref.finalize(self, self._courier.forget)
         self._forgotten.atexit = False
 

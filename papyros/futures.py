@@ -26,11 +26,9 @@ from concurrent.futures import (
 )
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.thread import BrokenThreadPool
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 from papyros.checks import check_slaves
-from papyros.courier import Courier
 from papyros.executor import MasterExecutor
 from papyros.master import Master
 from papyros.multiprocess import MultiProcessMaster
@@ -52,9 +50,6 @@ __all__ = [
     "as_completed",
     "wait",
 ]
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 #: What threads mostly do is wait, so there may be more of them than CPUs; as many as `concurrent.futures` makes.
 MORE_THREADS = 4
@@ -89,27 +84,9 @@ class _OwnMasterExecutor(MasterExecutor):
         failure: type[BrokenExecutor],
     ) -> None:
         self._max_workers = slaves  # where libraries look for it
-        self._failure = failure if initializer is not None else None
-        self._begin(master, master.close)
+        self._begin(master, master.close, failure)
         if initializer is not None:
             self._calls = PreparedCalls(Preparation(initializer, tuple(initargs), failure))
-
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Have ``fn(*args, **kwargs)`` called; see `MasterExecutor.submit`.
-
-        Raises:
-            BrokenExecutor: the initializer has failed in a slave.
-        """
-        future = super().submit(fn, *args, **kwargs)
-        if self._failure is not None:
-            future.add_done_callback(partial(_look_for, self._failure, self._courier))
-        return future
-
-
-def _look_for(failure: type[BrokenExecutor], courier: Courier, future: Future[Any]) -> None:
-    """Break an executor whose slaves cannot be prepared."""
-    if not future.cancelled() and isinstance(error := future.exception(), failure):
-        courier.abandon(error)
 
 
 class ThreadPoolExecutor(_OwnMasterExecutor, concurrent.futures.ThreadPoolExecutor):

@@ -235,8 +235,15 @@ def test_a_process_that_takes_the_place_of_a_dead_one_is_prepared_too(tmp_path):
 
 @pytest.mark.parametrize(("pool", "error"), [("threads", BrokenThreadPool), ("processes", BrokenProcessPool)])
 def test_a_pool_whose_initializer_fails_is_broken(pool, error, tmp_path):
-    with POOLS[pool](1, initializer=fail, initargs=(7,)) as executor:
+    gate = Gate(str(tmp_path / "gate"))
+
+    def prepare(path, number):
+        Gate(path).pass_through()
+        fail(number)
+
+    with POOLS[pool](1, initializer=prepare, initargs=(gate.path, 7)) as executor:
         calls = [executor.submit(add, number) for number in range(20)]
+        gate.open()
         assert all(isinstance(future.exception(PATIENCE), error) for future in calls)
         assert "ValueError: no luck with 7" in str(calls[0].exception())
         with pytest.raises(error, match="no luck with 7"):
