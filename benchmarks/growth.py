@@ -76,6 +76,10 @@ class Waiting(NamedTuple):
         return self.jobs / (self.adding + self.popping)
 
 
+#: A process has so long to give memory back.
+GIVE_BACK_SECONDS = 5.0
+
+
 def _pile_up(master: papyros.Master, jobs: int, pid: int) -> Waiting:
     """Let jobs wait behind a gate, then open it and pop them."""
     gate = tempfile.NamedTemporaryFile(prefix="papyros-gate-", delete=False)  # noqa: SIM115 - its removal opens the gate
@@ -102,7 +106,15 @@ def _pile_up(master: papyros.Master, jobs: int, pid: int) -> Waiting:
         raise RuntimeError(f"{popped} jobs came back, not {jobs + SLAVES}")
     del pile[:], job  # with the results, which are the user's, too
     gc.collect()
-    return Waiting(jobs, adding, popping, grown, resident_bytes(pid) - at_first)
+    return Waiting(jobs, adding, popping, grown, _kept(pid, at_first, grown))
+
+
+def _kept(pid: int, at_first: int, grown: int) -> int:
+    """Return how many bytes more a process has than at first, once it has had some time to give them back."""
+    deadline = time.monotonic() + GIVE_BACK_SECONDS
+    while (kept := resident_bytes(pid) - at_first) > grown / 10 and time.monotonic() < deadline:
+        time.sleep(0.1)  # polling: a master looks after its memory every two seconds
+    return kept
 
 
 def _wait_until_there(master: papyros.Master, jobs: int) -> None:

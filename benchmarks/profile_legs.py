@@ -88,7 +88,8 @@ class _Books(PackingMaster):
     def finish(self, outcomes: Sequence[JobOutcome], entries: dict[int, Any]) -> None:
         with self._lock:
             for done in outcomes:
-                self._finish(entries[done.number], done, done.seconds, len(done.outcome))
+                outcome = (done.outcome, done.slave, done.seconds)
+                self._finish(entries[done.number], outcome, done.seconds, len(done.outcome))
 
 
 def cheapest(measure: Callable[[int], dict[str, Any]], jobs: int, times: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class PackingMaster(BookkeepingMaster):
         return (definition, blob), len(blob)
 
     def _unpack(self, job: Job, entry: Entry) -> Outcome:
-        # What came of a slave is kept as a tuple: the outcome, encoded; the name of the slave; the seconds that it took.
+        # What came of a slave is a tuple: the outcome, encoded; the name of the slave; the seconds that it took.
         outcome = entry.outcome
         if isinstance(outcome, Outcome):
             return outcome  # of a job that could not be packed

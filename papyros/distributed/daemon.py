@@ -236,13 +236,15 @@ class Daemon:
         return method(*arguments)
 
     def _method(self, content: Any, peer: Peer) -> tuple[Callable[..., Any], list[Any]]:
-        match content:
-            case {"method": str(name), "params": list(arguments)}:
-                method, roles = self._methods.get(name, (None, ()))
-                if method is not None and peer.role in roles:
-                    return method, arguments
-                raise PermissionError(f"a {peer.role.words} may not call {name[:80]!r} of a {self._role.words}")
-        raise ValueError("this is no call")
+        if not isinstance(content, dict):
+            raise ValueError("this is no call")
+        name, arguments = content.get("method"), content.get("params")
+        if not isinstance(name, str) or not isinstance(arguments, list):
+            raise ValueError("this is no call")
+        method, roles = self._methods.get(name, (None, ()))
+        if method is None or peer.role not in roles:
+            raise PermissionError(f"a {peer.role.words} may not call {name[:80]!r} of a {self._role.words}")
+        return method, arguments
 
 
 class _Connection:

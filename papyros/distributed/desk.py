@@ -47,6 +47,9 @@ MAX_TICKETS = 100
 #: Outcomes of jobs that nobody knows yet are kept for clients that lost their master: so many bytes.
 EARLY_BYTES = 256 << 20
 
+#: So many jobs at a time are a flood: they leave traces in the memory of the process.
+FLOOD_JOBS = 50_000
+
 
 class ClientDesk:
     """A client, as the master knows it."""
@@ -145,6 +148,7 @@ class Desk:
         self._claims: dict[tuple[str, int], tuple[float, str]] = {}  # jobs that hosts run: since when, and which host
         self._alarm = alarm or Alarm()
         self._swept = clock()
+        self._flood = 0  # how many jobs there were at a time, when it was looked, since there were none
 
     # Clients ----------------------------------------------------------------------------
 
@@ -359,8 +363,8 @@ class Desk:
 
     # Time passes ------------------------------------------------------------------------
 
-    def sweep(self) -> None:
-        """Give up those who have been silent for too long."""
+    def sweep(self) -> bool:
+        """Give up those who have been silent for too long; return whether a flood of jobs has run off since."""
         now = self.clock()
         slept = now - self._swept - self.lease / 2
         self._swept = now
@@ -377,6 +381,12 @@ class Desk:
             del self._claims[claim]
         for early in [early for early, (came, _) in self._early.items() if now - came > self.grace]:
             self._early_bytes -= len(self._early.pop(early)[1].outcome)
+        jobs = sum(len(client.session.entries) for client in self.clients.values())
+        self._flood = max(self._flood, jobs)
+        if jobs or self._flood < FLOOD_JOBS:
+            return False
+        self._flood = 0
+        return True
 
     def close(self) -> None:
         """Send everybody who waits away."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import ipaddress
 import logging
 import socket
@@ -118,7 +120,8 @@ class MasterServer:
         """Stay registered, also with a name server that forgot; give up who is silent."""
         missed = False
         while not self._closing.wait(min(REGISTER_SECONDS, self._lease / 4)):
-            self.service.sweep()
+            if self.service.sweep():
+                _give_memory_back()
             try:
                 self._names.register(self.group, self.uri)
                 missed = False
@@ -132,6 +135,13 @@ class MasterServer:
                 log.error("%s; this master gives way", error)
                 self._on_taken(error)
                 return
+
+
+def _give_memory_back() -> None:
+    """Have the interpreter and the C library return to the system what they keep for later."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # it is the GNU C library that has this
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _check_host(host: str) -> None:

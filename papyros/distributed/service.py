@@ -350,10 +350,10 @@ class MasterService:
 
     # For the process that the service lives in ------------------------------------------
 
-    def sweep(self) -> None:
-        """Give up those who have been silent for too long."""
+    def sweep(self) -> bool:
+        """Give up those who have been silent for too long; return whether a flood of jobs has run off since."""
         with self._desk.lock:
-            self._desk.sweep()
+            return self._desk.sweep()
 
     def close(self) -> None:
         """Send everybody who waits for an answer away."""

@@ -12,6 +12,7 @@ import contextlib
 import heapq
 import itertools
 import logging
+import math
 import selectors
 import socket
 import threading
@@ -58,7 +59,7 @@ class Switchboard:
         self._newcomers: deque[tuple[socket.socket, Peer]] = deque()
         self._callers: set[_Caller] = set()
         self._due: deque[_Parked] = deque()
-        self._times: list[tuple[float, int, _Parked]] = []
+        self._times: list[tuple[float, int, _Caller]] = []  # when to look after whom: one for each, or few
         self._numbers = itertools.count()
         self._closing = False
         self._ended = False
@@ -126,8 +127,6 @@ class Switchboard:
     def _patience(self) -> float | None:
         if self._due or self._newcomers:
             return 0.0
-        while self._times and self._times[0][2].done:
-            heapq.heappop(self._times)
         return min(LONGEST_WAIT, max(0.0, self._times[0][0] - time.monotonic())) if self._times else None
 
     def _on_wake(self, _: int) -> None:
@@ -214,11 +213,16 @@ class Switchboard:
             self._send(parked.caller, parked.sequence, answer, flags)
 
     def _park(self, parked: _Parked, ticket: Ticket) -> None:
-        if parked.caller.parked is None:
-            parked.caller.parked = parked
-            heapq.heappush(self._times, (parked.until, next(self._numbers), parked))
+        caller = parked.caller
+        caller.parked = parked
+        if parked.until < caller.look_at:
+            self._look_at(caller, parked.until)
         parked.ticket = ticket
         ticket.then(partial(self._ring, parked))
+
+    def _look_at(self, caller: _Caller, moment: float) -> None:
+        caller.look_at = moment
+        heapq.heappush(self._times, (moment, next(self._numbers), caller))
 
     def _ring(self, parked: _Parked) -> None:
         """Have a call tried again. Called in any thread, with whatever lock the bell has."""
@@ -233,9 +237,14 @@ class Switchboard:
                 self._retry(parked, over=False)
         now = time.monotonic()
         while self._times and self._times[0][0] <= now:
-            parked = heapq.heappop(self._times)[2]
-            if not parked.done:
-                self._retry(parked, over=True)
+            caller = heapq.heappop(self._times)[2]
+            caller.look_at = math.inf
+            if caller.parked is None:
+                continue  # that call was answered; the next one that waits is looked after anew
+            if caller.parked.until <= now:
+                self._retry(caller.parked, over=True)
+            else:
+                self._look_at(caller, caller.parked.until)
 
     def _retry(self, parked: _Parked, over: bool) -> None:
         parked.give_back()
@@ -254,6 +263,7 @@ class _Caller:
         self.peer = peer
         self.stream = MessageStream(sock, CALL)
         self.parked: _Parked | None = None
+        self.look_at = math.inf  # when it is looked whether it waits for too long
 
 
 class _Parked:
@@ -265,7 +275,6 @@ class _Parked:
         self.attempt = attempt
         self.until = until
         self.ticket: Ticket | None = None
-        self.done = False
 
     def give_back(self) -> None:
         """Wait for nothing any more."""
@@ -276,5 +285,4 @@ class _Parked:
     def end(self) -> None:
         """Take note that it was answered, or that nobody waits for the answer."""
         self.give_back()
-        self.done = True
         self.caller.parked = None
