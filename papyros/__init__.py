@@ -42,6 +42,7 @@ from papyros.errors import (
 )
 from papyros.jobs import FunctionJob, Job, job
 from papyros.master import Master
+from papyros.sharing import Shared, shared
 
 if TYPE_CHECKING:
     from papyros.choosing import add_master_option, open_master
@@ -57,6 +58,8 @@ __all__ = [  # noqa: RUF022 - in themes: jobs, masters, errors
     "Job",
     "FunctionJob",
     "job",
+    "shared",
+    "Shared",
     "Master",
     "current_master",
     "SingleThreadedMaster",

@@ -110,6 +110,10 @@ class Crew:
         """Send a message to the job that runs under this tag, about its children; it is lost if none does."""
         self._request(lambda: self._tell(tag, message))
 
+    def unshare(self, digests: Collection[bytes]) -> None:
+        """Have all slaves let go of shared values, which no job needs any more. Does not wait."""
+        self._request(lambda: self._unshare(digests))
+
     def recall(self) -> None:
         """Give all tasks that were not started back to the source; waits until that is done."""
         done = threading.Event()
@@ -377,6 +381,11 @@ class Crew:
                 slave.unwanted.update(tags)  # its token is taken: it starts in this moment, or has just ended
                 slave.check_at = time.monotonic()
 
+    def _unshare(self, digests: Collection[bytes]) -> None:
+        for slave in self._slaves:
+            slave.unshare(digests)
+            self._watch_outbox(slave)
+
     def _recall_all(self) -> None:
         tasks = list(self._returned)
         self._returned.clear()
@@ -427,7 +436,7 @@ class Crew:
                 self._send(slave, part)
 
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
-        slave.send(tasks, self._source.definition)
+        slave.send(tasks, self._source.definition, self._source.place)
         self._watch_outbox(slave)
         timeouts = [task.terms.timeout for task in tasks if task.terms.timeout is not None]
         if timeouts:

@@ -71,6 +71,7 @@ class DelegatingMaster(PackingMaster):
             max_waiting_bytes=max_waiting_bytes,
             max_processed_bytes=max_processed_bytes,
         )
+        self._packer.sharing = False  # where engines run jobs, nobody holds values: they travel with each job
         self._slaves = check_slaves(slaves)
         self._largest = min(max_bytes, max_processed_bytes or max_bytes)
         self._holder = self._ledger.enlist("engine", self._slaves)

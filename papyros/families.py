@@ -5,6 +5,7 @@ The other end is `papyros.relay`, in the slaves; the crew brings messages from o
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import deque
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from papyros.entries import ASSIGNED, PROCESSED, Entry, Session
 from papyros.ledger import Ledger
 from papyros.relay import pack_words, unpack_words
 from papyros.status import Status
+from papyros.store import Held
 from papyros.terms import Terms
 from papyros.wire import Payload
 
@@ -34,6 +36,7 @@ class Families:
         tell: sends a message to a job that runs.
         stop: stops jobs that were assigned.
         status: returns a snapshot of the master.
+        unshare: is told of shared values that no family needs any more, if no other one does.
     """
 
     def __init__(
@@ -42,11 +45,13 @@ class Families:
         tell: Callable[[Entry, bytes], None],
         stop: Callable[[list[Entry]], None],
         status: Callable[[], Status],
+        unshare: Callable[[list[bytes]], None],
     ) -> None:
         self._ledger = ledger
         self._tell = tell
         self._stop = stop
         self._status = status
+        self._unshare = unshare
         self._families: dict[tuple[Entry, int], _Family] = {}
         self._opened = 0
         # A child may be on its way to a slave when its family ends, so definitions are kept for a little longer.
@@ -64,7 +69,11 @@ class Families:
             if parent.state is not ASSIGNED:
                 return False  # it is about to be stopped
             family = self._open(parent, number)
-        if kind == "define":
+        if kind == "share":
+            with contextlib.suppress(OSError):  # it is gone, and so is whoever wanted it
+                digest = bytes.fromhex(rest[0])
+                family.values[digest] = Held.at(digest, rest[1])
+        elif kind == "define":
             family.definitions[bytes.fromhex(rest[0])] = bytes(parts[0])
             family.labels[bytes.fromhex(rest[0])] = rest[1]
         elif kind == "add":
@@ -105,11 +114,21 @@ class Families:
         family = self._families.pop((session.parent, session.key[1]), None)  # type: ignore[index, arg-type]
         if family is not None:
             self._ended.append(family.definitions)
+            if family.values:
+                self._unshare(list(family.values))
 
     def definition(self, digest: bytes) -> bytes:
-        """Return a definition that some job has sent."""
+        """Return a definition that some job has sent; nothing, if nobody wants jobs of it any more."""
         known = [family.definitions for family in self._families.values()]
-        return next(definitions[digest] for definitions in (*known, *self._ended) if digest in definitions)
+        return next((found[digest] for found in (*known, *self._ended) if digest in found), b"")
+
+    def value(self, digest: bytes) -> Held | None:
+        """Return a shared value that children need."""
+        return next((found for family in self._families.values() if (found := family.values.get(digest))), None)
+
+    def sizes(self) -> dict[bytes, int]:
+        """Return how many bytes each of these values has, by its digest."""
+        return {digest: held.size for family in self._families.values() for digest, held in family.values.items()}
 
     def text_of(self, entry: Entry) -> str:
         """Return a child in words, as far as a master knows them."""
@@ -160,3 +179,4 @@ class _Family:
         self.base = base
         self.definitions: dict[bytes, bytes] = {}
         self.labels: dict[bytes, str] = {}
+        self.values: dict[bytes, Held] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from papyros.errors import NotAJobError, UnprocessedJobError
@@ -26,7 +26,7 @@ _repr.maxstring = _repr.maxother = 60
 _repr.maxlong = 40
 
 #: What a job keeps for itself; all else in its `__dict__` is the user's and travels with it.
-_PRIVATE = frozenset({"_args", "_kwds", "_outcome", "_keeper"})
+_PRIVATE = frozenset({"_args", "_kwds", "_outcome", "_keeper", "_shared"})
 
 
 class Job:
@@ -60,6 +60,7 @@ class Job:
     at_most_once: bool = False
 
     _outcome: Outcome | None = None
+    _shared: Sequence[object] = ()  # the handles of shared values in its arguments, as they were when it was added
 
     def __init__(self, /, *args: Any, **kwds: Any) -> None:
         self._args = args
@@ -135,6 +136,7 @@ class Job:
         state = self.__dict__.copy()
         state.pop("_outcome", None)
         state.pop("_keeper", None)
+        state.pop("_shared", None)
         return state
 
 

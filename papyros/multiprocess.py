@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import dataclasses
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,8 @@ from papyros.entries import Entry, Session
 from papyros.families import Families
 from papyros.packing import PackingMaster
 from papyros.process import Death
-from papyros.status import SlaveStatus
+from papyros.status import SlaveStatus, Status
+from papyros.store import Held
 from papyros.story import show_print, tell_overdue
 from papyros.tasks import CrewOptions, Finished, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry, encode_lost, encode_overdue
@@ -68,7 +70,7 @@ class MultiProcessMaster(PackingMaster):
         largest = min(max_bytes, max_processed_bytes or max_bytes)
         self._crew = Crew(count, _LedgerSource(self), CrewOptions(largest, sys.path, {"module": "papyros.relay"}))
         self._started = False
-        self._families = Families(self._ledger, self._crew.tell, self._stop_running, self._snapshot)
+        self._families = Families(self._ledger, self._crew.tell, self._stop_running, self._snapshot, self._unshare)
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Start the slaves, and wait until all are ready; return whether they are in time."""
@@ -88,6 +90,20 @@ class MultiProcessMaster(PackingMaster):
 
     def _stop_running(self, entries: Sequence[Entry]) -> None:
         self._crew.cancel(set(entries))
+
+    def _unshare(self, digests: Sequence[bytes]) -> None:
+        """Have the slaves let go of shared values that nobody needs any more. Called with the lock held."""
+        gone = [digest for digest in digests if self._held(digest) is None]
+        if gone:
+            self._crew.unshare(gone)
+
+    def _held(self, digest: bytes) -> Held | None:
+        return self._packer.kept.get(digest) or self._families.value(digest)
+
+    def _snapshot(self) -> Status:
+        self._unshare(self._packer.forget_dropped()[0])
+        sizes = {**self._families.sizes(), **self._packer.kept.sizes()}
+        return dataclasses.replace(super()._snapshot(), shared=len(sizes), shared_bytes=sum(sizes.values()))
 
     def _slaves_now(self) -> tuple[SlaveStatus, ...]:
         slaves = [
@@ -140,6 +156,8 @@ class _LedgerSource:
         with master._lock:
             batch = master._ledger.assign(master._holder, limit)
             master._hungry = len(batch) < limit
+            if master._packer.kept.stale:
+                master._unshare(master._packer.forget_dropped()[0])
             if batch:
                 master._room.notify_all()
             return [Task(entry, entry.payload[0], entry.payload[1], entry.terms) for entry in batch]
@@ -150,6 +168,11 @@ class _LedgerSource:
             with self._master._lock:
                 known = self._master._families.definition(digest)
         return known
+
+    def place(self, digest: bytes) -> list[Any] | None:
+        with self._master._lock:
+            held = self._master._held(digest)
+        return held.place if held is not None else None
 
     def finished(self, batch: list[Finished]) -> None:
         master = self._master

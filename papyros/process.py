@@ -6,6 +6,7 @@ Everything that depends on the operating system is in here.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import mmap
 import os
@@ -19,7 +20,7 @@ import threading
 import uuid
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from papyros import slave as inside
 from papyros.forensics import MARK, oom_kills, sweep, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, pack_frame, split_column
+from papyros.store import needs_of
 from papyros.story import show
 
 if TYPE_CHECKING:
@@ -122,6 +124,9 @@ class SlaveProcess:
         self._received = 0
         self._memory_before = 0
         self._definitions: dict[bytes, int] = {}
+        self._numbers = itertools.count()
+        self._needs: dict[bytes, list[bytes]] = {}  # what the definitions that it has need of shared values
+        self._values: set[bytes] = set()  # the shared values that it was told of
         self._epoch = 0
         self._mark = uuid.uuid4().hex
         self._oom_kills = oom_kills()
@@ -183,15 +188,19 @@ class SlaveProcess:
 
     # Jobs out, outcomes in --------------------------------------------------------------
 
-    def send(self, tasks: Sequence[Task], definition: Callable[[bytes], bytes]) -> None:
-        """Send tasks, and the definitions of their classes that the slave has not."""
+    def send(
+        self,
+        tasks: Sequence[Task],
+        definition: Callable[[bytes], bytes],
+        place: Callable[[bytes], list[Any] | None] = lambda _: None,
+    ) -> None:
+        """Send tasks, and the definitions of their classes, and the places of shared values, that the slave has not."""
         epoch = self._epoch.to_bytes(inside.TOKEN_BYTES, "little")
         numbers = array("I")
         for task in tasks:
             number = self._definitions.get(task.definition)
             if number is None:
-                number = self._definitions[task.definition] = len(self._definitions)
-                self.outbox.put(pack_frame(inside.DEFINE, number, [definition(task.definition)]))
+                number = self._define(task.definition, definition(task.definition), place)
             numbers.append(number)
         flags = bytes(inside.ECHO * task.terms.echo | inside.ONCE * task.terms.once for task in tasks)
         self.queue.extend(tasks)
@@ -201,6 +210,32 @@ class SlaveProcess:
             # Tokens first: a slave that has a job and finds no token knows that the job was taken back.
             os.write(self._token_in, epoch * len(tasks))
         self.outbox.put(pack_frame(inside.JOBS, len(tasks), [epoch, numbers.tobytes(), flags, lengths, *blobs]))
+
+    def _define(self, digest: bytes, definition: bytes, place: Callable[[bytes], list[Any] | None]) -> int:
+        """Send a definition, and say where the values are that its jobs need."""
+        number = self._definitions[digest] = next(self._numbers)
+        needs = needs_of(definition)
+        if needs:
+            self._needs[digest] = needs
+            places = {need: found for need in needs if need not in self._values and (found := place(need)) is not None}
+            if places:
+                self._values.update(places)
+                told = json.dumps({need.hex(): found for need, found in places.items()}).encode()
+                self.outbox.put(pack_frame(inside.VALUES, 0, [told]))
+        self.outbox.put(pack_frame(inside.DEFINE, number, [definition]))
+        return number
+
+    def unshare(self, digests: Collection[bytes]) -> None:
+        """Have the slave let go of shared values, and of the definitions of jobs that need them."""
+        needy = [definition for definition, needs in self._needs.items() if not set(needs).isdisjoint(digests)]
+        numbers = [self._definitions.pop(definition) for definition in needy]
+        for definition in needy:
+            del self._needs[definition]
+        known = self._values.intersection(digests)
+        self._values -= known
+        if known or numbers:
+            told = json.dumps([[digest.hex() for digest in known], numbers]).encode()
+            self.outbox.put(pack_frame(inside.UNSHARE, 0, [told]))
 
     def recall(self) -> list[Task]:
         """Take back all tasks that the slave has not started."""

@@ -6,6 +6,7 @@ What both ends say is a message: a head, as JSON, and payloads or outcomes as th
 to        head                                                            beside it
 ========  ==============================================================  =====================
 master    ["define", family, digest, label]                               the definition
+master    ["share", family, digest, place of a shared value]
 master    ["add", family, [[number, digest, terms], ...]]                 the blobs
 master    ["drop", family, numbers]
 master    ["close", family]
@@ -38,7 +39,8 @@ from papyros.errors import MasterClosedError
 from papyros.frames import Buffer, pack_message, unpack_message
 from papyros.jobs import Job
 from papyros.packing import PackingMaster
-from papyros.status import SlaveStatus, Status
+from papyros.status import Status
+from papyros.store import needs_of
 from papyros.wire import Packer
 
 __all__ = ["InSlave", "Link", "RelayMaster", "open_family", "pack_words", "unpack_words"]
@@ -130,7 +132,7 @@ class RelayMaster(InSlave):
         self._packer = link.packer
         self._holder = self._ledger.enlist("crew", 1)
         self._lending = Lending(link.lend)
-        self._told: set[bytes] = set()  # the definitions that the master has
+        self._told: set[bytes] = set()  # the definitions, and the shared values, that the master has
         self._tickets = itertools.count(1)
         self._answers: dict[int, Any] = {}
         self._ended = False
@@ -162,11 +164,20 @@ class RelayMaster(InSlave):
     def _send_work(self) -> None:
         while batch := self._ledger.assign(self._holder, SEND_JOBS):
             for digest in {entry.payload[0] for entry in batch} - self._told:
+                self._share(needs_of(self._packer.definitions[digest]))
                 head = ["define", self._family, digest.hex(), self._packer.labels[digest]]
                 self._link.say(pack_words(head, [self._packer.definitions[digest]]))
                 self._told.add(digest)
             jobs = [[entry.number, entry.payload[0].hex(), entry.terms] for entry in batch]
             self._link.say(pack_words(["add", self._family, jobs], [entry.payload[1] for entry in batch]))
+
+    def _share(self, needs: Sequence[bytes]) -> None:
+        """Say where this process holds the shared values that children need: there the master finds them, too."""
+        for digest in set(needs) - self._told:
+            held = self._packer.kept.get(digest)
+            if held is not None:
+                self._link.say(pack_words(["share", self._family, digest.hex(), held.place]))
+                self._told.add(digest)
 
     def _dropped(self, numbers: Sequence[int]) -> None:
         if numbers and not self._closed:
@@ -209,8 +220,7 @@ class RelayMaster(InSlave):
         answer = self._ask("status")
         if answer is None:
             raise MasterClosedError("the job has closed this master, or has ended: there is no status to be had")
-        slaves = tuple(SlaveStatus(**slave) for slave in answer.pop("slaves"))
-        return Status(slaves=slaves, **answer)
+        return Status.read(answer)
 
     def _ask(self, *question: Any) -> Any:
         """Ask the master; None where this one was closed."""

@@ -6,6 +6,7 @@ import time
 
 from papyros.jobs import Job
 from papyros.outcome import Outcome
+from papyros.sharing import arrived
 
 __all__ = ["run_job"]
 
@@ -18,7 +19,8 @@ def run_job(job: Job, slave: str) -> Outcome:
     """
     started = time.perf_counter()
     try:
-        value = job(*job.args, **job.kwds)
+        args, kwds = arrived(job.args, job.kwds)
+        value = job(*args, **kwds)
     except BaseException as error:  # noqa: BLE001 - see above
         seconds = time.perf_counter() - started
         if error.__traceback__ is not None and error.__traceback__.tb_next is not None:

@@ -40,8 +40,10 @@ from papyros.current import FamilyMaster, Place
 from papyros.errors import NoCurrentMasterError, PayloadError
 from papyros.frames import Buffer, Frame, FrameReader, pack_frame, split_column
 from papyros.jobs import Job
+from papyros.mapped import MappedValues
 from papyros.outcome import Outcome
 from papyros.running import run_job
+from papyros.store import JOB_NEEDS, without_needs
 from papyros.wire import Packer, asks_for_retry, build_job, encode_outcome, encode_refusal, load_definition
 
 __all__ = [
@@ -57,6 +59,8 @@ __all__ = [
     "SLATE",
     "SLATE_BYTES",
     "TOKEN_BYTES",
+    "UNSHARE",
+    "VALUES",
     "Slave",
 ]
 
@@ -66,6 +70,8 @@ DEFINE = 2  # a definition; the frame's number is the one by which jobs refer to
 # As many jobs as the frame's number says: epoch, column of definitions, of flags, of blobs
 JOBS = 3
 NEWS = 4  # for the job that runs, of its children
+VALUES = 5  # JSON: the places of shared values on this machine, by their digests
+UNSHARE = 6  # JSON: digests of shared values to be forgotten, and the numbers of definitions that need them
 # From the slave:
 READY = 10  # its name; the frame's number is its peak memory so far, in MB
 OUTCOMES = 11  # a column of seconds, then a column of encoded outcomes
@@ -120,6 +126,9 @@ class Slave:
         self._news: deque[memoryview] = deque()
         self._definitions: dict[int, bytes] = {}
         self._classes: dict[int, type[Job] | PayloadError] = {}
+        self._values = MappedValues()
+        self._needy: dict[int, bytes] = {}  # the definitions of classes of jobs that need values, by their own numbers
+        self._loaded: dict[bytes, type[Job] | PayloadError] = {}  # the classes of these
         self._queue: deque[tuple[bytes, int, int, Buffer]] = deque()  # epoch, definition, flags, blob
         self.echo = False
         self._started = 0
@@ -168,6 +177,7 @@ class Slave:
 
     def _receive(self) -> None:
         self._flush()
+        self.packer.forget_dropped()  # what jobs have shared with their children
         self._idle = True
         frames = self._reader.read()
         self._idle = False
@@ -182,6 +192,11 @@ class Slave:
                 self._definitions[frame.number] = bytes(frame.body)
             elif frame.kind == NEWS:
                 self._news.append(frame.body)
+            elif frame.kind == VALUES:
+                for digest, place in json.loads(bytes(frame.body)).items():
+                    self._values.offer(bytes.fromhex(digest), place)
+            elif frame.kind == UNSHARE:
+                self._unshare(*json.loads(bytes(frame.body)))
             elif frame.kind == HELLO:
                 self._greet(frame)
 
@@ -237,7 +252,7 @@ class Slave:
             job_class = self._classes.get(definition) or self._load(definition)
             if isinstance(job_class, PayloadError):
                 raise job_class
-            job = build_job(job_class, blob)
+            job = build_job(job_class, blob, self._values.find if definition in self._needy else None)
         except PayloadError as error:
             return encode_refusal(error), 0.0
         except BaseException as error:  # noqa: BLE001 - loading may run code of the user's that raises anything
@@ -251,15 +266,31 @@ class Slave:
         return encoded, time.perf_counter() - started
 
     def _load(self, definition: int) -> type[Job] | PayloadError:
-        loaded: type[Job] | PayloadError
-        try:
-            pickled = self._definitions.pop(definition)
-            loaded = load_definition(pickled)
-            self.packer.know(loaded, pickled)
-        except PayloadError as error:
-            loaded = error  # and so for each further job of this class
+        pickled = self._definitions.pop(definition)
+        of_class = without_needs(JOB_NEEDS, pickled)
+        if of_class is not pickled:
+            self._needy[definition] = of_class
+        loaded = self._loaded.get(of_class)
+        if loaded is None:
+            try:
+                loaded = load_definition(of_class, self._values.find)
+                self.packer.know(loaded, of_class, self._values.find)
+            except PayloadError as error:
+                loaded = error  # and so for each further job of this class
+        if definition in self._needy:
+            self._loaded[of_class] = loaded
         self._classes[definition] = loaded
         return loaded
+
+    def _unshare(self, digests: list[str], definitions: list[int]) -> None:
+        for digest in map(bytes.fromhex, digests):
+            self._values.forget(digest)
+        for number in definitions:
+            self._definitions.pop(number, None)
+            self._classes.pop(number, None)
+            of_class = self._needy.pop(number, None)
+            if of_class is not None and of_class not in self._needy.values():
+                self._loaded.pop(of_class, None)
 
     # Children of the job that runs ------------------------------------------------------
 

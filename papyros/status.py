@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-__all__ = ["SlaveStatus", "Status"]
+__all__ = ["SharedStatus", "SlaveStatus", "Status"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,14 @@ class SlaveStatus:
         return f"{self.name}: {does}" + (f", {self.ahead} ahead" if self.ahead else "")
 
 
+class SharedStatus(NamedTuple):
+    """What a slave host held of shared values: its name, ``HOST/PID``, how many values, and of how many bytes."""
+
+    host: str
+    values: int
+    bytes: int
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """What a master and its slaves did at a moment.
@@ -56,6 +65,9 @@ class Status:
         retried: how often a job had been tried again after an exception.
         late: how many outcomes had come for jobs that had one already, or that nobody wanted any more.
         held: how many of those that waited could not be assigned yet: results were not popped, or a retry is due later.
+        shared: how many shared values the master held.
+        shared_bytes: how many bytes these were.
+        shared_on: which slave hosts held some of them, of a master whose slaves are on such.
     """
 
     master: str
@@ -68,6 +80,16 @@ class Status:
     retried: int = 0
     late: int = 0
     held: int = 0
+    shared: int = 0
+    shared_bytes: int = 0
+    shared_on: tuple[SharedStatus, ...] = ()
+
+    @classmethod
+    def read(cls, answer: dict[str, Any]) -> Status:
+        """Return a status that was a dictionary on its way."""
+        slaves = tuple(SlaveStatus(**slave) for slave in answer.pop("slaves"))
+        shared_on = tuple(SharedStatus(*host) for host in answer.pop("shared_on"))
+        return cls(slaves=slaves, shared_on=shared_on, **answer)
 
     @property
     def stalled(self) -> str:
@@ -89,11 +111,24 @@ class Status:
             f"  {_count(len(self.slaves), 'slave', 'slaves')}, {_count(self.clients, 'client', 'clients')}",
             f"  jobs: {self.waiting} waiting, {self.assigned} assigned, {self.processed} processed",
             f"  since the start: slaves lost {self.lost}, jobs retried {self.retried}, outcomes late {self.late}",
+            *self._shared_lines(),
             *(f"  {slave}" for slave in self.slaves),
         ]
         if self.stalled:
             lines.append(f"  stalled: {self.stalled}")
         return "\n".join(lines)
+
+    def _shared_lines(self) -> list[str]:
+        if not self.shared and not self.shared_on:
+            return []
+        held = _values(self.shared, self.shared_bytes)
+        if self.shared_on and all(host[1:] == (self.shared, self.shared_bytes) for host in self.shared_on):
+            return [f"  shared: {held}, on {_count(len(self.shared_on), 'slave host', 'slave hosts')}"]
+        return [f"  shared: {held}", *(f"    on {name}: {_values(*some)}" for name, *some in self.shared_on)]
+
+
+def _values(number: int, size: int) -> str:
+    return f"{_count(number, 'value', 'values')}, {size / 1e6:,.{0 if size >= 1e8 else 1}f} MB"
 
 
 def _count(number: int, one: str, many: str) -> str:

@@ -53,6 +53,9 @@ class Source(Protocol):
     def definition(self, digest: bytes) -> bytes:
         """Return the definition with that digest."""
 
+    def place(self, digest: bytes) -> list[Any] | None:
+        """Return where on this machine the shared value with that digest is held; None if it is not."""
+
     def finished(self, batch: list[Finished]) -> None:
         """Take outcomes."""
 

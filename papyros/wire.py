@@ -12,22 +12,20 @@ payloads are framed is `papyros.frames`' affair.
 
 from __future__ import annotations
 
-import io
 import json
 import pickle
 import sys
-from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
-from types import CodeType
-from typing import Any, ClassVar, NamedTuple
-
-import cloudpickle
+from typing import Any, NamedTuple
 
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
 from papyros.jobs import Job, named_arguments, only_has_arguments, user_state, wants_retry
 from papyros.outcome import Outcome, describe_exception
+from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_value, loads, text_of
+from papyros.sharing import Shared
+from papyros.store import CLASS_NEEDS, JOB_NEEDS, Held, Kept, needs_of, with_needs, without_needs
 
 __all__ = [
     "MAX_PAYLOAD_BYTES",
@@ -50,8 +48,6 @@ Buffer = bytes | bytearray | memoryview
 
 #: Larger arguments or results are refused, unless a master is told otherwise: what one Pyro message can hold.
 MAX_PAYLOAD_BYTES = (1 << 30) - (1 << 20)
-
-PROTOCOL = 5
 
 _plain_dumps = pickle.dumps
 
@@ -81,16 +77,22 @@ class Packer:
     """Packs the jobs of one client, and keeps the definitions of their classes.
 
     Args:
-        max_bytes: larger arguments are refused.
+        max_bytes: larger arguments, and larger shared values, are refused.
+        sharing: whether shared values travel by themselves, and not with each job.
     """
 
-    def __init__(self, max_bytes: int = MAX_PAYLOAD_BYTES) -> None:
+    def __init__(self, max_bytes: int = MAX_PAYLOAD_BYTES, sharing: bool = True) -> None:
         self.max_bytes = max_bytes
+        self.sharing = sharing
+        #: The shared values that jobs of this client may need.
+        self.kept = Kept()
         #: Definitions by their digests.
         self.definitions: dict[bytes, bytes] = {}
         #: The names of their classes, by their digests.
         self.labels: dict[bytes, str] = {}
         self._digests: dict[type[Job], bytes] = {}
+        self._needing: dict[tuple[bytes, ...], bytes] = {}  # definitions of jobs with needs, by what they are made of
+        self._class_handles: dict[bytes, list[Shared[Any]]] = {}
 
     def pack(self, job: Job) -> Payload:
         """Pack a job.
@@ -100,55 +102,99 @@ class Packer:
         """
         digest = self._digests.get(type(job)) or self._define(type(job))
         args = job.args
+        handles: list[Shared[Any]] | None = None
         try:
             # Most jobs have a few atoms as arguments; those are told with the least effort.
             if only_has_arguments(job) and (_ATOMS.issuperset(map(type, args)) or _is_plain(args)):
                 blob = _plain_dumps((args, None, None), PROTOCOL)
             else:
-                blob = _dumps_by_value((args, named_arguments(job), user_state(job)))
+                handles = [] if self.sharing else None
+                blob = dumps_by_value((args, named_arguments(job), user_state(job)), handles)
+        except PayloadError:
+            raise  # of a shared value
         except Exception as error:
-            raise PayloadError(f"the arguments of {job!r} cannot be pickled: {_brief(error)}") from error
+            raise PayloadError(f"the arguments of {job!r} cannot be pickled: {brief(error)}") from error
         if len(blob) > self.max_bytes:
             raise PayloadTooLargeError(
                 f"the arguments of {job!r} take {len(blob):,} bytes; the bound is {self.max_bytes:,} bytes"
             )
+        if handles:
+            digest = self._note_needs(digest, handles, repr(job))
+            job._shared = handles  # they are there for as long as the job is pending, whatever becomes of its arguments
         return Payload(digest, blob)
 
-    def know(self, job_class: type[Job], definition: bytes) -> None:
-        """Use the definition from which a class was loaded here, so that nobody has to be sent another one."""
+    def _note_needs(self, digest: bytes, handles: list[Shared[Any]], text: str) -> bytes:
+        """Keep what jobs with these handles need, and return the digest of a definition that says so."""
+        needs = self._keep(handles, text)
+        key = (digest, *sorted({held.digest for held in needs}))
+        with self.kept.lock:
+            for handle, held in zip(handles, needs, strict=True):
+                self.kept.note(handle, held)
+            known = self._needing.get(key)
+            if known is None:
+                definition = with_needs(JOB_NEEDS, key[1:], self.definitions[digest])
+                known = self._needing[key] = definition_digest(definition)
+                self.definitions[known], self.labels[known] = definition, self.labels[digest]
+            return known
+
+    def _keep(self, handles: list[Shared[Any]], text: str) -> list[Held]:
+        needs = [handle.hold(hold_value) for handle in handles]
+        for held in needs:
+            if held.size > self.max_bytes:
+                raise PayloadTooLargeError(
+                    f"a shared value of {text} takes {held.size:,} bytes; the bound is {self.max_bytes:,} bytes"
+                )
+        return needs
+
+    def forget_dropped(self) -> tuple[list[bytes], list[bytes]]:
+        """Forget the shared values of which there is no handle any more, and the definitions of jobs that need them.
+
+        Returns the digests of these values, and of these definitions.
+        """
+        if not self.kept.stale:
+            return [], []
+        with self.kept.lock:
+            gone = self.kept.take_dropped()
+            keys = [key for key in self._needing if not set(gone).isdisjoint(key[1:])]
+            definitions = [self._needing.pop(key) for key in keys]
+            for known in definitions:
+                del self.definitions[known], self.labels[known]
+        return gone, definitions
+
+    def know(self, job_class: type[Job], definition: bytes, find: Callable[[bytes], Shared[Any]] | None = None) -> None:
+        """Use the definition from which a class was loaded here, so that nobody has to be sent another one.
+
+        Where it needs shared values, `find` returns their handles.
+        """
         digest = definition_digest(definition)
+        if find is not None and (handles := list(map(find, needs_of(definition)))):
+            self._hold_for_class(digest, handles, job_class.__qualname__)
         self.definitions[digest] = definition
         self.labels[digest] = job_class.__qualname__
         self._digests[job_class] = digest
 
+    def _hold_for_class(self, digest: bytes, handles: list[Shared[Any]], text: str) -> None:
+        needs = self._keep(handles, text)
+        self._class_handles[digest] = handles
+        with self.kept.lock:
+            for handle, held in zip(handles, needs, strict=True):
+                self.kept.note(handle, held)
+
     def _define(self, job_class: type[Job]) -> bytes:
+        handles: list[Shared[Any]] = []
         try:
-            pickled = _dumps_by_value(job_class)
+            pickled = dumps_by_value(job_class, handles if self.sharing else None)
         except Exception as error:
             raise PayloadError(
-                f"the job class {job_class.__qualname__} cannot be pickled, with what it refers to: {_brief(error)}"
+                f"the job class {job_class.__qualname__} cannot be pickled, with what it refers to: {brief(error)}"
             ) from error
         definition = pickle.dumps((job_class.__qualname__, pickled, _search_path()), PROTOCOL)
+        if handles:  # it refers to them by names of its module
+            needs = sorted({held.digest for held in self._keep(handles, job_class.__qualname__)})
+            definition = with_needs(CLASS_NEEDS, needs, definition)
+            self._hold_for_class(definition_digest(definition), handles, job_class.__qualname__)
         self.know(job_class, definition)
         return self._digests[job_class]
-
-
-def _reduce_code(code: CodeType) -> tuple[Any, ...]:
-    """Reduce code as cloudpickle does, but with the name of its file, from which tracebacks show the line."""
-    make, args = cloudpickle.Pickler.dispatch_table[CodeType](code)
-    return make, tuple(code.co_filename if isinstance(arg, str) and arg == "<dynamic-code>" else arg for arg in args)
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
-    """Pickles by value what cannot be imported."""
-
-    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
-
-
-def _dumps_by_value(value: Any) -> bytes:
-    with io.BytesIO() as file:
-        _Pickler(file, PROTOCOL).dump(value)
-        return file.getvalue()
 
 
 def definition_digest(definition: Buffer) -> bytes:
@@ -175,20 +221,21 @@ def _search_path() -> list[str]:
     return folders if here in folders else [*folders, here]
 
 
-def load_definition(definition: Buffer) -> type[Job]:
+def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | None = None) -> type[Job]:
     """Return the job class of a definition.
 
-    The folders that the client named are looked in last.
+    The folders that the client named are looked in last. Shared values that it refers to are those that `find` returns.
 
     Raises:
         PayloadError: it cannot be unpickled here; the text names the class and says why.
     """
-    name, pickled, folders = pickle.loads(definition)
+    plain = without_needs(CLASS_NEEDS, definition)
+    name, pickled, folders = pickle.loads(plain)
     for folder in folders:
         if folder not in sys.path and Path(folder).is_dir():
             sys.path.append(folder)
     try:
-        job_class: type[Job] = pickle.loads(pickled)
+        job_class: type[Job] = pickle.loads(pickled) if plain is definition else loads(pickled, find)
     except Exception as error:
         hint = ""
         if isinstance(error, ModuleNotFoundError):
@@ -196,20 +243,20 @@ def load_definition(definition: Buffer) -> type[Job]:
                 f"; install {error.name} where the slaves run, or let it travel along with "
                 f"cloudpickle.register_pickle_by_value({error.name})"
             )
-        raise PayloadError(f"the job class {name} cannot be loaded: {_brief(error)}{hint}") from error
+        raise PayloadError(f"the job class {name} cannot be loaded: {brief(error)}{hint}") from error
     return job_class
 
 
-def build_job(job_class: type[Job], blob: Buffer) -> Job:
-    """Return the job that was packed into `blob`.
+def build_job(job_class: type[Job], blob: Buffer, find: Callable[[bytes], Shared[Any]] | None = None) -> Job:
+    """Return the job that was packed into `blob`; where it needs shared values, `find` returns their handles.
 
     Raises:
         PayloadError: its arguments cannot be unpickled.
     """
     try:
-        args, kwds, state = pickle.loads(blob)
+        args, kwds, state = pickle.loads(blob) if find is None else loads(blob, find)
     except Exception as error:
-        raise PayloadError(f"the arguments of a {job_class.__name__} cannot be unpickled: {_brief(error)}") from error
+        raise PayloadError(f"the arguments of a {job_class.__name__} cannot be unpickled: {brief(error)}") from error
     job = job_class.__new__(job_class)
     job._args = args
     if kwds:
@@ -235,7 +282,7 @@ def encode_outcome(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_B
         pickled = _dumps(outcome.value)
     except BaseException as error:  # noqa: BLE001 - a __reduce__ of the user's may raise anything
         return _encode_refusal(
-            f"the result of {job!r} cannot be pickled: {_brief(error)}", False, describe_exception(error)
+            f"the result of {job!r} cannot be pickled: {brief(error)}", False, describe_exception(error)
         )
     if len(pickled) > max_bytes:
         text = f"the result of {job!r} takes {len(pickled):,} bytes; the bound is {max_bytes:,} bytes"
@@ -247,12 +294,12 @@ def _dumps(value: Any) -> bytes:
     try:
         return pickle.dumps(value, PROTOCOL)
     except Exception:  # noqa: BLE001 - whatever plain pickle dislikes, cloudpickle is asked for
-        return _dumps_by_value(value)
+        return dumps_by_value(value)
 
 
 def _encode_error(error: BaseException, traceback: str) -> bytes:
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    return pickle.dumps((_pickle_exception(error), name, _text_of(error), traceback), PROTOCOL)
+    return pickle.dumps((_pickle_exception(error), name, text_of(error), traceback), PROTOCOL)
 
 
 def _pickle_exception(error: BaseException) -> bytes | None:
@@ -263,25 +310,15 @@ def _pickle_exception(error: BaseException) -> bytes | None:
     rebuilt without its constructor.
     """
     rebuilt = (_rebuild_exception, (type(error), error.args, error.__dict__))
-    for form in (error, _Rebuilt(rebuilt)):
+    for form in (error, Rebuilt(rebuilt)):
         try:
             pickled = _dumps(form)
             copy = pickle.loads(pickled)
-            if isinstance(copy, BaseException) and _text_of(copy) == _text_of(error):
+            if isinstance(copy, BaseException) and text_of(copy) == text_of(error):
                 return pickled
         except BaseException:  # noqa: BLE001, S112 - the next form is tried, and in the end the stand-in does
             continue
     return None
-
-
-class _Rebuilt:
-    """Pickles as a call that makes an exception."""
-
-    def __init__(self, call: tuple[Any, ...]) -> None:
-        self._call = call
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return self._call
 
 
 def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
@@ -332,7 +369,7 @@ def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float
         except KeyboardInterrupt:
             raise  # the user's
         except BaseException as error:  # noqa: BLE001 - a __setstate__ may raise anything, SystemExit too
-            refusal = PayloadError(f"the result of {job!r} cannot be unpickled: {_brief(error)}")
+            refusal = PayloadError(f"the result of {job!r} cannot be unpickled: {brief(error)}")
             refusal.__cause__ = error
             return Outcome.failed(refusal, slave, seconds)
     if kind in (_ERROR, _FAILED):
@@ -359,14 +396,3 @@ def _unpickle_exception(pickled: bytes | None, name: str, text: str) -> BaseExce
         except BaseException:  # noqa: BLE001 - its class may be unknown here: the stand-in says what it was
             return RemoteError(text, name)
     return RemoteError(text, name)
-
-
-def _text_of(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as failure:  # noqa: BLE001 - a __str__ of the user's may raise anything
-        return f"<its text cannot be had: {type(failure).__name__}>"
-
-
-def _brief(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_text_of(error)}"

@@ -45,6 +45,7 @@ from papyros.distributed.naming import (
 from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.security import Security
 from papyros.distributed.server import LOOPBACK
+from papyros.distributed.values import SentValues
 from papyros.entries import Entry, Session
 from papyros.errors import PayloadError
 from papyros.frames import unpack_message
@@ -167,6 +168,7 @@ class DistributedMaster(PackingMaster):
         self._needed: set[bytes] = set()  # the definitions that it refers to
         self._message: bytes | None = None  # sent, but not known to have arrived
         self._defined: set[bytes] = set()
+        self._values = SentValues(self._key)
         self._sender_line = self._connect(Deadline(timeout))
         self._receiver_line: Line | None = None
         atexit.register(self.close)
@@ -224,6 +226,7 @@ class DistributedMaster(PackingMaster):
         with self._lock:
             self._check_usable()
             uri = self._uri
+            self._news.notify()  # the sender tells the master what is shared no more
         return ask_status(uri, self._security)
 
     def cancelJob(self, job: Job) -> bool:
@@ -331,6 +334,7 @@ class DistributedMaster(PackingMaster):
                 self._leaving.clear()
                 self._unwanted.clear()
                 self._defined.clear()
+                self._values.clear()
                 self._total = self._left = (0, 0)
                 self._acknowledged = self._sequence = 0
                 self._room.notify_all()
@@ -374,6 +378,8 @@ class DistributedMaster(PackingMaster):
                 unwanted = self._wait_for_news()
                 if unwanted:
                     self._drop(line, unwanted)
+                self._values.forget(self._packer, self._defined)
+                self._values.settle(line)
             if self._message is None:
                 continue
             self._define(line, self._needed)
@@ -410,6 +416,7 @@ class DistributedMaster(PackingMaster):
             self._stop_event.is_set()
             or self._trouble
             or bool(self._unwanted)
+            or self._packer.kept.stale
             or any(session.assignable() for session in self._ledger.sessions.values())
         )
 
@@ -431,7 +438,9 @@ class DistributedMaster(PackingMaster):
             raise
 
     def _define(self, line: Line, needed: set[bytes]) -> None:
-        missing = needed - self._defined
+        self._values.send(line, self._packer, needed)
+        # One that is not there any more is of jobs that were cancelled.
+        missing = needed.intersection(self._packer.definitions) - self._defined
         if missing:
             definitions = {digest: self._packer.definitions[digest] for digest in missing}
             labels = {digest.hex(): self._packer.labels[digest] for digest in missing}
@@ -484,6 +493,8 @@ class DistributedMaster(PackingMaster):
                 if not self._sent:
                     self._sent.clear()  # it would keep the room for as many as there ever were
                 self._outcomes_came()
+                if self._packer.kept.stale:
+                    self._news.notify()  # so that the master lets go of what nobody shares any more
 
     def _checked(self, done: JobOutcome) -> JobOutcome:
         """Return an outcome, if it is what a slave host sealed that was given this job; else one that says so."""

@@ -7,6 +7,7 @@ opaque, nothing is ever unpickled, and no module of a user's imported.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -21,7 +22,8 @@ from papyros.distributed.bells import Bell
 from papyros.distributed.seals import ticket_of
 from papyros.entries import PROCESSED, WAITING, Entry, Holder, Session
 from papyros.packing import ledger_of_payloads
-from papyros.status import SlaveStatus, Status
+from papyros.status import SharedStatus, SlaveStatus, Status
+from papyros.store import Held
 from papyros.wire import asks_for_retry
 
 __all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "ClientDesk", "Desk", "HostDesk"]
@@ -64,6 +66,7 @@ class ClientDesk:
         self.left_told = (0, 0)
         self.definitions: dict[bytes, bytes] = {}
         self.labels: dict[bytes, str] = {}
+        self.values: dict[bytes, Held] = {}  # what its jobs share, by digest; also what other clients have shared
         self.cancelled: dict[int, list[int]] = {}  # the answers to the last cancellations, by their tickets
         self.prints: deque[tuple[int, str, str]] = deque()
         self.printed_bytes = 0
@@ -104,6 +107,7 @@ class HostDesk:
         self.asked = 0  # the number of the last question what its slaves do
         self.answered = 0
         self.slaves: tuple[SlaveStatus, ...] = ()
+        self.values = SharedStatus("", 0, 0)  # what it holds of shared values
 
     def hear_orders(self, heard: int) -> tuple[int, list[tuple[str, int]]]:
         """Forget the first so many orders ever given, which the host has heard.
@@ -405,7 +409,14 @@ class Desk:
         """Return a snapshot."""
         slaves = tuple(slave for host in self.hosts.values() for slave in host.slaves)
         clients = sum(client.session.parent is None for client in self.clients.values())
-        return snapshot(master, self.ledger, slaves, clients)
+        values = {digest: held.filled for client in self.clients.values() for digest, held in client.values.items()}
+        holding = tuple(host.values for host in self.hosts.values() if host.values.values)
+        return dataclasses.replace(
+            snapshot(master, self.ledger, slaves, clients),
+            shared=len(values),
+            shared_bytes=sum(values.values()),
+            shared_on=holding,
+        )
 
     def job_label(self, session_key: str, number: int) -> str:
         """Return a job in words, as far as a master knows them."""

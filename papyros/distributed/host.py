@@ -13,7 +13,8 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from papyros.crew import Crew
@@ -27,6 +28,7 @@ from papyros.distributed.batches import (
     unpack_host_jobs,
 )
 from papyros.distributed.config import changed_pyro_items
+from papyros.distributed.hostvalues import HostValues
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import Address
 from papyros.distributed.seals import Seals, ticket_of
@@ -106,6 +108,7 @@ class SlaveHost:
         self._draining = threading.Event()
         self._queue: deque[Task] = deque()
         self._definitions: dict[bytes, bytes] = {}
+        self._values = HostValues(self, self._key)
         self._report = HostReport.empty()
         self._acknowledged = self._heard = 0  # of what this master has sent, also over a line that broke
         self._connected = threading.Event()
@@ -164,6 +167,7 @@ class SlaveHost:
         for thread in self._threads:
             if thread.is_alive():
                 thread.join()
+        self._values.close()
         if self._uri:
             with (
                 contextlib.suppress(LineBrokenError),
@@ -250,12 +254,14 @@ class SlaveHost:
 
     def _accept(self, line: Line, message: memoryview) -> None:
         jobs = unpack_host_jobs(message)
+        self._forget(self._values.take_stale())
         missing = {job.definition for job in jobs} - self._definitions.keys()
         if missing:
             answer, definitions = line.call("definitions", self._key, message=pack_message(list(missing)))
             if not answer["known"]:
                 raise LineBrokenError("the master gave this slave host up")
             self._define(unpack_definitions(definitions))
+        self._values.need({known: self._definitions.get(known, b"") for known in {job.definition for job in jobs}})
         tasks, altered = [], []
         for job in jobs:
             tag = _Tag((job.session, job.number), ticket_of(job.seal))
@@ -265,9 +271,7 @@ class SlaveHost:
                 tasks.append(Task(tag, job.definition, job.blob, job.terms))
             else:
                 altered.append((*tag, ALTERED))
-        for digest in missing:
-            if not self._definitions.get(digest, True):
-                del self._definitions[digest]  # the next time it is asked for again
+        self._forget({digest for digest in missing if not self._definitions.get(digest)})  # to be asked for again
         with self._lock:
             if altered:
                 self._report.deaths.extend(altered)
@@ -278,6 +282,10 @@ class SlaveHost:
                 return
             self._queue.extend(tasks)
         self._crew.poke()
+
+    def _forget(self, definitions: Collection[bytes]) -> None:
+        for digest in definitions:
+            self._definitions.pop(digest, None)
 
     def _define(self, definitions: dict[bytes, bytes]) -> None:
         """Keep definitions; of one that is not what its digest says, nothing is used."""
@@ -301,6 +309,45 @@ class SlaveHost:
                 self._seals_of.clear()
             seals = self._seals_of[session] = Seals(self._security.key, session)
         return seals
+
+    # What jobs share --------------------------------------------------------------------
+
+    def _take_ready(self, limit: int) -> list[Task]:
+        """Take jobs that do not wait for values from the queue. Called with the lock held."""
+        awaited = set(self._values.awaited)
+        ready = [task for task in self._queue if task.definition not in awaited][:limit]
+        tags = {task.tag for task in ready}
+        self._queue = deque(task for task in self._queue if task.tag not in tags)
+        return ready
+
+    def value_line(self) -> AbstractContextManager[Line] | None:
+        """Return a line to the master; None, after a while, if none was found."""
+        return self._line_for_values() if self._connected.wait(1.0) and not self._stop.is_set() else None
+
+    @contextlib.contextmanager
+    def _line_for_values(self) -> Iterator[Line]:
+        with self._seeker.line(self._uri, silence=self._silence) as line, self._use(line):
+            yield line
+
+    def is_current(self, line: Line) -> bool:
+        """Return whether a line goes to the master that this host serves."""
+        return line.uri == self._uri and not self._stop.is_set()
+
+    def values_came(self) -> None:
+        """Have the crew take jobs that could not be started before."""
+        self._crew.poke()
+
+    def values_gone(self, digests: Collection[bytes]) -> None:
+        """Have slaves let go of values that nobody needs any more."""
+        self._crew.unshare(digests)
+
+    def values_refused(self, definitions: Collection[bytes], reason: str, altered: bool) -> None:
+        """Give back the jobs of these definitions, which cannot be started."""
+        with self._lock:
+            refused = [(*task.tag, reason) for task in self._queue if task.definition in definitions]
+            self._queue = deque(task for task in self._queue if task.definition not in definitions)
+            (self._report.deaths if altered else self._report.returned).extend(refused)
+            self._news.notify()
 
     # Outcomes out -----------------------------------------------------------------------
 
@@ -376,10 +423,15 @@ class _NetworkSource:
         host = self._host
         with host._lock:
             queue = host._queue
+            if host._values.awaited:
+                return host._take_ready(limit)
             return [queue.popleft() for _ in range(min(limit, len(queue)))]
 
     def definition(self, digest: bytes) -> bytes:
-        return self._host._definitions[digest]
+        return self._host._definitions.get(digest, b"")
+
+    def place(self, digest: bytes) -> list[Any] | None:
+        return self._host._values.place(digest)
 
     def finished(self, batch: list[Finished]) -> None:
         host = self._host

@@ -24,7 +24,7 @@ from papyros.errors import (
     NameServerNotFoundError,
     VersionMismatchError,
 )
-from papyros.status import SlaveStatus, Status
+from papyros.status import Status
 
 __all__ = [
     "DEFAULT_GROUP",
@@ -290,8 +290,7 @@ def ask_status(uri: str, security: Security) -> Status:
     """
     with Line(uri, security, Role.WATCHER, connect_timeout=ANSWER_SECONDS) as line:
         answer, _ = line.call("status", timeout=ANSWER_SECONDS)
-    slaves = tuple(SlaveStatus(**slave) for slave in answer.pop("slaves"))
-    return Status(slaves=slaves, **answer)
+    return Status.read(answer)
 
 
 def who_is(uri: str, security: Security) -> dict[str, Any] | None:

@@ -38,6 +38,7 @@ from papyros.distributed.daemon import offer
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, SESSION_BYTES, Desk
 from papyros.distributed.messages import ANNOTATION
 from papyros.distributed.security import Role
+from papyros.distributed.values import ValueService
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.frames import pack_message, unpack_message
 from papyros.status import SlaveStatus
@@ -61,7 +62,7 @@ UNKNOWN = {"known": False}
 EVERYBODY = (Role.CLIENT, Role.SLAVE_HOST, Role.WATCHER)
 
 
-class MasterService:
+class MasterService(ValueService):
     """What clients and slave hosts can ask of a master.
 
     Args:

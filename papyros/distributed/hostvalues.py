@@ -1,0 +1,208 @@
+"""The shared values of a slave host: fetched once, checked, held once for all of its slaves, and let go of.
+
+They are fetched by a thread of their own, on a connection of their own, so that jobs that need nothing go on
+meanwhile; those that need what is not here yet wait in the host's queue. A slave is told of a value only if it has
+the digest by which the job refers to it, and the seal of the job vouches for that. While there are values, the
+master is told so, and says which of them nobody needs any more.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.values import fetch_value, tell_held
+from papyros.store import Held, needs_of
+
+__all__ = ["HostValues", "ValueUser"]
+
+log = logging.getLogger(__name__)
+
+#: After another master has taken over, clients have so long to share their values with it, too.
+GRACE_SECONDS = 60.0
+
+#: How long to wait before something that went wrong is tried again.
+RETRY_SECONDS = 0.2
+
+ALTERED = "a shared value that the job needs was changed on its way: nothing of it was unpickled"
+MISSING = "the master does not have a shared value that the job needs"
+
+
+class ValueUser(Protocol):
+    """What values ask of their slave host. All of it is called in the thread that fetches values."""
+
+    def value_line(self) -> AbstractContextManager[Line] | None:
+        """Return a line to the master; None, after a while, if none was found.
+
+        Raises:
+            LineBrokenError: no connection can be made.
+        """
+
+    def is_current(self, line: Line) -> bool:
+        """Return whether a line goes to the master that this host serves."""
+
+    def values_came(self) -> None:
+        """Take note that jobs can be started that needed them."""
+
+    def values_gone(self, digests: Collection[bytes]) -> None:
+        """Have slaves let go of values that nobody needs any more."""
+
+    def values_refused(self, definitions: Collection[bytes], reason: str, altered: bool) -> None:
+        """Give back the jobs of these definitions, which cannot be started."""
+
+
+class HostValues:
+    """Holds the values that the jobs of a slave host need.
+
+    Args:
+        user: the slave host.
+        key: by which the master knows it.
+        beat: how often to tell the master what is held here, in seconds.
+
+    Attributes:
+        awaited: the digests of definitions of jobs that cannot be started yet.
+    """
+
+    def __init__(self, user: ValueUser, key: str, beat: float = 3.0) -> None:
+        self._user = user
+        self._key = key
+        self._name = f"{socket.gethostname()}/{os.getpid()}"
+        self._beat = beat
+        self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)
+        self.awaited: dict[bytes, set[bytes]] = {}  # ... and what these need that is not here
+        self._needs: dict[bytes, list[bytes]] = {}  # what the definitions need that have come
+        self._needed: dict[bytes, float] = {}  # when a job came last that needs it, of values and of definitions
+        self._stale: set[bytes] = set()  # definitions that nobody needs any more
+        self._held: dict[bytes, Held] = {}
+        self._confirmed: set[bytes] = set()  # those that the master has known, which it is asked about
+        self._uri, self._since = "", time.monotonic()
+        self._partial: dict[bytes, Held] = {}  # the thread's own
+        self._closing = False
+        self._thread: threading.Thread | None = None
+
+    # For the host -----------------------------------------------------------------------
+
+    def need(self, definitions: Mapping[bytes, bytes]) -> None:
+        """Take note of the definitions of jobs that have come, before these wait in the queue."""
+        now = time.monotonic()
+        for known, definition in definitions.items():
+            needs = needs_of(definition)
+            if not needs:
+                continue
+            with self._lock:
+                self._needs[known] = needs
+                self._needed.update(dict.fromkeys((known, *needs), now))
+                self._stale.discard(known)
+                missing = set(needs) - self._held.keys()
+                if missing and not self._closing:
+                    self.awaited[known] = missing
+                    self._news.notify()
+                    if self._thread is None:
+                        self._thread = threading.Thread(target=self._serve, name="papyros-values", daemon=True)
+                        self._thread.start()
+
+    def take_stale(self) -> set[bytes]:
+        """Return the definitions of which no job will come any more, unless it is sent anew."""
+        if not self._stale:
+            return self._stale
+        with self._lock:
+            stale, self._stale = self._stale, set()
+            return stale
+
+    def place(self, digest: bytes) -> list[Any] | None:
+        """Return where on this machine a value is held; None if it is not."""
+        held = self._held.get(digest)
+        return held.place if held is not None else None
+
+    def close(self) -> None:
+        """End the thread, whose line has to be broken before, and let go of everything."""
+        with self._lock:
+            self._closing = True
+            self._news.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+        self._held.clear()
+        self._partial.clear()
+
+    # The thread -------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while not self._closing:
+            try:
+                lines = self._user.value_line()
+                if lines is not None:
+                    with lines as line:
+                        self._serve_on(line)
+            except LineBrokenError as error:
+                log.info("%s", error)
+            with self._lock:
+                if not self._closing:
+                    self._news.wait(RETRY_SECONDS)
+
+    def _serve_on(self, line: Line) -> None:
+        while not self._closing and self._user.is_current(line):
+            if line.uri != self._uri:
+                self._uri, self._since = line.uri, time.monotonic()
+                self._confirmed.clear()
+            with self._lock:
+                wanted = next((digest for missing in self.awaited.values() for digest in missing), None)
+            if wanted is not None:
+                self._fetch(line, wanted)
+            self._tell(line)
+            with self._lock:
+                if not self.awaited and not self._closing:
+                    self._news.wait(self._beat if self._held else None)
+
+    def _fetch(self, line: Line, digest: bytes) -> None:
+        held = fetch_value(line, self._key, digest, self._partial)
+        if held is None or held.digest != digest:
+            altered = held is not None
+            log.warning("%s: %s", digest.hex()[:8], ALTERED if altered else MISSING)
+            with self._lock:
+                definitions = [known for known, missing in self.awaited.items() if digest in missing]
+            self._user.values_refused(definitions, ALTERED if altered else MISSING, altered)
+            with self._lock:
+                for known in definitions:
+                    self.awaited.pop(known, None)
+                self._news.wait(RETRY_SECONDS)  # it may be here when the jobs come again
+            return
+        with self._lock:
+            self._held[digest] = held
+            self._confirmed.add(digest)
+            for known, missing in list(self.awaited.items()):
+                missing.discard(digest)
+                if not missing:
+                    del self.awaited[known]
+        self._user.values_came()
+
+    def _tell(self, line: Line) -> None:
+        """Tell the master what is held here, and let go of what nobody needs any more."""
+        with self._lock:
+            sizes = {digest: held.size for digest, held in self._held.items()}
+        asked = time.monotonic()
+        unknown = tell_held(line, self._key, self._name, sizes)
+        self._confirmed.update(sizes.keys() - set(unknown))
+        # A master that has just taken over may be told of them yet.
+        gone = [d for d in unknown if d in self._confirmed or asked - self._since > GRACE_SECONDS]
+        with self._lock:
+            gone = [digest for digest in gone if self._needed[digest] < asked]
+            for digest in gone:
+                del self._held[digest], self._needed[digest]
+                self._confirmed.discard(digest)
+            for known in [known for known, needs in self._needs.items() if not set(gone).isdisjoint(needs)]:
+                if self._needed[known] < asked:
+                    del self._needs[known], self._needed[known]
+                    self._stale.add(known)
+        if gone:
+            self._user.values_gone(gone)
+            with self._lock:
+                sizes = {digest: held.size for digest, held in self._held.items()}
+            tell_held(line, self._key, self._name, sizes)
