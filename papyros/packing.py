@@ -41,6 +41,15 @@ class PackingMaster(BookkeepingMaster):
         self._packer = Packer(check_bytes(max_bytes))
         self._echo = echo
 
+    #: Whether the packer, with the shared values that it keeps, is this master's alone.
+    _owns_packer = True
+
+    def close(self) -> None:
+        """Let go of everything; see `Master.close`."""
+        super().close()
+        if self._owns_packer and not self._forked:
+            self._packer.forget_all()
+
     def _pack(self, job: Job) -> tuple[tuple[bytes, Buffer], int]:
         definition, blob = self._packer.pack(job)
         # A plain tuple: the garbage collector need not look through those again and again while jobs wait.

@@ -221,11 +221,18 @@ class Kept:
         gone = []
         while self._dropped:
             digest = self._dropped.popleft()
-            self._handles[digest] -= 1
-            if not self._handles[digest]:
-                del self._handles[digest], self._held[digest]
+            left = self._handles[digest] = self._handles.get(digest, 1) - 1
+            if not left:
+                del self._handles[digest]
+                self._held.pop(digest, None)
                 gone.append(digest)
         return gone
+
+    def clear(self) -> None:
+        """Forget all values, for good. Called with the lock held."""
+        self._held.clear()
+        self._handles.clear()
+        self._dropped = deque(maxlen=0)
 
     def get(self, digest: bytes) -> Held | None:
         """Return what is held under a digest."""

@@ -161,6 +161,13 @@ class Packer:
                 del self.definitions[known], self.labels[known]
         return gone, definitions
 
+    def forget_all(self) -> None:
+        """Let go of all shared values, since no jobs will be packed any more."""
+        self._class_handles.clear()
+        self._digests.clear()  # classes may refer to handles
+        with self.kept.lock:
+            self.kept.clear()
+
     def know(self, job_class: type[Job], definition: bytes, find: Callable[[bytes], Shared[Any]] | None = None) -> None:
         """Use the definition from which a class was loaded here, so that nobody has to be sent another one.
 
