@@ -69,7 +69,7 @@ class Shared(Generic[T]):
         return shared, (self.value,)
 
 
-def shared(value: T) -> Shared[T]:
+def shared(value: Any) -> Any:
     """Return a handle of a value that many jobs share: put it into their arguments, in place of the value.
 
     The value is pickled once, when the first such job is added, as it is then: what is changed in it later does not
@@ -78,6 +78,9 @@ def shared(value: T) -> Shared[T]:
 
     Args:
         value: anything that can be pickled. A handle is returned as it is.
+
+    Returns:
+        A `Shared`. To type checkers it may be anything, since it stands for the value in calls that are to get that.
     """
     return value if isinstance(value, Shared) else Shared(value)
 
