@@ -108,7 +108,7 @@ class SlaveHost:
         self._draining = threading.Event()
         self._queue: deque[Task] = deque()
         self._definitions: dict[bytes, bytes] = {}
-        self._values = HostValues(self, self._key)
+        self._values = HostValues(self, self._key, lambda: self._beat)
         self._report = HostReport.empty()
         self._acknowledged = self._heard = 0  # of what this master has sent, also over a line that broke
         self._connected = threading.Event()

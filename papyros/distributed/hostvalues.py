@@ -13,7 +13,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -64,13 +64,13 @@ class HostValues:
     Args:
         user: the slave host.
         key: by which the master knows it.
-        beat: how often to tell the master what is held here, in seconds.
+        beat: returns how often to tell the master what is held here, in seconds.
 
     Attributes:
         awaited: the digests of definitions of jobs that cannot be started yet.
     """
 
-    def __init__(self, user: ValueUser, key: str, beat: float = 3.0) -> None:
+    def __init__(self, user: ValueUser, key: str, beat: Callable[[], float]) -> None:
         self._user = user
         self._key = key
         self._name = f"{socket.gethostname()}/{os.getpid()}"
@@ -159,7 +159,7 @@ class HostValues:
             self._tell(line)
             with self._lock:
                 if not self.awaited and not self._closing:
-                    self._news.wait(self._beat if self._held else None)
+                    self._news.wait(self._beat() if self._held else None)
 
     def _fetch(self, line: Line, digest: bytes) -> None:
         held = fetch_value(line, self._key, digest, self._partial)

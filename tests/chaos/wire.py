@@ -36,6 +36,7 @@ class Wire:
 
     Attributes:
         accepted: how many connections there have been.
+        carried: how many bytes went through, in both directions.
         cut_after: connections are reset after so many bytes, if that is not None.
         rate: so many bytes a second go through, all connections and both directions together; None = all.
     """
@@ -46,6 +47,7 @@ class Wire:
         self.port = int(self._listener.getsockname()[1])
         self.address = f"127.0.0.1:{self.port}"
         self.accepted = 0
+        self.carried = 0
         self.cut_after: int | None = None
         self.rate: float | None = None
         self._selector = selectors.DefaultSelector()
@@ -167,6 +169,7 @@ class Wire:
         with contextlib.suppress(BlockingIOError):
             sent = pipe.target.send(pipe.waiting[:allowed])
             pipe.waiting = pipe.waiting[sent:]
+            self.carried += sent
             if self.rate is not None:
                 self._credit -= sent
             if self.cut_after is not None:
