@@ -110,8 +110,6 @@ class Packer:
             else:
                 handles = [] if self.sharing else None
                 blob = dumps_by_value((args, named_arguments(job), user_state(job)), handles)
-        except PayloadError:
-            raise  # of a shared value
         except Exception as error:
             raise PayloadError(f"the arguments of {job!r} cannot be pickled: {brief(error)}") from error
         if len(blob) > self.max_bytes:
@@ -119,13 +117,13 @@ class Packer:
                 f"the arguments of {job!r} take {len(blob):,} bytes; the bound is {self.max_bytes:,} bytes"
             )
         if handles:
-            digest = self._note_needs(digest, handles, repr(job))
+            digest = self._note_needs(digest, handles, job)
             job._shared = handles  # they are there for as long as the job is pending, whatever becomes of its arguments
         return Payload(digest, blob)
 
-    def _note_needs(self, digest: bytes, handles: list[Shared[Any]], text: str) -> bytes:
+    def _note_needs(self, digest: bytes, handles: list[Shared[Any]], job: Job) -> bytes:
         """Keep what jobs with these handles need, and return the digest of a definition that says so."""
-        needs = self._keep(handles, text)
+        needs = self._keep(handles, job)
         key = (digest, *sorted({held.digest for held in needs}))
         with self.kept.lock:
             for handle, held in zip(handles, needs, strict=True):
@@ -137,12 +135,12 @@ class Packer:
                 self.definitions[known], self.labels[known] = definition, self.labels[digest]
             return known
 
-    def _keep(self, handles: list[Shared[Any]], text: str) -> list[Held]:
+    def _keep(self, handles: list[Shared[Any]], of: object) -> list[Held]:
         needs = [handle.hold(hold_value) for handle in handles]
         for held in needs:
             if held.size > self.max_bytes:
                 raise PayloadTooLargeError(
-                    f"a shared value of {text} takes {held.size:,} bytes; the bound is {self.max_bytes:,} bytes"
+                    f"a shared value of {of!r} takes {held.size:,} bytes; the bound is {self.max_bytes:,} bytes"
                 )
         return needs
 
@@ -175,13 +173,13 @@ class Packer:
         """
         digest = definition_digest(definition)
         if find is not None and (handles := list(map(find, needs_of(definition)))):
-            self._hold_for_class(digest, handles, job_class.__qualname__)
+            self._hold_for_class(digest, handles, job_class)
         self.definitions[digest] = definition
         self.labels[digest] = job_class.__qualname__
         self._digests[job_class] = digest
 
-    def _hold_for_class(self, digest: bytes, handles: list[Shared[Any]], text: str) -> None:
-        needs = self._keep(handles, text)
+    def _hold_for_class(self, digest: bytes, handles: list[Shared[Any]], job_class: type[Job]) -> None:
+        needs = self._keep(handles, job_class)
         self._class_handles[digest] = handles
         with self.kept.lock:
             for handle, held in zip(handles, needs, strict=True):
@@ -197,9 +195,9 @@ class Packer:
             ) from error
         definition = pickle.dumps((job_class.__qualname__, pickled, _search_path()), PROTOCOL)
         if handles:  # it refers to them by names of its module
-            needs = sorted({held.digest for held in self._keep(handles, job_class.__qualname__)})
+            needs = sorted({held.digest for held in self._keep(handles, job_class)})
             definition = with_needs(CLASS_NEEDS, needs, definition)
-            self._hold_for_class(definition_digest(definition), handles, job_class.__qualname__)
+            self._hold_for_class(definition_digest(definition), handles, job_class)
         self.know(job_class, definition)
         return self._digests[job_class]
 
