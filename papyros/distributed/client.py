@@ -417,6 +417,7 @@ class DistributedMaster(PackingMaster):
             or self._trouble
             or bool(self._unwanted)
             or self._packer.kept.stale
+            or self._values.owed
             or any(session.assignable() for session in self._ledger.sessions.values())
         )
 

@@ -175,6 +175,11 @@ class SentValues:
         self._sent: set[bytes] = set()
         self._owed: set[bytes] = set()  # what the master is still to be told that it is needed no more
 
+    @property
+    def owed(self) -> bool:
+        """Whether the master is still to be told of something that is needed no more."""
+        return bool(self._owed)
+
     def clear(self) -> None:
         """Take note that another master has nothing of it."""
         self._sent.clear()

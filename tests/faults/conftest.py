@@ -73,6 +73,15 @@ class Group:
                 found += [*desk.clients, *desk.hosts, *desk.ledger.sessions, *desk.ledger.holders]
         return found
 
+    def values(self) -> set[bytes]:
+        """The digests of the shared values that the masters hold."""
+        found: set[bytes] = set()
+        for server in self._servers:
+            desk = server.service._desk
+            with desk.lock:
+                found.update(digest for client in desk.clients.values() for digest in client.values)
+        return found
+
     def wait_until_known(self, client: DistributedMaster, jobs: int) -> None:
         """Wait until so many jobs of a client are at the master."""
 

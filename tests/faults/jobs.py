@@ -54,3 +54,9 @@ def wait_at(folder, name, gate):
     note_start(folder, name)
     Gate(gate).pass_through()
     return name
+
+
+@papyros.job
+def look(folder, name, view):
+    note_start(folder, name)
+    return name, len(view), view[-1]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import threading
 import time
 
 import pytest
 
+import papyros
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import ask_status
 from papyros.errors import GroupTakenError
@@ -18,6 +20,9 @@ DELAY = 0.3
 
 #: A story takes a second, or some more until silence is noticed; what takes this long never ends.
 LIMIT = 10.0
+
+#: More than goes into one message.
+SHARED_BYTES = 6_000_000
 
 METHODS = [
     "join",
@@ -34,6 +39,10 @@ METHODS = [
     "definitions",
     "report",
     "retire",
+    "share",
+    "unshare",
+    "value",
+    "hold",
     "status",
     "identify",
 ]
@@ -140,6 +149,29 @@ def drop_jobs(group, gates):
     return found
 
 
+def share_values(group, host):
+    """Share values, one after the other; each is let go of by the master and by the slave host."""
+    client = group.client()
+    found = []
+    for turn in range(3):
+        handle = papyros.shared(memoryview(bytes([turn]) * SHARED_BYTES))
+        found.append(process(client, [jobs.look(group.folder, f"shared{turn}", handle)]))
+        assert wait_until(lambda: group.values() or host._values._held, "a value that is held")
+        del handle
+        gc.collect()
+        wait_until(lambda: not asked(client) and not group.values(), "a master that holds no values", LIMIT)
+        wait_until(lambda: not host._values._held, "a slave host that holds no values", LIMIT)
+    client.close()
+    return found
+
+
+def asked(client):
+    """How many values the master holds, as far as the client is told; a question that has gone astray is no answer."""
+    with contextlib.suppress(ConnectionError):
+        return client.status().shared
+    return 0
+
+
 def ask_for_status(server):
     for _ in range(3):
         with contextlib.suppress(ConnectionError):
@@ -162,7 +194,7 @@ def tell_the_story(group, gates):
         second.close()
     host = group.host()
     assert host.wait_ready(PATIENCE)
-    found = [process_plain_jobs(group), cancel_jobs(group, gates()), drop_jobs(group, gates)]
+    found = [process_plain_jobs(group), cancel_jobs(group, gates()), drop_jobs(group, gates), share_values(group, host)]
     ask_for_status(server)
     host.close()
     wait_until(lambda: not group.leftovers(), f"an empty memory, not {group.leftovers()}")
@@ -176,7 +208,8 @@ PLAIN = [
     "ValueError('again')",
     "ValueError('fails')",
 ]
-WANTED = [PLAIN, [[True, True, False], ["'after'"]], ["taken0", "taken1", "taken2"]]
+SHARED = [[repr((f"shared{turn}", SHARED_BYTES, turn))] for turn in range(3)]
+WANTED = [PLAIN, [[True, True, False], ["'after'"]], ["taken0", "taken1", "taken2"], SHARED]
 
 
 def check_starts(group):

@@ -1,0 +1,80 @@
+"""Shared values that are changed on their way, or are not where they should be: nothing of them is unpickled."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import papyros
+from papyros.store import Held
+from tests.faults import jobs
+from tests.support import PATIENCE, wait_until
+
+
+def share_with_master(group):
+    """A job that waits at a master, with the value that it needs; there is no slave host yet."""
+    server = group.master()
+    server.register()
+    client = group.client()
+    job = jobs.look(group.folder, "looks", papyros.shared(memoryview(bytes(100_000))))
+    client.addJob(job)
+    group.wait_until_known(client, 1)
+    return server, client, job
+
+
+def test_a_value_that_was_changed_at_the_master_is_not_unpickled(group):
+    server, client, job = share_with_master(group)
+    with server.service._desk.lock:
+        [known] = server.service._desk.clients.values()
+        [digest] = known.values
+        known.values[digest] = Held.of([b"something else"])
+    group.host()
+    assert client.popProcessedJob(PATIENCE) is job
+    assert type(job.exception) is papyros.SlaveLost
+    assert "was changed on its way" in str(job.exception)
+    assert not jobs.starts(group.folder)
+
+
+def test_what_a_client_sends_under_the_digest_of_something_else_is_refused_by_the_master(group):
+    _, client, _ = share_with_master(group)
+    other = Held.of([b"something else"])
+    line, key = client._sender_line, client._key
+    answer, _ = line.call("share", key, "00" * 32, other.size, 0, message=other.read(0, other.size))
+    assert answer == {"known": True, "filled": -1}
+    assert bytes(32) not in group.values()
+
+
+@pytest.mark.slow
+def test_jobs_whose_value_the_master_does_not_have_are_told_of_in_the_end(group):
+    server, client, job = share_with_master(group)
+    with server.service._desk.lock:
+        [known] = server.service._desk.clients.values()
+        known.values.clear()
+    group.host()
+    assert client.popProcessedJob(PATIENCE) is job
+    assert type(job.exception) is papyros.SlaveLost
+    assert "does not have a shared value" in str(job.exception)
+
+
+def test_a_slave_host_that_is_closed_in_the_middle_of_a_value_ends_at_once(group, monkeypatch):
+    server = group.master()
+    server.register()
+    client = group.client()
+    read = Held.read
+    begun = []
+
+    def slow(held, offset, count):
+        begun.append(offset)
+        time.sleep(0.05)  # the fault itself
+        return read(held, offset, min(count, 1000))
+
+    client.addJob(jobs.look(group.folder, "looks", papyros.shared(memoryview(bytes(5_000_000)))))
+    group.wait_until_known(client, 1)
+    monkeypatch.setattr(Held, "read", slow)
+    host = group.host()
+    wait_until(lambda: len(begun) > 2, "a value that is on its way")
+    started = time.monotonic()
+    host.close()
+    assert time.monotonic() - started < 5
+    assert not host._values._partial
