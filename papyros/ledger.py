@@ -232,6 +232,10 @@ class Ledger:
         self.give_back(holder, held, reason)
         return held
 
+    def anything_waits(self) -> bool:
+        """Return whether there are jobs in the line of any session."""
+        return len(self._turns) > 0
+
     def assign(self, holder: Holder, limit: int | None = None) -> list[Entry]:
         """Assign the next jobs to `holder`: sessions in turns, up to `limit` or its fair share of them."""
         if limit is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from papyros.distributed.seals import SEAL_BYTES, TICKET_BYTES
@@ -32,6 +33,12 @@ __all__ = [
     "unpack_report",
 ]
 
+
+#: So many tables of names, or of terms, are kept as they were read or written.
+MOST_TABLES = 128
+
+#: ... of which none that is read is longer than this, in bytes.
+SHORT_TABLE = 1 << 10
 
 #: Stand for a ticket and a seal where there are none, as in an outcome that a master came to by itself.
 _NO_TICKET, _NO_SEAL = bytes(TICKET_BYTES), bytes(SEAL_BYTES)
@@ -121,8 +128,34 @@ def _definitions(column: Buffer, digests: Buffer) -> list[bytes]:
 
 
 def _terms(table: Buffer, column: Buffer) -> list[Terms]:
-    terms = [Terms(*row) for row in json.loads(bytes(table))]
+    terms = _read_terms(bytes(table))
     return [terms[position] for position in _numbers("I", column)]
+
+
+# Batch after batch has the same few terms and names.
+
+
+def _read_terms(table: bytes) -> tuple[Terms, ...]:
+    return tuple(Terms(*row) for row in _read_table(table))
+
+
+def _read_table(table: bytes) -> Any:
+    return _read_short_table(table) if len(table) <= SHORT_TABLE else json.loads(table)
+
+
+@lru_cache(MOST_TABLES)
+def _read_short_table(table: bytes) -> Any:
+    return json.loads(table)
+
+
+@lru_cache(MOST_TABLES)
+def _write_terms(terms: tuple[Terms, ...]) -> bytes:
+    return json.dumps(terms).encode()
+
+
+@lru_cache(MOST_TABLES)
+def _write_names(names: tuple[Any, ...]) -> bytes:
+    return json.dumps(names).encode()
 
 
 def pack_added(jobs: Sequence[AddedJob]) -> bytes:
@@ -132,7 +165,7 @@ def pack_added(jobs: Sequence[AddedJob]) -> bytes:
     terms_column = terms.column(job.terms for job in jobs)
     head = [
         array("Q", [job.number for job in jobs]).tobytes(),
-        json.dumps(list(terms.positions)).encode(),
+        _write_terms(tuple(terms.positions)),
         terms_column,
         column,
         digests,
@@ -162,8 +195,8 @@ def pack_host_jobs(jobs: Sequence[HostJob]) -> bytes:
     terms = _Table()
     terms_column = terms.column(job.terms for job in jobs)
     head = [
-        json.dumps(list(sessions.positions)).encode(),
-        json.dumps(list(terms.positions)).encode(),
+        _write_names(tuple(sessions.positions)),
+        _write_terms(tuple(terms.positions)),
         terms_column,
         session_column,
         array("Q", [job.number for job in jobs]).tobytes(),
@@ -177,7 +210,7 @@ def pack_host_jobs(jobs: Sequence[HostJob]) -> bytes:
 def unpack_host_jobs(message: Buffer) -> list[HostJob]:
     """Unpack what `pack_host_jobs` packed."""
     names, terms, terms_column, session_column, numbers, column, digests, seals, *blobs = unpack_message(message)
-    sessions = json.loads(bytes(names))
+    sessions = _read_table(bytes(names))
     columns = (
         [sessions[position] for position in _numbers("I", session_column)],
         _numbers("Q", numbers),
@@ -195,7 +228,7 @@ def pack_outcomes(outcomes: Sequence[JobOutcome]) -> bytes:
     session_column = sessions.column(done.session for done in outcomes)
     slave_column = slaves.column(done.slave for done in outcomes)
     head = [
-        json.dumps([list(sessions.positions), list(slaves.positions)]).encode(),
+        _write_names((tuple(sessions.positions), tuple(slaves.positions))),
         session_column,
         array("Q", [done.number for done in outcomes]).tobytes(),
         array("d", [done.seconds for done in outcomes]).tobytes(),
@@ -209,7 +242,7 @@ def pack_outcomes(outcomes: Sequence[JobOutcome]) -> bytes:
 def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
     """Unpack what `pack_outcomes` packed."""
     names, session_column, numbers, seconds_column, slave_column, tickets, seals, *encoded = unpack_message(message)
-    sessions, slaves = json.loads(bytes(names))
+    sessions, slaves = _read_table(bytes(names))
     seconds = array("d")
     seconds.frombytes(seconds_column)
     columns = (

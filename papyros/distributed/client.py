@@ -60,7 +60,7 @@ __all__ = ["DistributedMaster"]
 log = logging.getLogger(__name__)
 
 #: So many jobs go into one message, at most.
-SEND_JOBS = 2000
+SEND_JOBS = 500
 
 #: How long a call waits at the master for room for more jobs before it asks again.
 ROOM_SECONDS = 1.0

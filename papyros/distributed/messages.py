@@ -58,6 +58,9 @@ _NAME = ANNOTATION.encode()
 #: From this size on, what is sent is not copied in order to be sent at once.
 _LARGE = 1 << 16
 
+_decode = json.JSONDecoder().raw_decode
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
 #: So much is sent or received at a time where nothing may wait.
 _PIECE = 1 << 18
 
@@ -89,7 +92,7 @@ def send_message(
 
 def _pack(kind: int, sequence: int, content: Any, batch: Buffer | None, flags: int) -> list[Buffer]:
     """Return a message as a list of buffers: what is large as it is."""
-    data = json.dumps(content).encode()
+    data = _encode(content).encode()
     chunk = _CHUNK.size + len(batch) if batch else 0
     if len(data) + chunk > config.MAX_MESSAGE_SIZE:
         raise ValueError(f"a message of {len(data) + chunk:,} bytes is larger than MAX_MESSAGE_SIZE allows")
@@ -137,11 +140,19 @@ class _Head:
             if name != _NAME or size != self.chunk - _CHUNK.size:
                 raise ProtocolError("what comes beside a message does not have the size, or the name, that it should")
             batch = body[_CHUNK.size : self.chunk]
-        try:
-            content = json.loads(bytes(body[self.chunk :]))
-        except (ValueError, RecursionError) as error:
-            raise ProtocolError(f"the content of a message cannot be read: {type(error).__name__}") from None
-        return Message(self.flags, self.sequence, content, batch)
+        return Message(self.flags, self.sequence, _read(body[self.chunk :]), batch)
+
+
+def _read(data: memoryview) -> Any:
+    """Return what a message says: one JSON value, and nothing before or after it, as we write them."""
+    try:
+        text = str(data, "utf-8")
+        content, end = _decode(text)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"the content of a message cannot be read: {type(error).__name__}") from None
+    if end != len(text):
+        raise ProtocolError("the content of a message goes on after its end")
+    return content
 
 
 class MessageStream:

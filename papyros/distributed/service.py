@@ -46,7 +46,7 @@ from papyros.status import SlaveStatus
 __all__ = ["MasterService"]
 
 #: How many outcomes, and bytes of them, go into one answer.
-COLLECT_JOBS = 5000
+COLLECT_JOBS = 500
 COLLECT_BYTES = 8 << 20
 
 #: How long a client's call waits for outcomes, at most, before it asks again and so shows that it lives.
@@ -339,7 +339,8 @@ class MasterService(ValueService):
                 return {"known": False, "taken": True}
             host.sequence = sequence
             desk.take_news(host, report)
-            host.work.ring()
+            if desk.ledger.anything_waits():
+                host.work.ring()
             return {"known": True, "taken": True}
 
     @offer(Role.SLAVE_HOST)

@@ -39,6 +39,8 @@ class Watched:
                 monkeypatch.setattr(serializer, name, lambda *_, n=name: self.calls.append(n), raising=False)
         self._json = json.loads
         monkeypatch.setattr(wire_messages.json, "loads", self._loads)
+        decode = wire_messages._decode
+        monkeypatch.setattr(wire_messages, "_decode", lambda text: self.calls.append("messages") or decode(text))
 
     def _loads(self, data, *args, **options):
         if threading.current_thread().name in ("papyros-greeter", "papyros-switchboard"):
