@@ -81,6 +81,7 @@ class Crew:
         self._seconds: float | None = None
         self._false_starts = 0
         self._staff_at: float | None = None  # when a spare may have to be sent away
+        self._staffed = False  # there are as many as there should be, and none lends its place
         self._draining = False
         self._closing = False
         self._ready = threading.Event()
@@ -196,6 +197,8 @@ class Crew:
 
     def _staff(self) -> None:
         """Hire slaves for those that lend their places, and send those away that have been spare for a while."""
+        if self._staffed:
+            return
         if self._false_starts < MAX_FALSE_STARTS:
             for _ in range(missing(self._slaves, self._wanted)):
                 self._hire()
@@ -203,6 +206,7 @@ class Crew:
         for slave in unneeded:
             slave.dismissed = True
             slave.dismiss()
+        self._staffed = len(self._slaves) == self._wanted and not any(slave.lent for slave in self._slaves)
 
     def _hire(self) -> None:
         slave = SlaveProcess(self._options)
@@ -248,6 +252,7 @@ class Crew:
         self._seconds = mean if known is None else known + FRESHNESS * (mean - known)
 
     def _note_lent(self, slave: SlaveProcess) -> None:
+        self._staffed = False
         if slave.lent:
             # None of these is to wait for the end of a job that may wait for one of them.
             self._source.returned([task.tag for task in slave.recall()], "")
@@ -305,6 +310,7 @@ class Crew:
 
     def _bury(self, slave: SlaveProcess) -> Death:
         self._slaves.remove(slave)
+        self._staffed = False
         for fd in slave.fds():
             with contextlib.suppress(KeyError):
                 self._selector.unregister(fd)
