@@ -28,6 +28,7 @@ test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 	$(RUN) pytest --ignore=tests/chaos -m "alone and not slow"
 
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
+	$(RUN) tests.simulation 1-10000
 	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py
 	$(RUN) pytest tests/contract tests/executor -m slow
 

@@ -24,7 +24,7 @@ from papyros.distributed.security import Role, Security
 from papyros.errors import MasterClosedError, MasterNotFoundError, NameServerNotFoundError
 from papyros.relay import InSlave, Link, pack_words, unpack_words
 
-__all__ = ["FamilyClient", "open_family"]
+__all__ = ["FamilyClient", "Plea", "open_family"]
 
 #: How long a master may not know the parent: its client, or its slave host, has not come to a new master yet.
 PARENT_SECONDS = 30.0
@@ -34,6 +34,37 @@ AGAIN_SECONDS = 0.1
 
 #: A slave that has asked to be stopped is, before this is over.
 STOP_SECONDS = 10.0
+
+
+class Plea:
+    """What a job asks of its slave host when it cannot go on here: to be stopped, and to run again where it can.
+
+    Args:
+        link: what the slave offers.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def end(self) -> None:
+        """The job has ended: what is asked from now on would stop the next one that runs here."""
+        with self._lock:
+            self._ended = True
+
+    def stop(self, reason: str) -> None:
+        """Have the slave host stop the job that runs here, and give it back; returns if that has ended meanwhile.
+
+        Raises:
+            MasterClosedError: it did not stop.
+        """
+        with self._lock:
+            if self._ended:
+                return
+            self._link.say(pack_words(["stop", reason]))
+        time.sleep(STOP_SECONDS)
+        raise MasterClosedError(reason)
 
 
 class FamilyClient(InSlave, DistributedMaster):
@@ -55,6 +86,7 @@ class FamilyClient(InSlave, DistributedMaster):
         self._known_uri = uri
         self._refused_since: float | None = None
         self._lending = Lending(link.lend)
+        self._plea = Plea(link)
         super().__init__(
             group, nameserver, host_master=False, timeout=PARENT_SECONDS, max_bytes=link.max_bytes, echo=link.echo
         )
@@ -68,6 +100,7 @@ class FamilyClient(InSlave, DistributedMaster):
     def end(self) -> None:
         """Leave the master, which drops what is left by itself, too, when it hears the outcome of the job."""
         self._lending.end()
+        self._plea.end()
         threading.Thread(target=self.close, name="papyros-leave", daemon=True).start()
 
     def _find_security(self, key_file: str | os.PathLike[str] | None, names: Address) -> Security:  # noqa: ARG002 - it is known
@@ -95,7 +128,7 @@ class FamilyClient(InSlave, DistributedMaster):
         now = time.monotonic()
         self._refused_since = self._refused_since or now
         if answer.get("over") or now - self._refused_since > PARENT_SECONDS:
-            stop(self._link, "its children could not be given to the master, which does not know it")
+            self._plea.stop("its children could not be given to the master, which does not know it")
         self._stop_event.wait(AGAIN_SECONDS)
 
     def _join(self, line: Line) -> bool:
@@ -116,16 +149,5 @@ def open_family(link: Link, number: int) -> FamilyClient:  # noqa: ARG001 - a se
     try:
         return FamilyClient(link, link.family["group"], link.family["nameserver"], (session, job), uri)
     except (MasterNotFoundError, NameServerNotFoundError) as error:
-        stop(link, f"no master could be found for its children: {error}")
+        Plea(link).stop(f"no master could be found for its children: {error}")
         raise
-
-
-def stop(link: Link, reason: str) -> None:
-    """Have the slave host stop the job that runs here, and give it back: it is to run again where it can go on.
-
-    Raises:
-        MasterClosedError: it did not.
-    """
-    link.say(pack_words(["stop", reason]))
-    time.sleep(STOP_SECONDS)
-    raise MasterClosedError(reason)

@@ -113,7 +113,7 @@ class SlaveHost:
         self._acknowledged = self._heard = 0  # of what this master has sent, also over a line that broke
         self._connected = threading.Event()
         self._lent = 0  # how many slaves lend their places
-        self._stay = ""
+        self._stay = self._stay_told = ""  # what this host is enlisted for, and what its next report is about
         self._uri = self._uid = ""
         self._beat = self._silence = 1.0  # how often to show that this host lives, and how long a master may not
         self._lines: set[Line] = set()
@@ -176,7 +176,13 @@ class SlaveHost:
                 if self._report.is_owed():
                     message = pack_report(self._report)
                     line.call(
-                        "report", self._key, self._sequence + 1, self._uid, message=message, timeout=RETIRE_SECONDS
+                        "report",
+                        self._key,
+                        self._sequence + 1,
+                        self._uid,
+                        self._stay_told,
+                        message=message,
+                        timeout=RETIRE_SECONDS,
                     )
                 line.call("retire", self._key, timeout=RETIRE_SECONDS)
 
@@ -203,10 +209,11 @@ class SlaveHost:
             with self._lock:
                 # Of a master that is gone, or gave this host up: what was not started is given to others.
                 self._queue.clear()
-                self._report.lent.append(self._lent)
                 for other in self._lines - {line}:
                     other.abort()  # reports to a master that may never answer
             with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
+                with self._lock:
+                    self._begin_stay(answer["stay"])
                 line.call("claim", self._key, self._started())
             self._stay = answer["stay"]
         self._beat = answer["patience"]
@@ -235,6 +242,14 @@ class SlaveHost:
             if answer["question"] > answered:
                 answered = answer["question"]
                 line.call("tell", self._key, answered, self._slaves_now())
+
+    def _begin_stay(self, stay: str) -> None:
+        """From now on, reports are of another stay. Called with the lock held."""
+        self._stay_told = stay
+        # These were held in the stay before: the master has given them to others, free of charge.
+        self._report.deaths.clear()
+        self._report.returned.clear()
+        self._report.lent.append(self._lent)
 
     def _started(self) -> list[tuple[str, int]]:
         """Give back what was not started; return what was, and not reported yet."""
@@ -354,6 +369,7 @@ class SlaveHost:
     def _push(self) -> None:
         """Report to the master; what a broken connection may have swallowed is reported again."""
         message: bytes | None = None
+        stay = ""
         while not self._stop.is_set():
             if not self._connected.wait(1.0):
                 continue
@@ -361,10 +377,10 @@ class SlaveHost:
                 with self._seeker.line(self._uri, silence=self._silence) as line, self._use(line):
                     while not self._stop.is_set() and self._uri == line.uri:
                         if message is None:
-                            message = self._next_report()
+                            message, stay = self._next_report()
                             self._sequence += 1
                         with self._telling:
-                            answer, _ = line.call("report", self._key, self._sequence, self._uid, message=message)
+                            answer, _ = line.call("report", self._key, self._sequence, self._uid, stay, message=message)
                             if not answer["taken"]:
                                 break  # it is for the next master
                             message = None
@@ -376,7 +392,8 @@ class SlaveHost:
                 log.info("%s", error)
             self._stop.wait(RETRY_SECONDS)
 
-    def _next_report(self) -> bytes:
+    def _next_report(self) -> tuple[bytes, str]:
+        """Return what is to be reported, and of which stay it tells."""
         with self._lock:
             if not any(self._report):
                 # A report of nothing shows that this host lives, also while a large batch of jobs is on its way to it.
@@ -385,7 +402,8 @@ class SlaveHost:
             # Nobody waits for a sign of life, which a master that does not answer may never take.
             self._reporting = report.is_owed()
             self._flying = [(done.session, done.number) for done in report.outcomes]
-        return pack_report(report)
+            stay = self._stay_told
+        return pack_report(report), stay
 
     @contextlib.contextmanager
     def _use(self, line: Line) -> Iterator[None]:

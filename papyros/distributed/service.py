@@ -320,11 +320,13 @@ class MasterService(ValueService):
         return {"known": True}
 
     @offer(Role.SLAVE_HOST)
-    def report(self, key: str, sequence: int, uid: str) -> dict[str, Any]:
+    def report(self, key: str, sequence: int, uid: str, stay: str) -> dict[str, Any]:
         """Take outcomes and bad news of a slave host; outcomes also of one that had been given up.
 
         A report that was meant for another master, or comes when this one is
-        about to end, is not taken: it is to go to the one that the host is enlisted with.
+        about to end, is not taken: it is to go to the one that the host is enlisted with. Of one about a stay that is
+        over, nothing but its outcomes counts: it may have been taken before the host was given up, and what the host
+        held then has been given to others since, or to the host itself.
         """
         report = unpack_report(_message())
         desk = self._desk
@@ -338,7 +340,8 @@ class MasterService(ValueService):
             if host is None:
                 return {"known": False, "taken": True}
             host.sequence = sequence
-            desk.take_news(host, report)
+            if stay == host.stay:
+                desk.take_news(host, report)
             if desk.ledger.anything_waits():
                 host.work.ring()
             return {"known": True, "taken": True}

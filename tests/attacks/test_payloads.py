@@ -73,7 +73,7 @@ def enlist(line, key="rogue"):
 
 def report(line, uid, *outcomes, key="rogue", number=1):
     message = pack_report(HostReport.empty()._replace(outcomes=list(outcomes)))
-    assert line.call("report", key, number, uid, message=message)[0]["taken"]
+    assert line.call("report", key, number, uid, "any stay", message=message)[0]["taken"]
 
 
 def test_attack_08_outcomes_of_jobs_that_it_was_not_given_are_dropped_and_counted(group, server, host_line, trap):

@@ -113,7 +113,7 @@ def calls(uid):
         ("fetch", ["fuzzy", 0, 0, 0.0], b""),
         ("tell", ["fuzzy", 1, [["h/1", "fuzz", 1, 0.5, 0, True]]], b""),
         ("definitions", ["fuzzy"], pack_definitions({bytes(16): b""})),
-        ("report", ["fuzzy", 1, uid], report),
+        ("report", ["fuzzy", 1, uid, "a stay"], report),
         ("retire", ["fuzzy"], b""),
     ]
     return {Role.CLIENT: [call(*each) for each in client], Role.SLAVE_HOST: [call(*each) for each in host]}

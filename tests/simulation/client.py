@@ -44,6 +44,8 @@ class Client(Actor):
         pace: how many seconds its jobs take, on average.
         hurry: how many seconds there are between two calls of the program.
         max_waiting: at most so many jobs wait.
+        cancels: how likely it is that the next thing it does is to cancel something.
+        depth: so many jobs are above it, of each of which the next is a child.
     """
 
     def __init__(
@@ -57,8 +59,10 @@ class Client(Actor):
         hurry: float,
         max_waiting: int | None,
         cancels: float,
+        depth: int = 0,
     ) -> None:
         super().__init__(world, name)
+        self._depth = depth
         self._network = network
         self._stories = stories
         self._jobs = jobs
@@ -70,7 +74,7 @@ class Client(Actor):
         self.session = self.ledger.open("main", max_waiting)
         self.holder = self.ledger.enlist("cluster", 1)
         self.added = self.results = self.failures = self.cancelled = 0
-        self.finished = self.left_master = self._ending = False
+        self.finished = self._ending = False
         self._news, self._joined, self._came, self._room = (Signal(world) for _ in range(4))
         self._uri: Any = None
         self._patience = 0.0
@@ -112,7 +116,7 @@ class Client(Actor):
 
     def _work(self) -> Program:
         dice = self.world.dice
-        while self.added < self._jobs or self.session.pending:
+        while not self._is_done():
             step = dice.random()
             if step < self._cancels:
                 yield from self._cancel_something()
@@ -124,13 +128,20 @@ class Client(Actor):
             yield dice.random() * self._hurry
         self.trace("has all its jobs back")
         self.finished = True
+        self._came_to_its_end()
+
+    def _is_done(self) -> bool:
+        return self.added >= self._jobs and not self.session.pending
+
+    def _came_to_its_end(self) -> None:
+        """The program has all that it wants."""
 
     def _add(self, count: int) -> Program:
         for _ in range(min(count, self._jobs - self.added)):
             while not self.session.has_room(max(0, self._total - self._left)):
                 yield self._room.future()
             number = self.added + 1
-            story = self._stories.tell(self.name, number, self._pace)
+            story = self._stories.tell(self.name, number, self._pace, self._depth)
             definition = b"%016d" % (number % 2)
             self.ledger.add(self.session, number, (definition, b"x" * (number % 5)), 1, story.terms)
             self.added += 1
@@ -140,7 +151,7 @@ class Client(Actor):
     def _pop(self, timeout: float) -> Program:
         popped = self.ledger.pop(self.session)
         if not popped and timeout and self.session.pending:
-            yield self._came.future(timeout)
+            yield from self._wait_for_outcomes(timeout)
             popped = self.ledger.pop(self.session)
         for entry in popped:
             story = self._stories.all[self.name, entry.number]
@@ -151,6 +162,9 @@ class Client(Actor):
                 self.results += 1
             else:
                 self.failures += 1
+
+    def _wait_for_outcomes(self, timeout: float) -> Program:
+        yield self._came.future(timeout)
 
     # Cancelling -------------------------------------------------------------------------
 
@@ -230,15 +244,15 @@ class Client(Actor):
                 yield from self._send_on(line)
             if not self._ending:
                 line.break_off("the client gives it up")
-        try:
-            while True:
-                if self._line is None or self._line.broken:
-                    self._line = yield from self._seek()
-                with contextlib.suppress(LineBrokenError):
-                    yield self._line.call("leave", self.name)
-                    break
-        finally:
-            self.left_master = True
+        yield from self._say_goodbye()
+
+    def _say_goodbye(self) -> Program:
+        while True:
+            if self._line is None or self._line.broken:
+                self._line = yield from self._seek()
+            with contextlib.suppress(LineBrokenError):
+                yield self._line.call("leave", self.name)
+                break
 
     def _seek(self) -> Program:
         delay = 0.02
@@ -249,7 +263,10 @@ class Client(Actor):
         return line
 
     def _join(self, line: SimulatedLine) -> Program:
-        answer, _ = yield line.call("join", self.name)
+        answer, _ = yield line.call("join", *self._introduction())
+        if not answer["known"]:
+            yield from self._be_refused(answer)
+            raise LineBrokenError("the master opens no session")
         if answer["stay"] != self._stay:
             self.trace("joins", line.master.name, answer["stay"])
             before = bool(self._stay)
@@ -270,6 +287,13 @@ class Client(Actor):
         self._patience = float(answer["patience"])
         self._trouble = False
         self._joined.notify()
+
+    def _introduction(self) -> tuple[Any, ...]:
+        return (self.name,)
+
+    def _be_refused(self, answer: dict[str, Any]) -> Program:
+        raise BrokenRule(f"{self.name} was not welcome: {answer}")
+        yield
 
     def _send_on(self, line: SimulatedLine) -> Program:
         while True:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from papyros.crew import Task
@@ -12,9 +13,11 @@ from papyros.distributed.batches import HostReport, JobOutcome, pack_report, unp
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.seals import ticket_of
 from papyros.frames import pack_message
+from papyros.staff import at_work, missing, spares
 from papyros.wire import encode_overdue
+from tests.simulation.family import Family
 from tests.simulation.master import Master, Network, SimulatedLine
-from tests.simulation.stories import Stories
+from tests.simulation.stories import Stories, Story
 from tests.simulation.world import Actor, Program, Signal, World
 
 __all__ = ["Host"]
@@ -28,6 +31,7 @@ class Slave:
     Attributes:
         queue: what it was sent and has not answered, in order, as its host sees it.
         begun: so many of these it has started.
+        family: the children of the job that it runs, if that has any.
     """
 
     def __init__(self, host: Host, name: str) -> None:
@@ -36,7 +40,10 @@ class Slave:
         self.queue: deque[Task] = deque()
         self.begun = 0
         self.busy = False
-        self.alive = self.ready = True
+        self.alive = True
+        self.ready = self.lent = self.dismissed = False
+        self.idle_since: float | None = None
+        self.family: Family | None = None
         self.sentence: tuple[Task, str] | None = None
         self._unsent: list[tuple[Task, bytes, float]] = []
 
@@ -57,13 +64,35 @@ class Slave:
         self.host.trace(f"{self.name} starts", story.name)
         story.start()
         self.host.starts += 1
+        ends = False
         if story.deaths < story.killing:
-            self._later(story.seconds / 2, lambda: self._kill_itself(task))
-            return
-        if story.overdue:
-            self._later(story.terms.timeout or 0.0, lambda: self.host.act(lambda: self.host.overdue(self, task)))
-            return
-        self._later(story.seconds, lambda: self._end(task))
+            self._later(story.seconds / 2, partial(self._kill_itself, task))
+        elif story.overdue:
+            self._later(story.terms.timeout or 0.0, partial(self.host.act, partial(self.host.overdue, self, task)))
+        else:
+            ends = True
+        if story.children:
+            # It asks its slave host first for whom it runs.
+            self.host.act(partial(self._later, 0.0, partial(self._begin_family, task, story, ends)))
+        elif ends:
+            self._later(story.seconds, partial(self._end, task))
+
+    def _begin_family(self, task: Task, story: Story, ends: bool) -> None:
+        if self.running() is task:
+            host = self.host
+            ended = partial(self._end, task) if ends else lambda: None
+            self.family = Family(host.world, host.network, host.stories, story, self, ended)
+
+    def lend(self, lent: bool) -> None:
+        """See `Place`: say so to the crew."""
+        if self.alive:
+            self.host.act(partial(self.host.note_lent, self, lent))
+
+    def give_up(self) -> None:
+        """See `Place`: ask the slave host for it."""
+        if (task := self.running()) is not None:
+            self.host.stories.excuse(*task.tag)
+            self.host.act(partial(self.host.stop, task.tag))
 
     def _kill_itself(self, task: Task) -> None:
         self.host.stories.all[task.tag].deaths += 1
@@ -71,6 +100,9 @@ class Slave:
 
     def _end(self, task: Task) -> None:
         self.busy = False
+        if self.family is not None:
+            family, self.family = self.family, None
+            family.leave()
         story = self.host.stories.all[task.tag]
         self._unsent.append((task, story.end(), story.seconds))
         if self.begun < len(self.queue):
@@ -88,12 +120,18 @@ class Slave:
         """End, whatever it does."""
         if not self.alive:
             return
-        self.alive = False
+        self.vanish()
         self.host.trace(f"{self.name} dies")
         for position in range(self.begun - self.busy):
             # It ended; if its outcome had not been sent, it has to be run again.
             self.host.stories.excuse(*self.queue[position].tag)
         self.host.act(lambda: self.host.bury(self))
+
+    def vanish(self) -> None:
+        """End without a word."""
+        self.alive = False
+        if self.family is not None:
+            self.family.crash()
 
     def recall(self) -> list[Task]:
         """Take back what was not started."""
@@ -109,7 +147,7 @@ class Host(Actor):
     def __init__(self, world: World, name: str, network: Network, stories: Stories, slaves: int, ahead: int) -> None:
         super().__init__(world, name)
         self.stories = stories
-        self._network = network
+        self.network = network
         self._count = slaves
         self._ahead = ahead
         self._names = 0
@@ -129,20 +167,24 @@ class Host(Actor):
         self._lines: list[SimulatedLine] = []
         self._draining = self._ending = False
         self._stay: Any = 0
+        self._stay_told: Any = 0
         self.retired = False
-        for _ in range(slaves):
-            self._hire()
+        self._lent = 0
+        self._staff_at: float | None = None
+        self._staff()
+        for slave in self._slaves:
+            slave.ready = True
         self.start(self._fetch())
         self.start(self._push())
 
     @property
     def idle(self) -> bool:
         """Whether a slave has nothing to do."""
-        return any(slave.ready and not slave.queue for slave in self._slaves) and not self._queue
+        return any(not slave.queue for slave in at_work(self._slaves, self._count)) and not self._queue
 
     def crash(self) -> None:
         for slave in self._slaves:
-            slave.alive = False
+            slave.vanish()
         super().crash()
         for line in list(self._lines):
             line.break_off("the slave host crashed")
@@ -160,11 +202,11 @@ class Host(Actor):
 
     def _seek(self) -> Program:
         delay = 0.02
-        while (line := self._network.line()) is None:
+        while (line := self.network.line()) is None:
             yield delay * self.world.dice.uniform(0.5, 1.5)
             delay = min(1.0, delay * 2)
         self._lines.append(line)
-        yield self._network.travel()
+        yield self.network.travel()
         return line
 
     def _drop(self, line: SimulatedLine) -> None:
@@ -193,6 +235,10 @@ class Host(Actor):
             while self._telling:
                 yield 0.001
             self._telling = True
+            self._stay_told = stay
+            self._report.deaths.clear()
+            self._report.returned.clear()
+            self._report.lent.append(self._lent)
             try:
                 yield line.call("claim", self.name, self._started())
             finally:
@@ -246,10 +292,11 @@ class Host(Actor):
 
     def _push(self) -> Program:
         message: bytes | None = None
+        told: Any = 0
         while not self._ending:
             if self._master is None:
                 yield self._connected.future()
-            line = self._network.line()
+            line = self.network.line()
             if line is None or line.master is not self._master:
                 yield 0.05
                 continue
@@ -260,9 +307,9 @@ class Host(Actor):
                         if not any(self._report):
                             yield self._news.future(self._beat)
                         report, self._report = self._report, HostReport.empty()
-                        self._reporting = True
+                        self._reporting = report.is_owed()
                         self._flying = [(done.session, done.number) for done in report.outcomes]
-                        message = pack_report(report)
+                        message, told = pack_report(report), self._stay_told
                         self._sequence += 1
                     if line.master is not self._master:
                         raise LineBrokenError("the slave host serves another master")
@@ -270,7 +317,7 @@ class Host(Actor):
                         yield 0.001
                     self._telling = True
                     try:
-                        call = line.call("report", self.name, self._sequence, self._uid, message=message)
+                        call = line.call("report", self.name, self._sequence, self._uid, told, message=message)
                         if not (yield call)[0]["taken"]:
                             break  # it is for the next master
                         message = None
@@ -283,11 +330,11 @@ class Host(Actor):
             yield 0.05
 
     def _finish_and_leave(self) -> Program:
-        while any(slave.queue for slave in self._slaves) or self._reporting or any(self._report):
+        while any(slave.queue for slave in self._slaves) or self._reporting or self._report.is_owed():
             yield 0.05
         self._ending = True
         for slave in self._slaves:
-            slave.alive = False
+            slave.vanish()
         while not self.retired:
             line = yield from self._seek()
             with contextlib.suppress(LineBrokenError):
@@ -305,10 +352,48 @@ class Host(Actor):
 
     # The crew ---------------------------------------------------------------------------
 
-    def _hire(self) -> None:
-        self._names += 1
-        self._slaves.append(Slave(self, f"{self.name}/{self._names}"))
+    def _staff(self) -> None:
+        """Hire slaves for those that are gone or lend their places, and send spares away."""
+        if self._ending:
+            return
+        for _ in range(missing(self._slaves, self._count)):
+            self._names += 1
+            slave = Slave(self, f"{self.name}/{self._names}")
+            self._slaves.append(slave)
+            self.later(self.world.dice.uniform(0.02, 0.2), partial(self._welcome, slave))
+        unneeded, moment = spares(self._slaves, self._count, self.world.now)
+        for slave in unneeded:
+            slave.dismissed = True
+            slave.vanish()
+            self._slaves.remove(slave)
+        if moment is not None and moment != self._staff_at:
+            self._staff_at = moment
+            self.later(moment - self.world.now, self._staff)
+
+    def _welcome(self, slave: Slave) -> None:
+        slave.ready = slave.alive
         self._feed()
+
+    def note_lent(self, slave: Slave, lent: bool) -> None:
+        """Take note that a slave lends its place, or goes on."""
+        if not slave.alive:
+            return
+        slave.lent = lent
+        if lent:
+            self._give_back([task.tag for task in slave.recall()])
+        self._say_lent()
+        self._feed()
+
+    def _say_lent(self) -> None:
+        self._lent = sum(slave.lent for slave in self._slaves)
+        self._say("lent", [self._lent])
+        self._give_back([task.tag for task in self._queue])
+        self._queue.clear()
+
+    def stop(self, tag: tuple[str, int]) -> None:
+        """Stop a job that cannot go on here, and give it back."""
+        self._cancel({tag})
+        self._give_back([tag], "its children could not be given to the master")
 
     def take_in(self, slave: Slave, batch: list[tuple[Task, bytes, float]]) -> None:
         """Take outcomes of a slave."""
@@ -333,6 +418,8 @@ class Host(Actor):
     def bury(self, slave: Slave) -> None:
         """Find out what a slave was doing when it died, and hire another one."""
         self._slaves.remove(slave)
+        if slave.lent:
+            self._say_lent()
         running = slave.running()
         condemned, verdict = slave.sentence or (None, "")
         started = list(slave.queue)[: slave.begun]
@@ -354,14 +441,13 @@ class Host(Actor):
             else:
                 self._returned.appendleft(task)
         slave.queue.clear()
-        if not self._ending:
-            self.later(self.world.dice.uniform(0.02, 0.2), self._hire)
         self._feed()
 
     def kill_a_slave(self) -> None:
         """Kill a slave from outside: what it runs is charged all the same, since nobody can know."""
-        slave = self.world.dice.choice(self._slaves) if self._slaves else None
-        if slave is not None and slave.alive:
+        slaves = [slave for slave in self._slaves if slave.alive and slave.ready]
+        if slaves:
+            slave = self.world.dice.choice(slaves)
             if (running := slave.running()) is not None:
                 self.stories.all[running.tag].deaths += 1
             slave.die()
@@ -391,7 +477,9 @@ class Host(Actor):
         if self._draining:
             self._recall()
             return
-        ready = [slave for slave in self._slaves if slave.alive]
+        if len(self._slaves) != self._count or self._lent:
+            self._staff()
+        ready = at_work(self._slaves, self._count)
         while ready and (self._returned or self._queue):
             slave = min(ready, key=lambda slave: len(slave.queue))
             if len(slave.queue) >= self._ahead:

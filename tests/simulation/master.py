@@ -6,6 +6,7 @@ A call that has to wait is tried again when the bell rings that it waits for, or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from Pyro5.callcontext import current_context
@@ -40,12 +41,19 @@ class SimulatedAlarm:
 class Call:
     """One call, at the master."""
 
-    def __init__(self, master: Master, method: str, arguments: tuple[Any, ...], message: bytes | None) -> None:
+    def __init__(
+        self,
+        master: Master,
+        method: str,
+        arguments: tuple[Any, ...],
+        message: bytes | None,
+        answered: Callable[[Any], None] = lambda _: None,
+    ) -> None:
         self.master = master
         self.method = method
         self.arguments = arguments
         self.message = message
-        self.answer = Future(master.world)
+        self._answered = answered
         self._attempt: Callable[[bool], Any] | None = None
         self._ticket: Ticket | None = None
 
@@ -55,14 +63,14 @@ class Call:
         answer = getattr(self.master.service, self.method)(*self.arguments)
         if isinstance(answer, Waiting):
             self._attempt = answer.attempt
-            self.master.later(answer.seconds, lambda: self._go_on(over=True))
+            self.master.later(answer.seconds, partial(self._go_on, over=True))
             answer = answer.attempt(answer.seconds <= 0)
         self._take(answer)
 
     def _take(self, answer: Any) -> None:
         if isinstance(answer, Ticket):
             self._ticket = answer
-            answer.then(lambda: self.master.later(0.0, self._go_on))
+            answer.then(partial(self.master.later, 0.0, self._go_on))
             return
         self._ticket = None
         master = self.master
@@ -70,7 +78,7 @@ class Call:
         if master.world.tracing:
             master.trace(f"answers {self.method}", self.arguments, answer)
         master.look(self.method)
-        self.answer.set((answer, memoryview(bytes(reply))))
+        self._answered((answer, memoryview(bytes(reply))))
 
     def _go_on(self, over: bool = False) -> None:
         """Try again, unless it has been answered."""
@@ -273,7 +281,6 @@ class SimulatedLine:
         future, method, arguments, message = self._queue.pop(0)
         self._current = future
         network, dice = self.network, self.world.dice
-        call = Call(self.master, method, arguments, message)
         fate = dice.random()
         trouble = network.trouble
         if network.down or fate < trouble * 0.3:
@@ -281,28 +288,33 @@ class SimulatedLine:
                 self._fail_after(dice.random(), method, "its request was lost")
             else:
                 # The line breaks, but what was written to it arrives, later.
+                call = Call(self.master, method, arguments, message)
                 self.master.later(dice.uniform(0.0, network.zombies), call.run)
                 self._fail_after(dice.random() * 0.1, method, "its request is late")
             return
         if fate < trouble * 0.6:
-            self.master.later(network.travel(), call.run)
-            call.answer.then(lambda: self._fail_after(dice.random() * 0.5, method, "its reply was lost"))
+            lose = lambda _: self._fail_after(dice.random() * 0.5, method, "its reply was lost")  # noqa: E731
+            self.master.later(network.travel(), Call(self.master, method, arguments, message, lose).run)
             return
         if fate < trouble * 0.7:
             again = Call(self.master, method, arguments, message)
             self.master.later(dice.uniform(0.0, network.zombies), again.run)  # somebody repeats it
         slow = dice.uniform(0.1, 1.0) if fate < trouble else 0.0
+        call = Call(self.master, method, arguments, message, partial(self._answered, method, slow))
         self.master.later(network.travel() + slow * dice.random(), call.run)
-        call.answer.then(lambda: self.world.after(network.travel() + slow * dice.random(), lambda: self._reply(call)))
 
-    def _reply(self, call: Call) -> None:
+    def _answered(self, method: str, slow: float, answer: Any) -> None:
+        seconds = self.network.travel() + slow * self.world.dice.random()
+        self.world.after(seconds, partial(self._reply, method, answer))
+
+    def _reply(self, method: str, answer: Any) -> None:
         if self._current is None or self.broken:
             return
         if self.network.down:
-            self._fail_after(1.0, call.method, "the network is gone")
+            self._fail_after(1.0, method, "the network is gone")
             return
         current, self._current = self._current, None
-        current.set(call.answer.value)
+        current.set(answer)
         self._next()
 
     def _fail_after(self, seconds: float, method: str, why: str) -> None:

@@ -31,7 +31,7 @@ class Scenario:
         self.grace = dice.choice((12.0, 30.0))
         self.network = Network(world, dice.choice((0.0, 0.0, 0.02, 0.1, 0.3)), dice.choice((0.0005, 0.005, 0.05)))
         self.network.zombies = min(1.0, self.lease / 2)
-        self.stories = Stories(dice)
+        self.stories = Stories(dice, families=dice.random() < 0.3)
         self.masters: list[Master] = []
         self.hosts: list[Host] = []
         self.clients: list[Client] = []
@@ -204,14 +204,21 @@ class Scenario:
         if not self.clients:
             self._new_client()
 
-    def _drain(self) -> None:
+    def _limit(self) -> float:
+        """By when all jobs that there are have to be done."""
         work = sum(min(story.seconds, 30.0) * (1 + story.terms.retries) for story in self.stories.all.values())
         adding = sum(client._jobs * (client._hurry + client._pace * 4) for client in self.clients)
-        limit = self.world.now + DRAIN_SECONDS + self.lease + 3 * work + 3 * adding
+        return self.world.now + DRAIN_SECONDS + self.lease + 3 * work + 3 * adding
+
+    def _drain(self) -> None:
+        limit, told = self._limit(), len(self.stories.all)
         self._idle: dict[str, tuple[float, int]] = {}
         self.world.after(0.25, self._watch_idle)
         done = lambda: all(client.finished for client in self.clients if client.alive)  # noqa: E731
-        if not self.world.run(limit, done):
+        while not self.world.run(limit, done):
+            if len(self.stories.all) > told:
+                limit, told = self._limit(), len(self.stories.all)  # jobs added jobs
+                continue
             stuck = {client.name: list(client.session.entries.values()) for client in self.clients if client.alive}
             raise BrokenRule(f"these jobs were not processed by {limit:.1f}: {stuck}")
 

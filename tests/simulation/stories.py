@@ -17,6 +17,10 @@ RESULT, ERROR, FAILED = b"R", b"E", b"F"
 LOST, OVERDUE = encode_lost("")[:1], encode_overdue("")[:1]
 
 
+#: Jobs add jobs that add jobs, and there it ends.
+MAX_DEPTH = 2
+
+
 @dataclass
 class Story:
     """One job: how it behaves, and what it went through."""
@@ -34,6 +38,8 @@ class Story:
     excuses: int = 0  # how often it may have been started again for no reason of its own
     cancelled: bool = False
     popped: bool = False
+    children: int = 0  # so many jobs it adds each time that it runs
+    depth: int = 0  # so many jobs are above it
 
     @property
     def name(self) -> str:
@@ -81,13 +87,19 @@ class Story:
 
 
 class Stories:
-    """All jobs there ever were."""
+    """All jobs there ever were.
 
-    def __init__(self, dice: Random) -> None:
+    Args:
+        dice: how to make them up.
+        families: whether some of them add jobs.
+    """
+
+    def __init__(self, dice: Random, families: bool) -> None:
         self._dice = dice
+        self._families = families
         self.all: dict[tuple[str, int], Story] = {}
 
-    def tell(self, client: str, number: int, pace: float) -> Story:
+    def tell(self, client: str, number: int, pace: float, depth: int) -> Story:
         """Make up another job."""
         dice = self._dice
         kind = dice.random()
@@ -105,7 +117,11 @@ class Stories:
         terms = Terms(dice.choice((0, 0, 0, 1, 5)), timeout, retries, dice.choice((0.0, 0.1, 0.5)), once)
         if once:
             terms, failing = terms._replace(retries=0), min(failing, 1)
-        story = self.all[client, number] = Story(client, number, terms, seconds, failing, killing)
+        story = self.all[client, number] = Story(client, number, terms, seconds, failing, killing, depth=depth)
+        if self._families and depth < MAX_DEPTH and dice.random() < 0.25:
+            story.children = dice.choice((1, 2, 5))
+            if not story.overdue:
+                story.terms = terms._replace(timeout=None)  # how long its children take is not for it to say
         return story
 
     def charged(self, client: str, number: int, deaths: int) -> None:

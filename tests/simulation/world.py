@@ -7,7 +7,9 @@ A program yields what it waits for: a number of seconds, a `Future`, or a
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Generator
+from functools import partial
 from heapq import heappop, heappush
 from typing import Any
 
@@ -32,28 +34,37 @@ class World:
         self.tracing = tracing
         self.events = 0
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._now: deque[Callable[[], None]] = deque()  # what is to happen before time passes
         self._ticket = 0
 
-    def at(self, moment: float, call: Callable[[], None]) -> None:
-        self._ticket += 1
-        heappush(self._heap, (moment, self._ticket, call))
-
     def after(self, seconds: float, call: Callable[[], None]) -> None:
-        self.at(self.now + seconds, call)
+        if seconds <= 0.0:
+            self._now.append(call)
+        else:
+            self._ticket += 1
+            heappush(self._heap, (self.now + seconds, self._ticket, call))
 
-    def run(self, until: float, done: Callable[[], bool] = lambda: False) -> bool:
-        """Let time pass; return whether `done` came true before `until`."""
-        heap = self._heap
-        while heap and heap[0][0] <= until:
-            if done():
+    def run(self, until: float, done: Callable[[], bool] | None = None) -> bool:
+        """Let time pass; return whether `done` came true before `until`. It is asked whenever time is about to pass."""
+        heap, now = self._heap, self._now
+        events = self.events
+        while True:
+            while now:
+                now.popleft()()
+                events += 1
+            if done is not None and done():
+                self.events = events
                 return True
+            if not heap or heap[0][0] > until:
+                break
             self.now, _, call = heappop(heap)
             call()
-            self.events += 1
-            if self.events > MAX_EVENTS:
+            events += 1
+            if events > MAX_EVENTS:
                 raise BrokenRule("this never ends")
+        self.events = events
         self.now = max(self.now, until)
-        return done()
+        return False
 
     def trace(self, who: str, what: str, *details: object) -> None:
         if self.tracing:
@@ -97,7 +108,7 @@ class Signal:
         future = Future(self._world)
         self._waiting.append(future)
         if timeout is not None:
-            self._world.after(timeout, lambda: future.set(False))
+            self._world.after(timeout, partial(future.set, False))
         return future
 
     def notify(self) -> None:
@@ -129,7 +140,7 @@ class Actor:
             call()
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
-        self.world.after(seconds, lambda: self.act(call))
+        self.world.after(seconds, partial(self.act, call))
 
     def pause(self) -> None:
         self.world.trace(self.name, "pauses")
@@ -152,17 +163,22 @@ class Actor:
 
     def start(self, program: Program) -> None:
         """Run a program, from now on."""
-        self.later(0.0, lambda: self._step(program, None, None))
+        self.later(0.0, partial(self._step, program))
 
-    def _step(self, program: Program, value: Any, error: Exception | None) -> None:
+    def _step(self, program: Program, answer: Future | None = None) -> None:
         try:
-            waits_for = program.send(value) if error is None else program.throw(error)
+            if answer is None:
+                waits_for = program.send(None)
+            elif answer.error is None:
+                waits_for = program.send(answer.value)
+            else:
+                waits_for = program.throw(answer.error)
         except StopIteration:
             return
         if isinstance(waits_for, float):
-            self.later(waits_for, lambda: self._step(program, None, None))
+            self.later(waits_for, partial(self._step, program))
         else:
-            waits_for.then(lambda: self.act(lambda: self._step(program, waits_for.value, waits_for.error)))
+            waits_for.then(partial(self.act, partial(self._step, program, waits_for)))
 
     def trace(self, what: str, *details: object) -> None:
         if self.world.tracing:

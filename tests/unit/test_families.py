@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import deque
 from types import SimpleNamespace
 
+import pytest
+
+import papyros.distributed.family as distributed_family
+from papyros.errors import MasterClosedError
 from papyros.ledger import Ledger
 from papyros.staff import READY_SPARES, SPARE_SECONDS, at_work, missing, spares
 
@@ -97,3 +101,16 @@ def test_a_spare_is_sent_away_after_a_while_and_not_before():
     working.lent = True  # it is needed again
     assert spares(slaves, 1, 103.0) == ([], None)
     assert spare.idle_since is None
+
+
+def test_a_job_that_has_ended_has_no_other_one_stopped_in_its_place(monkeypatch):
+    """Its family may still be on its way back to the master, in a thread, when the next job runs in the slave."""
+    said = []
+    monkeypatch.setattr(distributed_family, "STOP_SECONDS", 0.0)
+    plea = distributed_family.Plea(SimpleNamespace(say=said.append))
+    with pytest.raises(MasterClosedError):
+        plea.stop("it cannot go on")
+    assert len(said) == 1
+    plea.end()
+    plea.stop("too late")
+    assert len(said) == 1
