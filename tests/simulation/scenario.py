@@ -31,12 +31,12 @@ class Scenario:
         self.grace = dice.choice((12.0, 30.0))
         self.network = Network(world, dice.choice((0.0, 0.0, 0.02, 0.1, 0.3)), dice.choice((0.0005, 0.005, 0.05)))
         self.network.zombies = min(1.0, self.lease / 2)
-        self.stories = Stories(dice, families=dice.random() < 0.3)
+        self.stories = Stories(dice, families=dice.random() < 0.25)
         self.masters: list[Master] = []
         self.hosts: list[Host] = []
         self.clients: list[Client] = []
         self.faults = dice.choice((0, 0, 1, 2, 4, 8))
-        self.until = dice.choice((2.0, 6.0, 15.0))
+        self.until = dice.choice((2.0, 5.0, 10.0))
         self.calm = False
 
     def play(self) -> None:
