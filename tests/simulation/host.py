@@ -24,6 +24,9 @@ __all__ = ["Host"]
 
 FLUSH_SECONDS = 0.005
 
+#: What a slave host reports that has nothing to report.
+NOTHING = pack_report(HostReport.empty())
+
 
 class Slave:
     """A slave process. It goes on while its host is paused, and dies with it.
@@ -309,7 +312,7 @@ class Host(Actor):
                         report, self._report = self._report, HostReport.empty()
                         self._reporting = report.is_owed()
                         self._flying = [(done.session, done.number) for done in report.outcomes]
-                        message, told = pack_report(report), self._stay_told
+                        message, told = pack_report(report) if any(report) else NOTHING, self._stay_told
                         self._sequence += 1
                     if line.master is not self._master:
                         raise LineBrokenError("the slave host serves another master")

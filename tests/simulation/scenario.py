@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from papyros.entries import Entry
 from tests.simulation.client import Client
@@ -38,6 +39,7 @@ class Scenario:
         self.faults = dice.choice((0, 0, 1, 2, 4, 8))
         self.until = dice.choice((2.0, 5.0, 10.0))
         self.calm = False
+        self._under_way = 0  # so many changes of masters
 
     def play(self) -> None:
         """Let it all happen."""
@@ -138,7 +140,7 @@ class Scenario:
     def _crash_master(self) -> None:
         if self._master().alive:
             self._master().crash()
-            self.world.after(self.dice.uniform(0.0, 3.0), self._new_master)
+            self._soon(self.dice.uniform(0.0, 3.0), self._new_master)
 
     def _pause_master(self) -> None:
         master = self._master()
@@ -148,8 +150,17 @@ class Scenario:
     def _replace_paused_master(self) -> None:
         master = self._master()
         master.pause()
-        self.world.after(3.0, self._new_master)
-        self.world.after(3.0 + self.dice.uniform(0.1, 3.0), lambda: self._give_way(master))
+        self._soon(3.0, self._new_master)
+        self._soon(3.0 + self.dice.uniform(0.1, 3.0), partial(self._give_way, master))
+
+    def _soon(self, seconds: float, change: Callable[[], None]) -> None:
+        self._under_way += 1
+
+        def happen() -> None:
+            self._under_way -= 1
+            change()
+
+        self.world.after(seconds, happen)
 
     def _give_way(self, master: Master) -> None:
         master.resume()
@@ -193,7 +204,7 @@ class Scenario:
             self._give_way(master)
         for actor in (self._master(), *self.hosts, *self.clients):
             actor.resume()
-        self.world.run(self.world.now + 3.5)  # what was under way: replacements of masters, a network that comes back
+        self.world.run(self.world.now + 10.0, lambda: not self._under_way)
         for master in self.masters[:-1]:
             self._give_way(master)
         for actor in (self._master(), *self.hosts, *self.clients):
