@@ -176,7 +176,7 @@ def _progress_bar(jobs: Iterable[Job]) -> Any:
     try:
         from tqdm.auto import tqdm
     except ImportError as error:
-        raise ImportError("a progress bar needs tqdm: pip install papyros[progress]") from error
+        raise ImportError("a progress bar needs tqdm: pip install 'papyros[progress]'") from error
     try:
         total = len(jobs)  # type: ignore[arg-type]
     except TypeError:

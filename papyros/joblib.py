@@ -1,4 +1,4 @@
-"""joblib on any master, and with it scikit-learn: ``pip install papyros[joblib]``.
+"""joblib on any master, and with it scikit-learn: ``pip install 'papyros[joblib]'``.
 
 To import this module registers the backend, once::
 
@@ -26,7 +26,7 @@ try:
     from joblib import register_parallel_backend
     from joblib._parallel_backends import AutoBatchingMixin, ParallelBackendBase, SequentialBackend
 except ImportError as error:
-    raise ImportError("the backend for joblib needs joblib: pip install papyros[joblib]") from error
+    raise ImportError("the backend for joblib needs joblib: pip install 'papyros[joblib]'") from error
 
 __all__ = ["PapyrosBackend"]
 

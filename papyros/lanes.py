@@ -73,7 +73,9 @@ class Lane:
         master, session = self._master, self._session
         while not session.has_room(*master._waiting_elsewhere()):
             if not master._await_room(deadline):
-                raise Full(f"{len(session.line)} jobs wait, and there is no room for more; {job!r} was not added")
+                waiting = len(session.line)
+                jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
+                raise Full(f"{jobs}, and there is no room for more; {job!r} was not added")
             self._check_usable()
 
     def _check_usable(self) -> None:

@@ -86,7 +86,7 @@ class Master(ABC):
             jobs: the jobs to process.
             ordered: whether to yield them in the order of the iterable.
             timeout: seconds for the whole of it.
-            progress: whether to show a progress bar (needs tqdm: ``pip install papyros[progress]``).
+            progress: whether to show a progress bar (needs tqdm: ``pip install 'papyros[progress]'``).
 
         Raises:
             TimeoutError: the time is up; the jobs not yielded by then are dropped.

@@ -44,6 +44,7 @@ from papyros.mapped import MappedValues
 from papyros.outcome import Outcome
 from papyros.running import run_job
 from papyros.store import JOB_NEEDS, without_needs
+from papyros.tasks import Silent
 from papyros.wire import Packer, asks_for_retry, build_job, encode_outcome, encode_refusal, load_definition
 
 __all__ = [
@@ -222,7 +223,8 @@ class Slave:
     def _greet(self, frame: Frame) -> None:
         hello = json.loads(bytes(frame.body))
         self.max_bytes = hello["max_bytes"]
-        self.family = hello["family"]
+        family = hello.pop("family")
+        self.family = None if family is None else Silent(family)
         self.packer = Packer(self.max_bytes)
         sys.path[:] = hello["path"]
         self._sock.sendall(b"".join(pack_frame(READY, peak_memory() >> 20, [self.name.encode()])))

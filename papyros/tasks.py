@@ -12,7 +12,7 @@ from papyros.terms import DEFAULT_TERMS, Terms
 if TYPE_CHECKING:
     from papyros.process import Death
 
-__all__ = ["CrewOptions", "Finished", "SlaveView", "Source", "Task"]
+__all__ = ["CrewOptions", "Finished", "Silent", "SlaveView", "Source", "Task"]
 
 
 class Task(NamedTuple):
@@ -79,6 +79,13 @@ class Source(Protocol):
 
     def broken(self, reason: str) -> None:
         """Take note that slaves cannot be started at all."""
+
+
+class Silent(dict[str, Any]):
+    """What is not to be seen in a log or a traceback that shows who holds it: there is a key in it."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} items that are not shown>"
 
 
 @dataclass(frozen=True)

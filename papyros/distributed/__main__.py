@@ -2,6 +2,15 @@
 
 import sys
 
+from papyros.distributed import import_pyro
+from papyros.errors import ConfigError
+
+try:
+    import_pyro()
+except ConfigError as error:
+    print(f"python -m papyros.distributed: {error}", file=sys.stderr)
+    sys.exit(2)
+
 from papyros.distributed.cli import main
 
 sys.exit(main())

@@ -8,6 +8,7 @@ import gc
 import logging
 import math
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -54,6 +55,9 @@ __all__ = ["main"]
 
 #: Options that a standalone cluster hands on to its parts.
 PASSED = ("port", "publish", "lease", "grace", "drain", "max_bytes")
+
+#: Options that ask for something instead of starting a part.
+QUESTIONS = ("status", "doctor", "new_key", "show_key_fingerprint")
 
 #: How long running jobs may take to end after SIGTERM.
 DRAIN_SECONDS = 60.0
@@ -126,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", metavar="ADDRESS", help=f"the address that the master listens on (default: {LOOPBACK})")
     add(
         "--publish",
-        type=_nameserver,
+        type=_published,
         metavar="HOST[:PORT]",
         help="the address by which others reach the master, if it is another one than it listens on",
     )
@@ -191,6 +195,14 @@ def _nameserver(text: str) -> str:
     return text
 
 
+def _published(text: str) -> str:
+    try:
+        parse_address(text, what="a master, by which others reach it")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
 def _seconds(text: str) -> float:
     try:
         seconds = float(text)
@@ -213,7 +225,7 @@ def _port(text: str) -> int:
 CHECKS: dict[str, Callable[[str], object]] = {
     "group": _group,
     "nameserver": _nameserver,
-    "publish": _nameserver,
+    "publish": _published,
     "slaves": _slaves,
     "port": _port,
     "lease": _seconds,
@@ -237,6 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    _check_one_thing(options)
     _merge_config(options)
     lifeline = None
     tell: Callable[[str], None] = _print
@@ -271,6 +284,15 @@ def _run(options: argparse.Namespace) -> int:
         return _run_master(options, group, nameserver, security, stop, lifeline, tell)
 
 
+def _check_one_thing(options: argparse.Namespace) -> None:
+    """Refuse what would be done only in part: a question and a part to start, or two questions."""
+    asked = [name for name in QUESTIONS if getattr(options, name) not in {None, False}]
+    parts = [name for name in ("slaves", "standalone") if getattr(options, name)]
+    if asked and len(asked) + len(parts) > 1:
+        named = [f"--{name.replace('_', '-')}" for name in (*asked, *parts)]
+        raise ConfigError(f"{' and '.join(named)} do not go together: each of them is all that is done")
+
+
 def _merge_config(options: argparse.Namespace) -> None:
     """Take from the configuration file what the command line does not say."""
     if options.config is None:
@@ -288,6 +310,11 @@ def _make_key(path: Path) -> int:
         key = make_key_file(path)
     except FileExistsError:
         raise KeyFileError(f"there is a file {path} already; no key is ever written over another") from None
+    except FileNotFoundError:
+        folder = shlex.quote(str(path.parent))
+        raise KeyFileError(
+            f"no key can be written to {path}, since there is no such folder; to make it: mkdir -p {folder}"
+        ) from None
     except OSError as error:
         raise KeyFileError(f"no key can be written to {path}: {error.strerror or error}") from None
     _print(f"a new key is in {path}, which only you can read; its fingerprint is {key.fingerprint}")
@@ -299,7 +326,10 @@ def _security(options: argparse.Namespace, nameserver: Address) -> Security:
     first = options.standalone or (options.slaves is None and not options.status) or is_here(nameserver.host)
     key = find_key(options.key_file, make=first and not options.show_key_fingerprint)
     if key.fresh:
-        _print(f"a key was made for this cluster, {key.source}; its other machines need a copy of that file")
+        _print(
+            f"a key was made for this cluster, {key.source}; its other machines, and other users of this one, "
+            "need a copy of that file"
+        )
     return Security(key)
 
 
@@ -417,7 +447,7 @@ def _run_standalone(options: argparse.Namespace, group: str, nameserver: Address
     ) as cluster:
         _print(
             f"the group {group!r} is up: name server at {cluster.nameserver}, master at {cluster.address}, "
-            f"{cluster.slaves} slaves; Ctrl-C ends all of it"
+            f"{'1 slave' if cluster.slaves == 1 else f'{cluster.slaves} slaves'}; Ctrl-C ends all of it"
         )
         stop.wait()
         if stop.number == signal.SIGTERM:

@@ -524,7 +524,8 @@ class DistributedMaster(PackingMaster):
             self._warned = False
         elif not self._warned:
             self._warned = True
-            log.warning("%d jobs wait, no slave is connected to the master of the group %r", waiting, self.group)
+            jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
+            log.warning("%s, no slave is connected to the master of the group %r", jobs, self.group)
 
     def _note_left(self, left: Sequence[int]) -> None:
         if tuple(left) != self._left:

@@ -15,7 +15,6 @@ from papyros.distributed.naming import (
     NameServer,
     ask_status,
     check_reachable,
-    is_here,
     parse_uri,
     who_is,
 )
@@ -50,7 +49,8 @@ def examine(group: str, nameserver: Address, key_file: Path | None, tell: Callab
 
 
 def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterator[str]:
-    key = find_key(key_file, make=is_here(nameserver.host))
+    # None is made: who only looks is not to leave a key behind that then is not that of the cluster.
+    key = find_key(key_file, make=False)
     security = Security(key)
     yield f"the key, {key.fingerprint}, of {key.source}"
     names = NameServer(nameserver, security)
@@ -95,7 +95,9 @@ def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> It
             "no slave is connected to it. Start some, on any machine that has the key, with "
             f"python -m papyros.distributed --slaves --group={group} --nameserver={nameserver}"
         )
-    yield f"{len(status.slaves)} slaves on {len({slave.host for slave in status.slaves})} machines are connected"
+    slaves, machines = len(status.slaves), len({slave.host for slave in status.slaves})
+    verb = "1 slave is connected" if slaves == 1 else f"{slaves} slaves are connected"
+    yield f"{verb}, on {'1 machine' if machines == 1 else f'{machines} machines'}"
 
 
 def _reach(address: Address, what: str, hint: str) -> None:

@@ -38,7 +38,7 @@ from papyros.frames import pack_message
 from papyros.process import Death
 from papyros.relay import pack_words, unpack_words
 from papyros.story import tell_overdue
-from papyros.tasks import CrewOptions, Finished, Task
+from papyros.tasks import CrewOptions, Finished, Silent, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, definition_digest, encode_overdue
 
 __all__ = ["SlaveHost"]
@@ -90,13 +90,13 @@ class SlaveHost:
         self._tell = tell
         self._stop = threading.Event()
         self._seeker = Seeker(group, nameserver, security, Role.SLAVE_HOST, self._stop, tell)
-        family = {
-            "module": "papyros.distributed.family",
-            "group": group,
-            "nameserver": str(nameserver),
-            "pyro": changed_pyro_items(),
-            "key": security.key.hand_over(),
-        }
+        family = Silent(
+            module="papyros.distributed.family",
+            group=group,
+            nameserver=str(nameserver),
+            pyro=changed_pyro_items(),
+            key=security.key.hand_over(),
+        )
         self._crew = Crew(slaves, _NetworkSource(self), CrewOptions(max_bytes, sys.path, family))
         self._lock = threading.Lock()
         self._news = threading.Condition(self._lock)  # there is something to report

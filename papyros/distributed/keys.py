@@ -134,9 +134,11 @@ def find_key(named: str | os.PathLike[str] | None = None, make: bool = True) -> 
     if not os.path.lexists(path):
         if not make:
             raise KeyFileError(
-                f"there is no key on this machine yet, and those of the cluster are on another one: copy its key file "
-                f"to {_shown(path)} (there it is {_shown(path)}, too, unless it was put elsewhere), for example with "
-                f"scp -p; or say where it is: --key-file FILE, {ENVIRONMENT}=FILE, in a program key_file='FILE'"
+                "there is no key on this machine yet that is yours, and that of the cluster is on another one, or with "
+                f"another user of this one: copy its key file to {_shown(path)} (there it is {_shown(path)}, too, "
+                f"unless it was put elsewhere), for example with scp -p; or say where it is: --key-file FILE, "
+                f"{ENVIRONMENT}=FILE, in a program key_file='FILE'. Where there is no cluster yet, the first part of "
+                "it that is started makes one"
             )
         with contextlib.suppress(FileExistsError):  # else somebody was quicker, and that key is the one
             made = _make_default(path)

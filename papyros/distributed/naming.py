@@ -72,15 +72,15 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_address(text: str, default_port: int = 9090) -> Address:
-    """Return the address that ``HOST[:PORT]`` or ``[IPV6]:PORT`` names.
+def parse_address(text: str, default_port: int = 9090, what: str = "a name server") -> Address:
+    """Return the address, of `what`, that ``HOST[:PORT]`` or ``[IPV6]:PORT`` names.
 
     Raises:
         ConfigError: it is no address.
     """
     match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
     if match is None or not 0 < int(match[3] or default_port) < 65536:
-        raise ConfigError(f"{text!r} is no address of a name server; write HOST or HOST:PORT, like lab1:9090")
+        raise ConfigError(f"{text!r} is no address of {what}; write HOST or HOST:PORT, like lab1:9090")
     return Address(check_host(match[1] or match[2]), int(match[3] or default_port))
 
 

@@ -48,6 +48,7 @@ class Seeker:
         self._stop = stop
         self._tell = tell
         self._told = ""
+        self._registered = False
 
     def find(self) -> Line | None:
         """Return a line to the master; None when none is registered, or who is there does not say that it is that one.
@@ -58,6 +59,7 @@ class Seeker:
             ClusterError: the master is registered with an address that cannot be reached from here.
         """
         uri = self.names.lookup(self.group)
+        self._registered = uri is not None
         if uri is not None:
             check_reachable(uri, self.names.address)
         if uri is None or (who_is(uri, self._security) or {}).get("group") != self.group:
@@ -70,6 +72,11 @@ class Seeker:
             log.debug("%s", error)
             return None
 
+    def _absent(self) -> str:
+        if self._registered:  # it was killed, perhaps, and nobody has taken its name yet
+            return f"a master of the group {self.group!r}; the one that is registered at {self.names.address} does not answer"
+        return f"a master of the group {self.group!r}, of which {self.names.address} knows none yet"
+
     def line(self, uri: str, silence: float = SILENCE_SECONDS, connect_timeout: float = CONNECT_SECONDS) -> Line:
         """Return a line to the master at a URI; see `Line`."""
         return Line(uri, self._security, self._role, silence=silence, connect_timeout=connect_timeout)
@@ -80,7 +87,7 @@ class Seeker:
         for delay in _delays():
             try:
                 line = self.find()
-                waits_for = f"a master of the group {self.group!r}, of which {self.names.address} knows none yet"
+                waits_for = self._absent()
             except NameServerNotFoundError:
                 line = None
                 waits_for = f"a name server at {self.names.address}"

@@ -1,4 +1,4 @@
-"""A master over a Dask cluster: ``pip install papyros[dask]``. Papyros has to be installed where its workers run."""
+"""A master over a Dask cluster: ``pip install 'papyros[dask]'``. Papyros has to be installed where its workers run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from papyros.wire import MAX_PAYLOAD_BYTES
 try:
     import distributed
 except ImportError as error:
-    raise ImportError("a DaskMaster needs Dask: pip install papyros[dask]") from error
+    raise ImportError("a DaskMaster needs Dask: pip install 'papyros[dask]'") from error
 
 __all__ = ["DaskMaster", "open_family"]
 

@@ -1,4 +1,4 @@
-"""A master over a Ray cluster: ``pip install papyros[ray]``. Papyros has to be installed where its workers run."""
+"""A master over a Ray cluster: ``pip install 'papyros[ray]'``. Papyros has to be installed where its workers run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ try:
     import ray
     from ray.exceptions import RayTaskError, TaskCancelledError, WorkerCrashedError
 except ImportError as error:
-    raise ImportError("a RayMaster needs Ray: pip install papyros[ray]") from error
+    raise ImportError("a RayMaster needs Ray: pip install 'papyros[ray]'") from error
 
 __all__ = ["RayMaster", "open_family"]
 

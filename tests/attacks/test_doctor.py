@@ -30,7 +30,7 @@ def test_the_doctor_finds_nothing_where_all_of_it_works(launch, group, names):  
         "a master is registered",
         "can be reached",
         "go together",
-        "1 slaves",
+        "1 slave is connected, on 1 machine",
     ):
         assert words in text
     assert "all of it works" in text

@@ -132,7 +132,7 @@ def test_an_engine_that_is_not_installed_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     for word in ("dask", "ray"):
         monkeypatch.delitem(__import__("sys").modules, f"papyros.engines.{word}", raising=False)
-        with pytest.raises(ImportError, match=rf"pip install papyros\[{word}\]"):
+        with pytest.raises(ImportError, match=rf"pip install 'papyros\[{word}\]'"):
             papyros.open_master(f"{word}://localhost:1")
 
 
