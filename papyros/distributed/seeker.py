@@ -74,7 +74,7 @@ class Seeker:
 
     def _absent(self) -> str:
         if self._registered:  # it was killed, perhaps, and nobody has taken its name yet
-            return f"a master of the group {self.group!r}; the one that is registered at {self.names.address} does not answer"
+            return f"a master of the group {self.group!r}; the one registered at {self.names.address} does not answer"
         return f"a master of the group {self.group!r}, of which {self.names.address} knows none yet"
 
     def line(self, uri: str, silence: float = SILENCE_SECONDS, connect_timeout: float = CONNECT_SECONDS) -> Line:
