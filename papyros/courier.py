@@ -21,6 +21,7 @@ from papyros.bookkeeping import BookkeepingMaster
 from papyros.deadlines import FOREVER, Deadline
 from papyros.entries import Entry, Session
 from papyros.errors import MasterClosedError, PendingJobError
+from papyros.jobfuture import JobFuture
 from papyros.jobs import Job, check_job, settle
 from papyros.lanes import Lane
 from papyros.master import Master
@@ -29,7 +30,7 @@ from papyros.outcome import Outcome
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Courier", "JobFuture", "courier_of"]
+__all__ = ["Courier", "courier_of"]
 
 log = logging.getLogger(__name__)
 
@@ -45,48 +46,6 @@ UNKNOWN_SLAVES = 32
 
 #: A program that ends waits for its futures; after so many seconds it says so.
 PATIENT_SECONDS = 5.0
-
-
-class JobFuture(Future[Any]):
-    """The outcome of a job, as `concurrent.futures` shows it. Made by `MasterExecutor.submit`."""
-
-    def __init__(self, courier: Courier) -> None:
-        super().__init__()
-        self._courier: Courier | None = courier
-        self._number = 0
-
-    def cancel(self) -> bool:
-        """Cancel the job if it waits; return whether it is cancelled. One that runs goes on."""
-        courier = self._courier
-        if courier is not None:
-            courier.withdraw([self])
-        return self.cancelled()
-
-    def running(self) -> bool:
-        """Return whether a slave has been given the job, as far as the master knows."""
-        courier = self._courier
-        return courier is not None and courier.runs(self)
-
-    def __repr__(self) -> str:
-        text = super().__repr__()
-        return text.replace("state=pending", "state=running", 1) if not self.done() and self.running() else text
-
-    def _leave(self) -> None:
-        """Be cancelled, and tell those who wait. Called once, by whoever took this future from its courier."""
-        self._courier = None
-        self._cancel()
-        self.set_running_or_notify_cancel()
-
-    def _cancel(self) -> None:
-        super().cancel()
-
-    def _settle(self, outcome: Outcome) -> None:
-        """Take the outcome, for good. Called once, by whoever took this future from its courier."""
-        self._courier = None
-        if outcome.exception is None:
-            self.set_result(outcome.value)
-        else:
-            self.set_exception(outcome.exception)
 
 
 class Courier(Protocol):

@@ -11,8 +11,9 @@ from itertools import islice
 from typing import Any, ParamSpec, TypeVar, cast
 
 from papyros.calls import calls_of
-from papyros.courier import JobFuture, courier_of
+from papyros.courier import courier_of
 from papyros.executormaster import ExecutorMaster
+from papyros.jobfuture import JobFuture
 from papyros.master import Master
 
 __all__ = ["ExecutorMaster", "JobFuture", "MasterExecutor"]

@@ -24,7 +24,7 @@ STOREYS = [
     {"master"},
     {"current", "running", "wire", "execution", "calls", "lanes", "mapped"},
     {"preparing"},
-    {"bookkeeping", "parcels"},
+    {"bookkeeping", "jobfuture", "parcels"},
     {"courier", "family", "packing", "staff"},
     {"delegating"},
     {"executormaster"},

@@ -1,0 +1,106 @@
+"""The future of a job: one of `concurrent.futures`, that costs little where nobody waits for it.
+
+There may be a hundred thousand of them under way, and most are looked at when they are done. So what it takes to
+wait, a condition and lists of who waits, is made when somebody does.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, InvalidStateError
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from papyros.courier import Courier
+    from papyros.outcome import Outcome
+
+__all__ = ["JobFuture"]
+
+# The words of `concurrent.futures`, which has no public names for them.
+_PENDING, _FINISHED = "PENDING", "FINISHED"
+
+#: In the place of a condition: there is none, and nobody will need one any more in order to wait.
+_SETTLED = object()
+
+
+class JobFuture(Future[Any]):
+    """The outcome of a job, as `concurrent.futures` shows it. Made by `MasterExecutor.submit`."""
+
+    _state: str = _PENDING
+    _result: Any = None
+    _exception: BaseException | None = None
+    _number = 0
+
+    def __init__(self, courier: Courier) -> None:
+        # What the base class makes is made by `_condition`, or stands above.
+        self._courier: Courier | None = courier
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override] # an attribute of the base class
+        """What the base class waits with, and guards its lists with; made when it is asked for."""
+        # Each step is one that cannot be divided: all who ask get the same, also while `_settle` comes between.
+        own = self.__dict__
+        made = own.get("_made")
+        if made is None:
+            own.setdefault("_waiters", [])
+            own.setdefault("_done_callbacks", [])
+            made = own.setdefault("_made", threading.Condition())
+        if made is _SETTLED:  # what it guards does not change any more, but those who look at it want to lock it
+            own.setdefault("_waiters", [])
+            own.setdefault("_done_callbacks", [])
+            made = own.setdefault("_late", threading.Condition())
+        condition: threading.Condition = made
+        return condition
+
+    def done(self) -> bool:
+        """Return whether it is over: there is a result or an exception, or it was cancelled."""
+        return self._state == _FINISHED or super().done()
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Return the result, for which it waits up to `timeout` seconds, or raise the exception."""
+        if self._state == _FINISHED and self._exception is None:
+            return self._result
+        return super().result(timeout)
+
+    def cancel(self) -> bool:
+        """Cancel the job if it waits; return whether it is cancelled. One that runs goes on."""
+        courier = self._courier
+        if courier is not None:
+            courier.withdraw([self])
+        return self.cancelled()
+
+    def running(self) -> bool:
+        """Return whether a slave has been given the job, as far as the master knows."""
+        courier = self._courier
+        return courier is not None and courier.runs(self)
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return text.replace("state=pending", "state=running", 1) if not self.done() and self.running() else text
+
+    def _leave(self) -> None:
+        """Be cancelled, and tell those who wait. Called once, by whoever took this future from its courier."""
+        self._courier = None
+        self._cancel()
+        self.set_running_or_notify_cancel()
+
+    def _cancel(self) -> None:
+        super().cancel()
+
+    def _settle(self, outcome: Outcome) -> None:
+        """Take the outcome, for good. Called once, by whoever took this future from its courier."""
+        self._courier = None
+        if self._state != _PENDING:
+            raise InvalidStateError(f"{self._state}: {self!r}")
+        self._result, self._exception = outcome.value, outcome.exception
+        # Without the condition: whoever has made one, and seen another state, is told by it.
+        self._state = _FINISHED
+        if self.__dict__.setdefault("_made", _SETTLED) is not _SETTLED:
+            self._tell()
+
+    def _tell(self) -> None:
+        with self._condition:
+            for waiter in self._waiters:
+                (waiter.add_result if self._exception is None else waiter.add_exception)(self)
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined] # of the base class
