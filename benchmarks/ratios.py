@@ -11,6 +11,7 @@ from benchmarks.running import Figures
 __all__ = ["TARGETS", "TOLERANCE", "Target", "Verdict", "advantage", "fallen", "judge", "quotient"]
 
 CLUSTER, PROCESSES = "DistributedMaster", "MultiProcessMaster"
+CLUSTER_FUTURES, PROCESS_FUTURES = "MasterExecutor over LocalCluster", "MasterExecutor over MultiProcessMaster"
 POOL, EXECUTOR, SPAWN = "Pool.imap_unordered", "ProcessPoolExecutor", "ProcessPoolExecutor (spawn)"
 BARE = "two bare processes"
 
@@ -51,6 +52,10 @@ TARGETS = (
     Target("noop", CLUSTER, "dask.distributed", 130),
     Target("noop", PROCESSES, POOL, 3),
     Target("noop", PROCESSES, "mpire (chunks)", 0.5),
+    Target("noop", CLUSTER_FUTURES, CLUSTER, 0.5),
+    Target("noop", CLUSTER_FUTURES, EXECUTOR, 4),
+    Target("noop", PROCESS_FUTURES, PROCESSES, 0.5),
+    Target("noop", PROCESS_FUTURES, EXECUTOR, 4),
     Target("noop_main", CLUSTER, CLUSTER, 0.75, "noop"),
     Target("noop_main", PROCESSES, PROCESSES, 0.75, "noop"),
     Target("latency", CLUSTER, EXECUTOR, 1.5),

@@ -127,6 +127,39 @@ class PapyrosCluster(_Papyros):
         self.cluster.close()
 
 
+class _Futures(_Papyros):
+    """Calls by futures: what these cost, over a master."""
+
+    rows = frozenset({"noop", "latency"})
+
+    def load(self) -> None:
+        import papyros.executor  # noqa: F401 - so that `open` does not
+
+        super().load()
+
+    def open(self) -> None:
+        super().open()  # type: ignore[safe-super] # of the class that makes the master
+        self.executor = self.master.executor()
+
+    def each(self, function: Function, arguments: Iterable[Any]) -> Sequence[Any]:
+        return _results_of(self.executor, function, arguments)
+
+    def one(self, function: Function, argument: Any) -> Any:
+        return self.executor.submit(function, argument).result()
+
+
+class ProcessesExecutor(_Futures, PapyrosProcesses):
+    """`MasterExecutor` over a `MultiProcessMaster`."""
+
+    name = "MasterExecutor over MultiProcessMaster"
+
+
+class ClusterExecutor(_Futures, PapyrosCluster):
+    """`MasterExecutor` over a `DistributedMaster`."""
+
+    name = "MasterExecutor over LocalCluster"
+
+
 class Pool(System):
     """`multiprocessing.Pool.imap_unordered`, without a chunk size."""
 
@@ -158,6 +191,11 @@ class PoolMap(Pool):
         return self.pool.map(function, [argument])[0]
 
 
+def _results_of(executor: Any, function: Function, arguments: Iterable[Any]) -> list[Any]:
+    futures = [executor.submit(function, argument) for argument in arguments]
+    return [future.result() for future in futures]
+
+
 class Executor(System):
     """`concurrent.futures.ProcessPoolExecutor`."""
 
@@ -171,8 +209,7 @@ class Executor(System):
         self.executor.shutdown()
 
     def each(self, function: Function, arguments: Iterable[Any]) -> Sequence[Any]:
-        futures = [self.executor.submit(function, argument) for argument in arguments]
-        return [future.result() for future in futures]
+        return _results_of(self.executor, function, arguments)
 
     def one(self, function: Function, argument: Any) -> Any:
         return self.executor.submit(function, argument).result()
@@ -219,7 +256,7 @@ class Bare(System):
         return function(argument)
 
 
-OWN: tuple[type[System], ...] = (PapyrosProcesses, PapyrosCluster)
+OWN: tuple[type[System], ...] = (PapyrosProcesses, PapyrosCluster, ProcessesExecutor, ClusterExecutor)
 STANDARD: tuple[type[System], ...] = (Pool, PoolMap, Executor, SpawningExecutor, Bare)
 
 

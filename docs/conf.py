@@ -12,6 +12,9 @@ exclude_patterns = ["_build", "measured"]  # what is measured is included in pag
 html_theme = "furo"
 html_title = f"Papyros {release}"
 
+# Engines that are large, and whose names are all that the manual needs.
+autodoc_mock_imports = ["distributed", "ray"]
+
 # Words in single backticks in docstrings are names; those that are documented become links.
 default_role = "py:obj"
 autodoc_member_order = "bysource"
