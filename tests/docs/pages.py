@@ -22,8 +22,9 @@ class Block:
         text: what is in it, without the indentation of the fence.
         line: the number of its first line in the page.
         markers: the markers on the lines just before it, with what follows their names:
-            ``cluster`` (a cluster must be up), ``skip REASON``, and ``output`` (it
-            is what the python block before it prints).
+            ``cluster`` (a cluster must be up), ``skip REASON``, ``needs MODULE`` and ``under MODULE``
+            (it runs where that is installed; under it, as ``python -m MODULE``, as a script of its own), and
+            ``output`` (it is what the python block before it prints).
     """
 
     language: str
