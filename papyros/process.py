@@ -41,6 +41,10 @@ THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
 
 LAST_LINES = 20
 
+#: So many bytes may be on their way between a slave and its crew, where the system allows it: the fewer times a large
+#: payload keeps one side waiting for the other, the better.
+SEND_BYTES = 1 << 20
+
 #: How long a process that was killed may take to be gone.
 REAP_SECONDS = 5.0
 
@@ -131,6 +135,8 @@ class SlaveProcess:
         self._mark = uuid.uuid4().hex
         self._oom_kills = oom_kills()
         ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._token_out, self._token_in = os.pipe()
         os.set_blocking(self._token_out, False)
         os.set_blocking(self._token_in, False)
