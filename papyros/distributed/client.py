@@ -213,6 +213,9 @@ class DistributedMaster(PackingMaster):
         try:
             answer, _ = self._sender_line.call("assigned", self._key, number)
         except LineBrokenError:
+            with self._lock:  # the sender, which has nothing to send, would not notice for a long time
+                self._trouble = True
+                self._news.notify()
             return False
         return bool(answer["known"] and answer["assigned"])
 

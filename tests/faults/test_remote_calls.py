@@ -10,8 +10,10 @@ import time
 import pytest
 
 import papyros
+from papyros.distributed.daemon import _OFFER
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import ask_status
+from papyros.distributed.service import MasterService
 from papyros.errors import GroupTakenError
 from tests.faults import jobs
 from tests.support import PATIENCE, security, wait_until
@@ -30,6 +32,7 @@ METHODS = [
     "add",
     "collect",
     "cancel",
+    "assigned",
     "drop",
     "leave",
     "enlist",
@@ -172,6 +175,20 @@ def asked(client):
     return 0
 
 
+def ask_futures(group, gate):
+    """Whether a future runs is asked of the master; an answer that is lost is taken for a no."""
+    client = group.client()
+    with client.executor() as executor:
+        future = executor.submit(jobs.call_at, group.folder, "future", gate.path)
+        assert not future.done()
+        gate.wait_for_arrivals()
+        wait_until(future.running, "a future that runs", LIMIT)
+        gate.open()
+        found = future.result(LIMIT)
+    client.close()
+    return found
+
+
 def ask_for_status(server):
     for _ in range(3):
         with contextlib.suppress(ConnectionError):
@@ -194,7 +211,13 @@ def tell_the_story(group, gates):
         second.close()
     host = group.host()
     assert host.wait_ready(PATIENCE)
-    found = [process_plain_jobs(group), cancel_jobs(group, gates()), drop_jobs(group, gates), share_values(group, host)]
+    found = [
+        process_plain_jobs(group),
+        cancel_jobs(group, gates()),
+        drop_jobs(group, gates),
+        share_values(group, host),
+        ask_futures(group, gates()),
+    ]
     ask_for_status(server)
     host.close()
     wait_until(lambda: not group.leftovers(), f"an empty memory, not {group.leftovers()}")
@@ -209,7 +232,7 @@ PLAIN = [
     "ValueError('fails')",
 ]
 SHARED = [[repr((f"shared{turn}", SHARED_BYTES, turn))] for turn in range(3)]
-WANTED = [PLAIN, [[True, True, False], ["'after'"]], ["taken0", "taken1", "taken2"], SHARED]
+WANTED = [PLAIN, [[True, True, False], ["'after'"]], ["taken0", "taken1", "taken2"], SHARED, "future"]
 
 
 def check_starts(group):
@@ -232,6 +255,11 @@ def test_without_faults_each_remote_call_is_made(group, gates, monkeypatch):
     assert tell_the_story(group, gates) == WANTED
     check_starts(group)
     assert [method for method, fault in faults.items() if not fault.calls] == []
+
+
+def test_no_call_that_a_master_offers_is_left_out():
+    offered = {name for name in dir(MasterService) if hasattr(getattr(MasterService, name), _OFFER)}
+    assert offered == set(METHODS)
 
 
 @pytest.mark.slow
