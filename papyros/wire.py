@@ -12,6 +12,7 @@ payloads are framed is `papyros.frames`' affair.
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import sys
@@ -48,6 +49,9 @@ Buffer = bytes | bytearray | memoryview
 
 #: Larger arguments or results are refused, unless a master is told otherwise: what one Pyro message can hold.
 MAX_PAYLOAD_BYTES = (1 << 30) - (1 << 20)
+
+#: A result of so many bytes is not to be copied more often than need be.
+LARGE_BYTES = 1 << 20
 
 _plain_dumps = pickle.dumps
 
@@ -284,15 +288,29 @@ def encode_outcome(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_B
         again = isinstance(job, Job) and wants_retry(job, outcome.exception)
         return (_FAILED if again else _ERROR) + _encode_error(outcome.exception, outcome.traceback)
     try:
-        pickled = _dumps(outcome.value)
+        encoded = _dumps_after(_RESULT, outcome.value)
     except BaseException as error:  # noqa: BLE001 - a __reduce__ of the user's may raise anything
         return _encode_refusal(
             f"the result of {job!r} cannot be pickled: {brief(error)}", False, describe_exception(error)
         )
-    if len(pickled) > max_bytes:
-        text = f"the result of {job!r} takes {len(pickled):,} bytes; the bound is {max_bytes:,} bytes"
+    size = len(encoded) - len(_RESULT)
+    if size > max_bytes:
+        text = f"the result of {job!r} takes {size:,} bytes; the bound is {max_bytes:,} bytes"
         return _encode_refusal(text, True)
-    return _RESULT + pickled
+    return encoded
+
+
+def _dumps_after(prefix: bytes, value: Any) -> bytes:
+    """Pickle a value behind a prefix; a large one without making a copy of it to put that in front."""
+    if sys.getsizeof(value) < LARGE_BYTES:
+        return prefix + _dumps(value)
+    buffer = io.BytesIO()
+    buffer.write(prefix)
+    try:
+        pickle.Pickler(buffer, PROTOCOL).dump(value)
+    except Exception:  # noqa: BLE001 - as in _dumps
+        return prefix + dumps_by_value(value)
+    return buffer.getvalue()  # which is the buffer itself, as long as nobody else holds that
 
 
 def _dumps(value: Any) -> bytes:
