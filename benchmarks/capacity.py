@@ -185,7 +185,8 @@ class _Host:
         self.reporting = self.parked = False
         self.acknowledged = self.sequence = self.done = 0
         self.encoded = encode_outcome(Outcome(12345), None)
-        self.uid = master.call("enlist", self.key, slaves)[0]["uid"]
+        welcome = master.call("enlist", self.key, slaves)[0]
+        self.stay = welcome["uid"], welcome["stay"]
 
     def fetch(self) -> None:
         """Ask for jobs; if there are none, the call waits at the master until its bell rings."""
@@ -232,7 +233,7 @@ class _Host:
         sequence, outcomes, self.outcomes = self.sequence, self.outcomes, []
         message = pack_report(HostReport.empty()._replace(outcomes=outcomes))
         self.world.call(
-            lambda: self.master.call("report", self.key, sequence, self.uid, message=message), self._reported
+            lambda: self.master.call("report", self.key, sequence, *self.stay, message=message), self._reported
         )
 
     def _reported(self, _: Any) -> None:
@@ -323,7 +324,7 @@ def _service_seconds(jobs: int) -> float:
             "report",
             host.key,
             number + 1,
-            host.uid,
+            *host.stay,
             message=pack_report(HostReport.empty()._replace(outcomes=outcomes)),
         )
         answer, _ = master.call("collect", client.key, client.acknowledged, False, 0.0)

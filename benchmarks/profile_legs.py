@@ -170,7 +170,8 @@ class _Service:
         self.defined = False
         self.call("join", self.client)
         # With many slaves, so that a batch is as large as it gets; that it learns how quick jobs are does the rest.
-        self.uid = self.call("enlist", self.host, BATCH)[0]["uid"]
+        welcome = self.call("enlist", self.host, BATCH)[0]
+        self.stay = welcome["uid"], welcome["stay"]
 
     def call(self, method: str, *args: Any, message: bytes = b"") -> tuple[Any, memoryview]:
         return call_service(self.service, method, *args, message=message)
@@ -200,7 +201,7 @@ class _Service:
         with host.leg("pack a report"):
             packed = pack_report(HostReport.empty()._replace(outcomes=outcomes))
         with clock.leg("report"):
-            self.call("report", self.host, self.sequence, self.uid, message=packed)
+            self.call("report", self.host, self.sequence, *self.stay, message=packed)
         with clock.leg("collect"):
             answer, message = self.call("collect", self.client, self.collected, False, 0.0)
         self.collected = answer["number"]
