@@ -95,6 +95,8 @@ def _view(buffer: Buffer, form: Any, shape: tuple[int, ...]) -> memoryview:
 
 def _reduce_view(view: memoryview) -> tuple[Any, ...]:
     """Reduce a view of memory, which pickle knows nothing of, to what it shows."""
+    if not view.nbytes:
+        return memoryview, (b"",)  # of nothing there is but one form
     plain = view if view.c_contiguous else view.tobytes()
     return _view, (pickle.PickleBuffer(memoryview(plain).cast("B")), view.format, view.shape)
 

@@ -72,6 +72,14 @@ def test_an_idle_cluster_is_watched():
     assert total.reached is not None
 
 
+def test_a_shared_value_is_followed():
+    _, crossed, held, told = growth.shared(20_000_000, 20)
+    assert crossed.reached, crossed
+    assert 1.0 <= float(held.measured) < 2.0  # of so little, what slaves need to run any job at all is a large part
+    assert told.measured == "shared: 1 value, 20.0 MB, on 1 slave host"
+    assert told.reached
+
+
 def test_the_masters_time_is_virtual_and_for_one_call_at_a_time():
     world = World(call_seconds=1.0, round_trip=0.5)
     answered = []

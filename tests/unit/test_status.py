@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 
-from papyros.status import SlaveStatus, Status
+from papyros.status import SharedStatus, SlaveStatus, Status
 
 BUSY = SlaveStatus("mars/17", "Square(3)", 12.34, 2)
 IDLE = SlaveStatus("mars/18")
@@ -57,6 +58,22 @@ def test_it_says_why_nothing_goes_on(status, told):
     assert status.stalled.startswith(told)
     assert bool(status.stalled) is bool(told)
     assert ("  stalled: " in str(status)) is bool(told)
+
+
+def test_what_is_shared_is_told_where_there_is_any():
+    one, other = SharedStatus("mars/1", 1, 100_000_000), SharedStatus("venus/2", 1, 100_000_000)
+    assert "shared" not in str(Status("master"))
+    here = Status("master", shared=2, shared_bytes=1_500_000)
+    assert "\n  shared: 2 values, 1.5 MB\n" in f"{here}\n"
+    everywhere = Status("master", shared=1, shared_bytes=100_000_000, shared_on=(one, other))
+    assert "\n  shared: 1 value, 100 MB, on 2 slave hosts\n" in f"{everywhere}\n"
+    partly = dataclasses.replace(everywhere, shared=2, shared_bytes=100_000_500)
+    assert "\n  shared: 2 values, 100 MB\n    on mars/1: 1 value, 100 MB\n    on venus/2: 1" in str(partly)
+
+
+def test_a_status_is_read_as_it_was_sent():
+    sent = Status("master", (BUSY, IDLE), shared=1, shared_bytes=5, shared_on=(SharedStatus("mars/1", 1, 5),))
+    assert Status.read(json.loads(json.dumps(dataclasses.asdict(sent)))) == sent
 
 
 def test_nobody_changes_a_snapshot():
