@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import hashlib
 import os
@@ -244,13 +245,13 @@ def test_a_value_is_held_once_a_machine_and_let_go_of_with_its_handle(make_proce
 
 def held_by(pid):
     """The inodes of what a process has open, or mapped, of shared values."""
-    fds = [path for path in Path(f"/proc/{pid}/fd").iterdir() if "papyros-shared" in read_link(path)]
-    mapped = [line.split() for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "papyros-shared" in line]
-    return {os.stat(path).st_ino for path in fds} | {int(words[4]) for words in mapped}
+    found = {int(words[4]) for words in map(str.split, _maps(pid)) if "papyros-shared" in words[-2] + words[-1]}
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # what was open in this moment may be closed in the next one
+            if "papyros-shared" in os.readlink(path):
+                found.add(os.stat(path).st_ino)
+    return found
 
 
-def read_link(path):
-    try:
-        return os.readlink(path)
-    except FileNotFoundError:
-        return ""
+def _maps(pid):
+    return Path(f"/proc/{pid}/maps").read_text().splitlines()
