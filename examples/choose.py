@@ -1,7 +1,8 @@
 """What the examples share: the choice of a master, and a clean way to end.
 
-`open_master` is the place to look at: it is all that a program needs so that
-its user can say where the jobs run.
+A program needs no more than `papyros.add_master_option` and `papyros.open_master` so that its user can say where the
+jobs run, in the words that all programs share. The examples add to these a cluster of their own, and options for what
+such a word can say as well.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 
 import papyros
 
-#: What `open_master` understands, with what it means.
+#: What `open_master` understands besides the words of `papyros.open_master`, or in short for these, with what it means.
 KINDS = {
     "serial": "one job after the other, in this thread",
     "threads": "slaves are threads of this process",
@@ -40,7 +41,7 @@ def open_master(
     """Open the master of a kind, and close it, with all that was started for it, at the end.
 
     Args:
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or a word of `papyros.open_master`.
         slaves: how many slaves; None = as many as that kind of master starts by default.
         group: for "distributed": the name of the group; None = the default group.
         nameserver: for "distributed": where the name server is, as HOST:PORT.
@@ -48,20 +49,15 @@ def open_master(
     """
     with ExitStack() as stack:
         master: papyros.Master
-        if kind == "serial":
-            master = papyros.SingleThreadedMaster()
-        elif kind == "threads":
-            master = papyros.MultiThreadedMaster(slaves)
-        elif kind == "processes":
-            master = papyros.MultiProcessMaster(slaves)
-        elif kind == "local-cluster":
+        if kind == "local-cluster":
             cluster = papyros.LocalCluster() if slaves is None else papyros.LocalCluster(slaves)
             master = stack.enter_context(cluster).master()
         elif kind == "distributed":
-            named: dict[str, Any] = {} if group is None else {"group": group}
-            master = papyros.DistributedMaster(nameserver=nameserver, host_master=host_master, **named)
+            master = papyros.open_master(f"pyro://{group or ''}@{nameserver}", host_master=host_master)
+        elif kind in ("threads", "processes") and slaves is not None:
+            master = papyros.open_master(f"{kind}:{slaves}")
         else:
-            raise ValueError(f"{kind!r} is no kind of master; there is {', '.join(KINDS)}")
+            master = papyros.open_master(kind)
         yield stack.enter_context(master)
 
 
@@ -69,7 +65,14 @@ def add_master_options(parser: argparse.ArgumentParser, default: str) -> None:
     """Give a parser the options that `open_master_of` reads."""
     where = parser.add_argument_group("where the jobs run")
     kinds = "; ".join(f"{kind}: {meaning}" for kind, meaning in KINDS.items())
-    where.add_argument("--master", choices=KINDS, default=default, help=f"{kinds} (default: {default})")
+    where.add_argument(
+        "--master",
+        type=master_word,
+        metavar="WHERE",
+        default=default,
+        help=f"{kinds}; or any word of papyros.open_master, like threads:4 and pyro://GROUP@HOST:PORT "
+        f"(default: {default})",
+    )
     where.add_argument(
         "--slaves", type=whole_number(1, 10_000), metavar="N", help="how many slaves (default: one per CPU)"
     )
@@ -105,6 +108,19 @@ def wants_progress(options: argparse.Namespace) -> bool:
 
 
 # What is understood, on the command line and as an answer to a question. ----------------
+
+
+def master_word(text: str) -> str:
+    """Read where the jobs run: one of `KINDS`, or a word of `papyros.open_master`."""
+    if text in KINDS:
+        return text
+    words = argparse.ArgumentParser(exit_on_error=False)
+    papyros.add_master_option(words)
+    try:
+        words.parse_args([f"--master={text}"])
+    except argparse.ArgumentError as error:
+        raise argparse.ArgumentTypeError(f"{error.message}\n  {', '.join(KINDS)}: see --help") from None
+    return text
 
 
 def whole_number(least: int, most: int) -> Callable[[str], int]:

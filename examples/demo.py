@@ -58,7 +58,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     loud = parser.add_mutually_exclusive_group()
     loud.add_argument("--verbose", action="store_true", default=None, help="show each job")
     loud.add_argument("--quiet", action="store_false", dest="verbose", help="show the summary only")
-    parser.add_argument("--master", type=one_of(MASTERS), metavar="|".join(MASTERS))
+    parser.add_argument("--master", type=kind_of_master, metavar="|".join(MASTERS))
     parser.add_argument("--slaves", type=number_of_slaves, metavar="N", help="the number of slaves")
     parser.add_argument("--group", type=choose.name, help="distributed: the name of the group")
     parser.add_argument("--nameserver", type=choose.host_and_port, metavar="HOST:PORT", help="distributed: where it is")
@@ -75,6 +75,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
             parser.error(f"--local-cluster does not go with --master {options.master}")
         options.master = "distributed"
     return options
+
+
+def kind_of_master(text: str) -> str:
+    """Read the kind of master, by its name here or by the word that `papyros.open_master` has for it."""
+    names = {word: kind for kind, word in KINDS.items()}
+    return one_of(MASTERS)(names.get(text.lower(), text))
 
 
 def complete(options: argparse.Namespace, questions: Questions) -> None:

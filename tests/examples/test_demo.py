@@ -247,6 +247,12 @@ def test_demo_at_the_end_of_the_input(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(("word", "named"), [("serial", "SingleThreaded"), ("threads", "MultiThreaded")])
+def test_demo_knows_the_words_of_open_master(word, named, tmp_path):
+    output = run("demo.py", "--yes", "--jobs", 2, "--slaves", 2, "--master", word, cwd=tmp_path).stdout
+    assert f"2 PrimeFactors jobs on a {named}Master" in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [

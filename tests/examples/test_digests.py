@@ -73,10 +73,17 @@ def test_digests_of_an_empty_folder(tmp_path):
     assert run("digests.py", tmp_path, cwd=tmp_path).stdout == ""
 
 
+def test_digests_on_a_master_by_its_word(folder, tmp_path):
+    assert run("digests.py", folder, "--master", "threads:2", cwd=tmp_path).stdout
+
+
 def test_wrong_arguments_of_digests(tmp_path):
     assert "is no folder" in run("digests.py", tmp_path / "nothing", cwd=tmp_path, code=2).stderr
     assert "'shake_128' is none of" in run("digests.py", "--algorithm", "shake_128", cwd=tmp_path, code=2).stderr
-    assert "invalid choice" in run("digests.py", "--master", "slow", cwd=tmp_path, code=2).stderr
+    told = run("digests.py", "--master", "slow", cwd=tmp_path, code=2).stderr
+    assert "'slow' is no master" in told
+    assert "local-cluster" in told
+    assert "from 1 to" in run("digests.py", "--master", "threads:0", cwd=tmp_path, code=2).stderr
 
 
 def test_digests_show_what_is_unreadable(folder, monkeypatch, capsys):
