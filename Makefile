@@ -37,7 +37,7 @@ test-engines: ## test on Dask, Ray, loky, scikit-learn and scipy, in an environm
 	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,engines]'
 	.venv-engines/bin/python -m pytest tests/executor
 	.venv-engines/bin/python -m pytest tests/docs -k "programs_of_a_page and coming"
-	for engine in threadpool processpool loky dask ray; do PAPYROS_ENGINES=$$engine .venv-engines/bin/python -m pytest tests/contract -m "not slow" || exit 1; done
+	for engine in threadpool processpool loky dask ray; do PAPYROS_ENGINES=$$engine .venv-engines/bin/python -m pytest tests/contract tests/executor/test_executor.py tests/executor/test_joblib.py -m "not slow" || exit 1; done
 
 soak: $(STAMP) ## kill parts of a cluster for SECONDS=600 while it works
 	$(RUN) tests.chaos.soak --seconds $(SECONDS)

@@ -83,6 +83,8 @@ CODE = "Dask has exceptions pickled by tblib, which loses the code of a SystemEx
 SHARED = "an engine has places of its own for the children of jobs, and lends none of those that its master has"
 THREADS = "Dask runs jobs in threads: one that runs is not stopped, and one that ends its process takes others along"
 
+SLOW = "15,000 jobs take Dask minutes"
+
 #: What engines cannot do: of a module, all tests, or those with a fixture or a name.
 CANNOT = [
     (KINDS, "test_echo", "", PRINTS),
@@ -98,6 +100,7 @@ CANNOT = [
     (["loky"], "test_options", "test_any_time_to_come_is_a_timeout", STOPPED),
     (["ray"], "test_timeouts", "test_a_job_is_stopped_in_time_whatever_it_does", NAMES),
     (["dask"], "test_losing_slaves", "test_a_job_that_may_run_once_has_a_result_where_nothing_happens", ONCE),
+    (["dask"], "test_executor", "test_memory_stays_flat", SLOW),
     (["dask"], "test_exceptions", "test_sys_exit_is_an_outcome_with_its_code", CODE),
 ]
 

@@ -10,6 +10,7 @@ import pytest
 from papyros.executor import MasterExecutor
 from tests.contract import conftest as masters
 
+pytest_collection_modifyitems = masters.pytest_collection_modifyitems
 cluster, standing, gates = masters.cluster, masters.standing, masters.gates
 make_master, make_thread_master = masters.make_master, masters.make_thread_master
 make_concurrent_master, make_process_master = masters.make_concurrent_master, masters.make_process_master
