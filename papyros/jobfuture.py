@@ -7,7 +7,7 @@ wait, a condition and lists of who waits, is made when somebody does.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +19,8 @@ __all__ = ["JobFuture"]
 # The words of `concurrent.futures`, which has no public names for them.
 _PENDING, _FINISHED = "PENDING", "FINISHED"
 
-#: In the place of a condition: there is none, and nobody will need one any more in order to wait.
+#: In the place of a condition: there is none, and nobody will need one any more in order to wait. While a future is
+#: being settled its outcome is there.
 _SETTLED = object()
 
 
@@ -45,7 +46,9 @@ class JobFuture(Future[Any]):
             own.setdefault("_waiters", [])
             own.setdefault("_done_callbacks", [])
             made = own.setdefault("_made", threading.Condition())
-        if made is _SETTLED:  # what it guards does not change any more, but those who look at it want to lock it
+        if not isinstance(made, threading.Condition):  # it is settled; those who look at it want to lock it even so
+            if made is not _SETTLED:
+                self._note(made)  # `_settle` is about to do so: nobody who has a condition is to see another state
             own.setdefault("_waiters", [])
             own.setdefault("_done_callbacks", [])
             made = own.setdefault("_late", threading.Condition())
@@ -90,17 +93,14 @@ class JobFuture(Future[Any]):
     def _settle(self, outcome: Outcome) -> None:
         """Take the outcome, for good. Called once, by whoever took this future from its courier."""
         self._courier = None
-        if self._state != _PENDING:
-            raise InvalidStateError(f"{self._state}: {self!r}")
-        self._result, self._exception = outcome.value, outcome.exception
-        # Without the condition: whoever has made one, and seen another state, is told by it.
-        self._state = _FINISHED
-        if self.__dict__.setdefault("_made", _SETTLED) is not _SETTLED:
-            self._tell()
+        if self.__dict__.setdefault("_made", outcome) is outcome:
+            self._note(outcome)  # without a lock, since nobody has one, and nobody gets one before
+            self.__dict__["_made"] = _SETTLED
+        elif outcome.exception is None:
+            self.set_result(outcome.value)
+        else:
+            self.set_exception(outcome.exception)
 
-    def _tell(self) -> None:
-        with self._condition:
-            for waiter in self._waiters:
-                (waiter.add_result if self._exception is None else waiter.add_exception)(self)
-            self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined] # of the base class
+    def _note(self, outcome: Outcome) -> None:
+        self._result, self._exception = outcome.value, outcome.exception
+        self._state = _FINISHED
