@@ -19,8 +19,10 @@ __all__ = [
     "Outbox",
     "cut",
     "join_column",
+    "message_parts",
     "pack_frame",
     "pack_message",
+    "pack_nested",
     "split_column",
     "unpack_message",
 ]
@@ -81,7 +83,21 @@ def cut(column: Buffer, size: int) -> list[bytes]:
 
 def pack_message(buffers: Sequence[Buffer]) -> bytes:
     """Return one byte string that holds the buffers, for `unpack_message`."""
-    return b"".join([len(buffers).to_bytes(4, "little"), *join_column(buffers)])
+    return b"".join(message_parts(buffers))
+
+
+def message_parts(buffers: Sequence[Buffer]) -> list[Buffer]:
+    """Return the parts that make a message when they are joined."""
+    return [len(buffers).to_bytes(4, "little"), *join_column(buffers)]
+
+
+def pack_nested(first: Buffer, inner: Sequence[Buffer]) -> bytes:
+    """Return a message of two buffers, of which the second is a message itself, made of its parts.
+
+    All of it is joined in one step: what is large is copied once.
+    """
+    lengths = array("Q", (len(first), sum(map(len, inner))))
+    return b"".join([(2).to_bytes(4, "little"), lengths.tobytes(), first, *inner])
 
 
 def unpack_message(message: Buffer) -> list[Buffer]:

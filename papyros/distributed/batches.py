@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from papyros.distributed.seals import SEAL_BYTES, TICKET_BYTES
-from papyros.frames import Buffer, cut, pack_message, unpack_message
+from papyros.frames import Buffer, cut, message_parts, pack_message, pack_nested, unpack_message
 from papyros.terms import Terms
 
 __all__ = [
@@ -222,8 +222,8 @@ def unpack_host_jobs(message: Buffer) -> list[HostJob]:
     return [HostJob(*row) for row in zip(*columns, strict=True)]
 
 
-def pack_outcomes(outcomes: Sequence[JobOutcome]) -> bytes:
-    """Pack outcomes, for a master or a client."""
+def pack_outcomes(outcomes: Sequence[JobOutcome], beside: bytes) -> bytes:
+    """Pack outcomes for a master or a client, and what is said beside them."""
     sessions, slaves = _Table(), _Table()
     session_column = sessions.column(done.session for done in outcomes)
     slave_column = slaves.column(done.slave for done in outcomes)
@@ -236,11 +236,11 @@ def pack_outcomes(outcomes: Sequence[JobOutcome]) -> bytes:
         b"".join([done.ticket for done in outcomes]),
         b"".join([done.seal for done in outcomes]),
     ]
-    return pack_message([*head, *(done.outcome for done in outcomes)])
+    return pack_nested(beside, message_parts([*head, *(done.outcome for done in outcomes)]))
 
 
 def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
-    """Unpack what `pack_outcomes` packed."""
+    """Unpack the outcomes of what `pack_outcomes` packed: the second buffer of that message."""
     names, session_column, numbers, seconds_column, slave_column, tickets, seals, *encoded = unpack_message(message)
     sessions, slaves = _read_table(bytes(names))
     seconds = array("d")
@@ -260,7 +260,7 @@ def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
 def pack_report(report: HostReport) -> bytes:
     """Pack what a slave host has to say."""
     rest = json.dumps([report.deaths, report.returned, report.prints, report.lent[-1:]]).encode()
-    return pack_message([rest, pack_outcomes(report.outcomes)])
+    return pack_outcomes(report.outcomes, rest)
 
 
 def unpack_report(message: Buffer) -> HostReport:

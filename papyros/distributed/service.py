@@ -40,7 +40,7 @@ from papyros.distributed.messages import ANNOTATION
 from papyros.distributed.security import Role
 from papyros.distributed.values import ValueService
 from papyros.entries import ASSIGNED, Entry, Session
-from papyros.frames import pack_message, unpack_message
+from papyros.frames import unpack_message
 from papyros.status import SlaveStatus
 
 __all__ = ["MasterService"]
@@ -172,7 +172,7 @@ class MasterService(ValueService):
             number, entries, prints = delivery.number, list(delivery.entries), client.take_prints()
             slaves = sum(host.holder.slaves for host in desk.hosts.values())
         if entries or prints:
-            _answer(pack_message([json.dumps(prints).encode(), pack_outcomes([_outcome_of(e) for e in entries])]))
+            _answer(pack_outcomes([_outcome_of(e) for e in entries], json.dumps(prints).encode()))
         return {
             "known": True,
             "number": number,

@@ -23,6 +23,7 @@ from papyros.distributed import security as frames
 from papyros.distributed.batches import AddedJob, HostReport, JobOutcome, pack_added, pack_definitions, pack_report
 from papyros.distributed.naming import ask_status
 from papyros.distributed.security import Role
+from papyros.frames import unpack_message
 from papyros.terms import DEFAULT_TERMS
 from tests.attacks.conftest import header
 from tests.faults import jobs
@@ -214,7 +215,7 @@ def test_attack_07_mutated_messages_of_batches_are_taken_apart_or_refused():
     good = [
         (pack_added([AddedJob(n, bytes(16), b"blob", DEFAULT_TERMS) for n in range(3)]), unpack_added),
         (pack_host_jobs([HostJob("s", 1, bytes(16), b"blob", DEFAULT_TERMS)]), unpack_host_jobs),
-        (pack_outcomes([outcome, outcome]), unpack_outcomes),
+        (bytes(unpack_message(pack_outcomes([outcome, outcome], b"[]"))[1]), unpack_outcomes),
         (pack_report(HostReport.empty()._replace(outcomes=[outcome])), unpack_report),
         (pack_definitions({bytes(16): b"x"}), unpack_definitions),
     ]
