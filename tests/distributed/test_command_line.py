@@ -166,6 +166,18 @@ def test_slaves_without_a_number_are_as_many_as_there_are_usable_cpus(launch, na
     assert len(slaves_of(every.pid)) == usable_cpus()
 
 
+def test_the_status_of_a_group_that_is_not_there_is_an_error_that_names_those_that_are(launch, names, group):
+    nobody = launch.part(f"--group={group}", f"--nameserver={names}", "--status")
+    assert nobody.ended() == 1
+    assert f"no master of the group '{group}' is registered at {names}" in nobody.text
+    launch.master(group, names)
+    other = launch.part(f"--group={group}x", f"--nameserver={names}", "--status")
+    assert other.ended() == 1
+    assert f"no master of the group '{group}x'" in other.text
+    assert group in other.text.partition("groups that have one: ")[2]
+    assert "Traceback" not in nobody.text + other.text
+
+
 def test_logging_shows_more(launch, names, group):
     master = launch.master(group, names)
     quiet = launch.host(group, names)
