@@ -63,7 +63,10 @@ class JobFuture(Future[Any]):
         """Return the result, for which it waits up to `timeout` seconds, or raise the exception."""
         if self._state == _FINISHED and self._exception is None:
             return self._result
-        return super().result(timeout)
+        value = super().result(timeout)
+        if self._exception is not None:
+            raise self._exception  # one that is false, as its class will have it: older Pythons overlook those
+        return value
 
     def cancel(self) -> bool:
         """Cancel the job if it waits; return whether it is cancelled. One that runs goes on."""

@@ -42,7 +42,8 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
         master: a master, which stays open; or a word of `papyros.open_master`; None = what that one opens by default,
             with as many slaves as `n_jobs` says.
         nesting_level: as joblib has it.
-        inner_max_num_threads: the same.
+        inner_max_num_threads: None; other numbers joblib refuses here. Libraries use one thread in each slave anyway,
+            unless the environment of the slaves says otherwise.
         options: the same.
     """
 

@@ -21,6 +21,17 @@ def fail(number):
     raise ValueError(f"no luck with {number}")
 
 
+class EmptyError(Exception):
+    """An exception that is false."""
+
+    def __bool__(self):
+        return False
+
+
+def fail_emptily(number):
+    raise EmptyError(number)
+
+
 def fail_at(bad, number):
     if number == bad:
         raise ValueError(f"no luck with {number}")

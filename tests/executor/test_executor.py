@@ -22,7 +22,19 @@ import pytest
 import papyros
 from papyros.executor import MasterExecutor
 from tests.contract.jobs_for_tests import double, fail_until
-from tests.executor.functions import Thing, add, capture, fail, fail_at, make_lock, make_thing, nap, pass_gate
+from tests.executor.functions import (
+    EmptyError,
+    Thing,
+    add,
+    capture,
+    fail,
+    fail_at,
+    fail_emptily,
+    make_lock,
+    make_thing,
+    nap,
+    pass_gate,
+)
 from tests.support import PATIENCE, Background, wait_until
 
 # Calls ----------------------------------------------------------------------------------
@@ -178,6 +190,16 @@ def test_an_exception_comes_back_with_its_traceback(executor):
     assert "fail" in error.traceback
     with pytest.raises(ValueError, match="no luck with 3"):
         future.result()
+
+
+def test_an_exception_that_is_false_is_raised_all_the_same(executor):
+    future = executor.submit(fail_emptily, 1)
+    with pytest.raises(EmptyError):
+        future.result(PATIENCE)
+    with pytest.raises(EmptyError):
+        future.result()
+    with pytest.raises(EmptyError):
+        list(executor.map(fail_emptily, range(3)))
 
 
 def test_a_result_that_cannot_be_pickled_is_told(make_process_master):
