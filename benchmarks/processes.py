@@ -99,7 +99,8 @@ def children(pid: int) -> list[int]:
     """Return the processes that a process started, and that live."""
     found: list[int] = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (thread / "children").read_text(encoding="utf-8").split())
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found += map(int, (thread / "children").read_text(encoding="utf-8").split())
     return found
 
 
