@@ -17,6 +17,9 @@ __all__ = ["Scenario", "simulate"]
 #: After the last fault everything has to be done within the time that its jobs take, and so many seconds.
 DRAIN_SECONDS = 60.0
 
+#: A call of the last moments with faults may take so long, there and back; its slave host may have nothing to do then.
+LATE_SECONDS = 2.0
+
 #: No slave is idle for longer while a job waits, when nothing is wrong.
 IDLE_SECONDS = 1.0
 
@@ -224,7 +227,7 @@ class Scenario:
     def _drain(self) -> None:
         limit, told = self._limit(), len(self.stories.all)
         self._idle: dict[str, tuple[float, int]] = {}
-        self.world.after(0.25, self._watch_idle)
+        self.world.after(LATE_SECONDS + 0.25, self._watch_idle)
         done = lambda: all(client.finished for client in self.clients if client.alive)  # noqa: E731
         while not self.world.run(limit, done):
             if len(self.stories.all) > told:
