@@ -106,7 +106,7 @@ class Ledger:
         self.past.add_up(session.counts)
         for entry in session.entries.values():
             if entry.holder is not None:
-                entry.holder.assigned.pop(entry, None)
+                _take(entry.holder.assigned, entry)
             if entry.families:
                 self._drop_families(entry)
             self._undelay(entry)  # or it would wait again when its delay is over, for nobody

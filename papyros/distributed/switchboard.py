@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -143,15 +143,24 @@ class Switchboard:
             self._on_socket(caller, selectors.EVENT_READ)  # what has come may be in the hands of TLS already
 
     def _on_socket(self, caller: _Caller, events: int) -> None:
-        try:
+        with self._serving(caller):
             if events & selectors.EVENT_WRITE:
                 caller.stream.flush()
                 self._watch(caller)
             if events & selectors.EVENT_READ:
                 for message in caller.stream.receive():
                     self._answer(caller, message)
+
+    @contextlib.contextmanager
+    def _serving(self, caller: _Caller) -> Iterator[None]:
+        """Hang up on a caller when something goes wrong; all others are served on, whatever it was."""
+        try:
+            yield
         except (OSError, PyroError) as error:
             log.debug("a connection ended: %s", error)
+            self._drop(caller)
+        except Exception:
+            log.exception("a %s cannot be served on", caller.peer.role.words)  # an answer that is too large, say
             self._drop(caller)
 
     def _drop(self, caller: _Caller) -> None:
@@ -248,11 +257,8 @@ class Switchboard:
 
     def _retry(self, parked: _Parked, over: bool) -> None:
         parked.give_back()
-        try:
+        with self._serving(parked.caller):
             self._attempt(parked, over)
-        except (OSError, PyroError) as error:
-            log.debug("a connection ended: %s", error)
-            self._drop(parked.caller)
 
 
 class _Caller:
