@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
 from typing import Any
@@ -15,7 +14,7 @@ from papyros.deadlines import Deadline
 from papyros.delegating import DelegatingMaster, Ticket
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import MasterClosedError
-from papyros.family import Family
+from papyros.family import Family, WaitingParents
 from papyros.jobs import Job, wants_retry
 from papyros.outcome import Outcome
 from papyros.parcels import run_parcel
@@ -75,7 +74,7 @@ class ExecutorMaster(DelegatingMaster):
         self._executor = executor
         self._engine = f"the {type(executor).__name__}"
         self._packed = not _shares_memory(executor) if packed is None else packed
-        self._parents: Counter[Entry] = Counter()  # jobs in this process that wait for their children
+        self._parents = WaitingParents()  # jobs in this process that wait for their children
         self._helpers = 0  # threads that run such children
         self._beside: set[Entry] = set()  # what these run, or are about to
 
@@ -123,16 +122,9 @@ class ExecutorMaster(DelegatingMaster):
     def _await_child(self, session: Session, deadline: Deadline) -> bool:
         if deadline.expired():
             return False
-        parent = session.parent
-        assert parent is not None
-        self._parents[parent] += 1
-        try:
+        with self._parents.waiting(session):
             self._help()
             return deadline.wait(self._came)
-        finally:
-            self._parents[parent] -= 1
-            if not self._parents[parent]:
-                del self._parents[parent]
 
     def _free_places(self) -> int:
         return self._slaves - len(self._flying.keys() - self._beside)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar, cast
 
 from papyros.bookkeeping import EXECUTE_WINDOW, BookkeepingMaster
 from papyros.deadlines import Deadline
-from papyros.entries import Entry
+from papyros.entries import Entry, Session
 from papyros.errors import MasterClosedError
 from papyros.execution import Execution
 from papyros.jobs import Job, keeper_of
@@ -15,9 +17,26 @@ from papyros.lanes import Lane
 from papyros.master import Master
 from papyros.status import Status
 
-__all__ = ["Family"]
+__all__ = ["Family", "WaitingParents"]
 
 J = TypeVar("J", bound=Job)
+
+
+class WaitingParents(Counter[Entry]):
+    """Jobs of this process that wait for their children, and in how many threads. Used with the master's lock held."""
+
+    @contextlib.contextmanager
+    def waiting(self, session: Session) -> Iterator[None]:
+        """Count the parent of a session in, as long as it waits."""
+        parent = session.parent
+        assert parent is not None
+        self[parent] += 1
+        try:
+            yield
+        finally:
+            self[parent] -= 1
+            if not self[parent]:
+                del self[parent]
 
 
 class Family(Master):

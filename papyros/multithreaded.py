@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import threading
 import time
-from collections import Counter
 
 from papyros.bookkeeping import BookkeepingMaster
 from papyros.checks import check_slaves
@@ -17,7 +16,7 @@ from papyros.current import Place
 from papyros.deadlines import Deadline
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import JobTimeout
-from papyros.family import Family
+from papyros.family import Family, WaitingParents
 from papyros.jobs import wants_retry
 from papyros.outcome import Outcome
 from papyros.running import run_job
@@ -61,7 +60,7 @@ class MultiThreadedMaster(BookkeepingMaster):
         self._threads: dict[threading.Thread, tuple[Entry, float] | None] = {}  # what each runs, since when
         self._started = 0
         self._idle = 0
-        self._parents: Counter[Entry] = Counter()  # jobs that wait for their children, and do not take up a place
+        self._parents = WaitingParents()  # jobs that wait for their children, and do not take up a place
 
     def _places(self) -> int:
         return self._slaves + len(self._parents)
@@ -69,16 +68,12 @@ class MultiThreadedMaster(BookkeepingMaster):
     def _await_child(self, session: Session, deadline: Deadline) -> bool:
         if deadline.expired():
             return False
-        parent = session.parent
-        assert parent is not None
-        self._parents[parent] += 1
         try:
-            self._work_came()
-            return deadline.wait(self._came)
+            with self._parents.waiting(session):
+                self._work_came()
+                return deadline.wait(self._came)
         finally:
-            self._parents[parent] -= 1
-            if not self._parents[parent]:
-                del self._parents[parent]
+            if session.parent not in self._parents:
                 self._work.notify()  # one of those that are idle may be one too many now
 
     def _work_came(self) -> None:
