@@ -36,6 +36,8 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
         holders: all who run jobs.
         sessions: those that have waiting jobs.
     """
+    if not holder.slaves:
+        return 0  # it takes no more jobs, though some may run there still
     sessions = list(sessions)
     waiting = sum(session.assignable() for session in sessions)
     if not waiting:

@@ -202,7 +202,7 @@ class SlaveHost:
             self._connected.clear()
 
     def _serve(self, line: Line) -> None:
-        answer, _ = line.call("enlist", self._key, self._count)
+        answer, draining = self._enlist(line)
         if answer["stay"] != self._stay:
             # Not whether it was known: the answer that it was not may have been lost.
             self._acknowledged = self._heard = 0
@@ -225,11 +225,11 @@ class SlaveHost:
         patience = answer["patience"]
         answered = 0
         while not self._stop.is_set():
-            if self._draining.is_set():
-                # It only shows that it lives.
-                line.call("tell", self._key, answered, self._slaves_now())
-                self._stop.wait(patience / 2)
-                continue
+            if self._draining.is_set() and not draining:
+                # It goes on to call: it may have to stop what still runs, and to give back jobs that were on their way.
+                answer, draining = self._enlist(line)
+                if answer["stay"] != self._stay:
+                    return
             line.expect(patience + self._silence)
             answer, message = line.call("fetch", self._key, self._acknowledged, self._heard, patience)
             if not answer["known"]:
@@ -242,6 +242,12 @@ class SlaveHost:
             if answer["question"] > answered:
                 answered = answer["question"]
                 line.call("tell", self._key, answered, self._slaves_now())
+
+    def _enlist(self, line: Line) -> tuple[dict[str, Any], bool]:
+        """Say how many slaves work here: none for new jobs while this host drains, which is returned, too."""
+        draining = self._draining.is_set()
+        answer, _ = line.call("enlist", self._key, 0 if draining else self._count)
+        return answer, draining
 
     def _begin_stay(self, stay: str) -> None:
         """From now on, reports are of another stay. Called with the lock held."""

@@ -25,7 +25,7 @@ from tests.distributed.programs import (
     slaves_of,
     wait_until_gone,
 )
-from tests.support import at_most
+from tests.support import at_most, wait_until
 
 pytestmark = pytest.mark.measured
 
@@ -136,6 +136,25 @@ def test_sigterm_lets_a_host_finish_what_runs_and_give_back_the_rest(launch, nam
         launch.host(group, names)
         assert client.popProcessedJob(30).result == "waiting"
     assert len(starts(tmp_path, "running")) == len(starts(tmp_path, "waiting")) == 1
+
+
+def test_a_host_that_drains_still_stops_what_is_cancelled(launch, names, group, gates):
+    launch.master(group, names)
+    host = launch.host(group, names, 2)
+    gate = gates()
+    jobs = [wait_at(gate.path), wait_at(gate.path)]
+    with DistributedMaster(group, names, host_master=False) as client:
+        for job in jobs:
+            client.addJob(job)
+        gate.wait_for_arrivals(2)
+        host.send(signal.SIGTERM)
+        host.wait_for("draining")
+        slaves = slaves_of(host.pid)
+        for left, job in ((1, jobs[0]), (0, jobs[1])):  # the order to stop the second needs a call that is made later
+            assert client.cancelJob(job)
+            wait_until(lambda left=left: sum(map(alive, slaves)) <= left)
+        assert host.ended(END_SECONDS + 2) == 0  # the gate stays closed, so the job would never end
+        assert client.numPendingJobs() == 0
 
 
 def test_sigterm_waits_for_what_runs_only_so_long(launch, names, group, gates):

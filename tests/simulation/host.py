@@ -225,7 +225,8 @@ class Host(Actor):
             self._drop(line)
 
     def _serve(self, line: SimulatedLine) -> Program:
-        answer, _ = yield line.call("enlist", self.name, self._count)
+        draining = self._draining
+        answer, _ = yield line.call("enlist", self.name, 0 if draining else self._count)
         # Whether it was known says nothing when the answer that it was not has been lost.
         stay = answer["stay"] if "stay" in answer else self._stay + (not answer["known"])
         if stay != self._stay:
@@ -250,12 +251,15 @@ class Host(Actor):
         self._beat, self._uid = answer["patience"], answer["uid"]
         self._master = line.master
         self._connected.notify()
-        patience = answer["patience"]
+        yield from self._take_jobs(line, answer["patience"], draining)
+
+    def _take_jobs(self, line: SimulatedLine, patience: float, draining: bool) -> Program:
         while not self._ending:
-            if self._draining:
-                yield line.call("tell", self.name, 0, [])
-                yield patience / 2
-                continue
+            if self._draining and not draining:
+                draining = True
+                answer, _ = yield line.call("enlist", self.name, 0)
+                if answer.get("stay", self._stay) != self._stay:
+                    return
             answer, message = yield line.call("fetch", self.name, self._acknowledged, self._heard, patience)
             if not answer["known"]:
                 return
