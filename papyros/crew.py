@@ -34,7 +34,7 @@ __all__ = ["Crew"]
 log = logging.getLogger(__name__)
 
 #: A slave is sent so many seconds' worth of jobs ahead, as far as durations are known.
-AHEAD_SECONDS = 0.01
+AHEAD_SECONDS = 0.1
 AHEAD_JOBS = 1000
 
 #: The weight of the newest batch in the moving average of durations.
@@ -409,7 +409,8 @@ class Crew:
             return
         ready = at_work(self._slaves, self._wanted)
         target = self._target()
-        wants = {slave: target - len(slave.queue) for slave in ready if len(slave.queue) <= target // 2}
+        enough = target * 2 // 3  # slaves tell what they did when half of what they had is left
+        wants = {slave: target - len(slave.queue) for slave in ready if len(slave.queue) <= enough}
         if not wants:
             return
         tasks = self._take(sum(wants.values()))

@@ -92,11 +92,13 @@ SLATE_BYTES = mmap.PAGESIZE
 
 TOKEN_BYTES = 4
 
-#: Outcomes of quick jobs are gathered for so long before they are sent.
-FLUSH_SECONDS = 0.002
+#: Outcomes are gathered for at least so long, ...
+QUICK_SECONDS = 0.002
 
-#: ... and sent after so long by another thread, should the next job be a long one.
-GUARD_SECONDS = 0.002
+#: ... and at most for so long, or until they are so many: each message costs all on its way about as much as a job of
+#: a millisecond. They are sent sooner when the jobs that are here run out, so that more come in time.
+GATHER_SECONDS = 0.05
+GATHER_JOBS = 50
 
 #: A slave whose crew is gone ends its job after so long.
 ORPHAN_SECONDS = 0.5
@@ -115,6 +117,8 @@ class Slave:
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self._sock = sock
         self._reader = FrameReader(sock)
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
         self._tokens = tokens
         self._slate = slate
         self.max_bytes = 0
@@ -137,6 +141,7 @@ class Slave:
         self._outcomes: list[bytes] = []
         self._seconds = array("d")
         self._flushed = 0.0
+        self._few = 0  # once so few jobs are here, it is time to ask for more
         self._unsent = threading.Event()
         self._idle = False
 
@@ -210,6 +215,7 @@ class Slave:
         flags = body[after : after + count]
         blobs = split_column(body, count, after + count)
         self._queue.extend((epoch, *job) for job in zip(definitions, flags, blobs, strict=True))
+        self._few = len(self._queue) // 2
 
     def print(self, text: str, stream: bytes) -> bool:
         """Send what the running job prints to its client; return False if nobody there wants it."""
@@ -242,11 +248,21 @@ class Slave:
         with self._lock:
             self._outcomes.append(encoded)
             self._seconds.append(seconds)
-        if finished - self._flushed > FLUSH_SECONDS:
+        if self._is_time_to_tell(finished - self._flushed):
             self._flush()
         elif self._queue and not self._unsent.is_set():
             self._unsent.set()  # without a next job, what there is will be sent at once
         return asks_for_retry(encoded)
+
+    def _is_time_to_tell(self, since: float) -> bool:
+        """Return whether outcomes should be sent, so many seconds after the last were."""
+        if since < QUICK_SECONDS:
+            return False
+        if len(self._outcomes) >= GATHER_JOBS or since > GATHER_SECONDS:
+            return True
+        if len(self._queue) <= self._few and self._poll.poll(0):
+            self._sort(self._reader.read())
+        return len(self._queue) <= self._few
 
     def _outcome_of(self, definition: int, blob: Buffer) -> tuple[bytes, float]:
         started = time.perf_counter()
@@ -340,6 +356,7 @@ class Slave:
     def _flush(self) -> None:
         with self._lock:
             self._flushed = time.monotonic()
+            self._few = len(self._queue) // 2
             if not self._outcomes:
                 return
             outcomes, self._outcomes = self._outcomes, []
@@ -352,7 +369,7 @@ class Slave:
         """Send outcomes that wait while a long job runs."""
         while True:
             self._unsent.wait()
-            time.sleep(GUARD_SECONDS)
+            time.sleep(GATHER_SECONDS)
             self._unsent.clear()
             try:
                 self._flush()
