@@ -27,6 +27,7 @@ from typing import Any
 from papyros.process import Death, Heard, Lent, Outcomes, Printed, SlaveProcess
 from papyros.shares import LONG_SECONDS
 from papyros.staff import at_work, missing, spares
+from papyros.sweeper import Sweeper
 from papyros.tasks import CrewOptions, Finished, SlaveView, Source, Task
 
 __all__ = ["Crew"]
@@ -77,6 +78,7 @@ class Crew:
         os.set_blocking(self._wake_in, False)
         self._requests: deque[Callable[[], None]] = deque()
         self._slaves: list[SlaveProcess] = []
+        self._sweeper = Sweeper()
         self._returned: deque[Task] = deque()  # tasks of slaves that died, to be run first
         self._seconds: float | None = None
         self._false_starts = 0
@@ -171,6 +173,7 @@ class Crew:
         try:
             self._selector.register(self._wake_out, selectors.EVENT_READ, self._on_poke)
             self._staff()
+            self._sweeper.start(self._selector)  # while the slaves start, so that nobody waits for it
             while not self._closing:
                 for key, _ in self._selector.select(self._patience()):
                     key.data()
@@ -186,6 +189,7 @@ class Crew:
         finally:
             self._ready.set()
             self._dismiss_all()
+            self._sweeper.close()
             self._drained.set()
             self._selector.close()
 
@@ -209,7 +213,7 @@ class Crew:
         self._staffed = len(self._slaves) == self._wanted and not any(slave.lent for slave in self._slaves)
 
     def _hire(self) -> None:
-        slave = SlaveProcess(self._options)
+        slave = SlaveProcess(self._options, self._sweeper.mark)
         self._slaves.append(slave)
         watch: list[tuple[int, Callable[[], None]]] = [
             (slave.socket_fd, lambda: self._on_socket(slave)),

@@ -1,4 +1,4 @@
-"""What a dead slave leaves behind: processes to sweep up, and traces of why it died.
+"""Why a slave died: the traces that the system keeps of want of memory.
 
 Nothing in here is needed to run jobs; where a system does not tell, nothing is known.
 """
@@ -6,30 +6,13 @@ Nothing in here is needed to run jobs; where a system does not tell, nothing is 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from pathlib import Path
 
-__all__ = ["MARK", "oom_kills", "sweep", "tell_memory"]
-
-#: The environment variable that marks a slave and all that it starts.
-MARK = "PAPYROS_SLAVE"
+__all__ = ["oom_kills", "tell_memory"]
 
 _PROC = Path("/proc")
 _GB = 1 << 30
 _MB = 1 << 20
-
-
-def sweep(mark: str) -> int:
-    """Kill the processes that carry a mark, wherever they went; return how many (Linux only)."""
-    wanted = f"{MARK}={mark}".encode()
-    swept = 0
-    for folder in _PROC.glob("[0-9]*"):
-        with contextlib.suppress(OSError):  # it may end meanwhile, or belong to somebody else
-            if wanted in (folder / "environ").read_bytes().split(b"\0"):
-                os.kill(int(folder.name), signal.SIGKILL)
-                swept += 1
-    return swept
 
 
 def oom_kills() -> int:

@@ -26,10 +26,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from papyros import slave as inside
-from papyros.forensics import MARK, oom_kills, sweep, tell_memory
+from papyros.forensics import oom_kills, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, pack_frame, split_column
 from papyros.store import needs_of
 from papyros.story import show
+from papyros.sweeping import MARK, sweep
 
 if TYPE_CHECKING:
     from papyros.tasks import CrewOptions, Task
@@ -103,6 +104,7 @@ class SlaveProcess:
 
     Args:
         options: what the slave is told.
+        crew: the mark of its crew.
 
     Attributes:
         queue: the tasks that it has, in order; the first ones may be started.
@@ -116,7 +118,7 @@ class SlaveProcess:
         gone: whether it is dead and buried.
     """
 
-    def __init__(self, options: CrewOptions) -> None:
+    def __init__(self, options: CrewOptions, crew: str = "") -> None:
         self.queue: deque[Task] = deque()
         self.lent = self.dismissed = False
         self.idle_since: float | None = None
@@ -132,7 +134,7 @@ class SlaveProcess:
         self._needs: dict[bytes, list[bytes]] = {}  # what the definitions that it has need of shared values
         self._values: set[bytes] = set()  # the shared values that it was told of
         self._epoch = 0
-        self._mark = uuid.uuid4().hex
+        self._mark = f"{crew}.{uuid.uuid4().hex}"
         self._oom_kills = oom_kills()
         ours, theirs = socket.socketpair()
         for sock in (ours, theirs):

@@ -15,8 +15,8 @@ HOUSE = Path(papyros.__file__).parent
 
 #: From those who know nobody to those who know all others. A module may import what is further up.
 STOREYS = [
-    {"errors", "cpus", "deadlines", "forensics", "frames", "sharing", "status", "store", "story", "terms"},
-    {"checks", "outcome", "pickling", "tasks"},
+    {"errors", "cpus", "deadlines", "forensics", "frames", "sharing", "status", "store", "story", "sweeping", "terms"},
+    {"checks", "outcome", "pickling", "sweeper", "tasks"},
     {"jobs"},
     {"waiting", "turns", "delays", "shares"},
     {"entries"},
@@ -115,6 +115,11 @@ def test_only_the_distributed_part_imports_pyro():
     for path in SOURCES:
         if "distributed" not in path.parts:
             assert roots(path).isdisjoint({"Pyro5", "serpent"}), path
+
+
+def test_the_sweeper_starts_fast():
+    """It is run as a file beside each crew, and everything that it imports is a price for nothing."""
+    assert roots(HOUSE / "sweeping.py") <= {"os", "select", "signal", "sys", "time"}
 
 
 def test_nobody_imports_the_distributed_part():

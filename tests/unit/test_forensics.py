@@ -1,54 +1,13 @@
-"""What is found out of a slave that died: what it left behind, and whether memory was the cause."""
+"""What is found out of a slave that died: whether memory was the cause."""
 
 from __future__ import annotations
-
-import os
-import subprocess
-import sys
-import uuid
 
 import pytest
 
 from papyros import forensics
-from papyros.forensics import MARK, oom_kills, sweep, tell_memory
+from papyros.forensics import oom_kills, tell_memory
 
 MB = 1 << 20
-PAUSE = "import signal, sys; signal.signal(15, signal.SIG_IGN); print(flush=True); signal.pause()"
-
-
-def started(mark=None, **options):
-    environment = dict(os.environ)
-    environment.pop(MARK, None)
-    if mark is not None:
-        environment[MARK] = mark
-    process = subprocess.Popen([sys.executable, "-c", PAUSE], stdout=subprocess.PIPE, env=environment, **options)
-    process.stdout.readline()
-    return process
-
-
-@pytest.fixture
-def processes():
-    made = []
-    yield made
-    for process in made:
-        process.kill()
-        process.wait()
-        process.stdout.close()
-
-
-def test_all_that_carry_the_mark_are_swept_up_and_nobody_else(processes):
-    mark = uuid.uuid4().hex
-    processes += [started(mark), started(mark, start_new_session=True)]
-    others = [started(), started(uuid.uuid4().hex), started(f"{mark}0"), started(mark[:-1])]
-    processes += others
-    assert sweep(mark) == 2
-    assert [process.wait(10) for process in processes[:2]] == [-9, -9]
-    assert [process.poll() for process in others] == [None] * 4
-    assert sweep(mark) == 0
-
-
-def test_sweeping_what_does_not_exist_is_harmless():
-    assert sweep(uuid.uuid4().hex) == 0
 
 
 @pytest.fixture
