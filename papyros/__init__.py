@@ -41,13 +41,13 @@ from papyros.errors import (
     VersionMismatchError,
 )
 from papyros.jobs import FunctionJob, Job, job
-from papyros.master import Master
 from papyros.sharing import Shared, shared
 
 if TYPE_CHECKING:
     from papyros.choosing import add_master_option, open_master
     from papyros.distributed import DistributedMaster, LocalCluster
     from papyros.executor import ExecutorMaster, MasterExecutor
+    from papyros.master import Master
     from papyros.multiprocess import MultiProcessMaster
     from papyros.multithreaded import MultiThreadedMaster
     from papyros.singlethreaded import SingleThreadedMaster
@@ -94,6 +94,7 @@ __all__ = [  # noqa: RUF022 - in themes: jobs, masters, errors
 ]
 
 _LAZY = {
+    "Master": "papyros.master",
     "SingleThreadedMaster": "papyros.singlethreaded",
     "MultiThreadedMaster": "papyros.multithreaded",
     "MultiProcessMaster": "papyros.multiprocess",

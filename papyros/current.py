@@ -10,10 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar, Token
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from papyros.errors import NoCurrentMasterError
-from papyros.master import Master
+
+if TYPE_CHECKING:
+    from papyros.master import Master
 
 __all__ = ["FamilyMaster", "Lending", "Place", "current_master"]
 
@@ -122,6 +124,4 @@ def current_master() -> Master:
             "and no job of Papyros runs in this thread. In a program, make a master; to a thread that a job has "
             "started, hand the master that the job got"
         )
-    master = place.master()
-    assert isinstance(master, Master)
-    return master
+    return cast("Master", place.master())

@@ -10,12 +10,8 @@ from __future__ import annotations
 import io
 import pickle
 from array import array
-from collections import ChainMap
 from collections.abc import Callable
-from types import CodeType
-from typing import Any, ClassVar
-
-import cloudpickle
+from typing import Any
 
 from papyros.errors import PayloadError
 from papyros.frames import Buffer
@@ -42,36 +38,17 @@ Find = Callable[[bytes], Shared[Any]]
 _ALIGNMENT = 64
 
 
-def _reduce_code(code: CodeType) -> tuple[Any, ...]:
-    """Reduce code as cloudpickle does, but with the name of its file, from which tracebacks show the line."""
-    make, args = cloudpickle.Pickler.dispatch_table[CodeType](code)
-    return make, tuple(code.co_filename if isinstance(arg, str) and arg == "<dynamic-code>" else arg for arg in args)
-
-
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
-    """Pickles by value what cannot be imported."""
-
-    dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
-
-
-class _SharingPickler(_Pickler):
-    """Pickles handles of shared values as references, and notes them."""
-
-    def __init__(self, file: io.BytesIO, handles: list[Shared[Any]]) -> None:
-        super().__init__(file, PROTOCOL)
-        self._handles = handles
-
-    def reducer_override(self, value: Any) -> Any:
-        if type(value) is not Shared:
-            return super().reducer_override(value)
-        self._handles.append(value)
-        return find_shared, (value.hold(hold_value).digest,)
-
-
 def dumps_by_value(value: Any, handles: list[Shared[Any]] | None = None) -> bytes:
     """Pickle; handles of shared values by reference, if they are to be noted, and else with their values."""
+    from papyros.byvalue import Pickler, ReferringPickler  # see there
+
+    def refer(handle: Shared[Any]) -> tuple[Any, ...]:
+        if handles is not None:
+            handles.append(handle)
+        return find_shared, (handle.hold(hold_value).digest,)
+
     with io.BytesIO() as file:
-        (_Pickler(file, PROTOCOL) if handles is None else _SharingPickler(file, handles)).dump(value)
+        (Pickler(file, PROTOCOL) if handles is None else ReferringPickler(file, PROTOCOL, refer)).dump(value)
         return file.getvalue()
 
 
@@ -101,23 +78,19 @@ def _reduce_view(view: memoryview) -> tuple[Any, ...]:
     return _view, (pickle.PickleBuffer(memoryview(plain).cast("B")), view.format, view.shape)
 
 
-class _ValuePickler(_Pickler):
-    """Pickles values beside their large buffers: arrays, and views of memory."""
-
-    dispatch_table: ClassVar[Any] = ChainMap({memoryview: _reduce_view}, _Pickler.dispatch_table)
-
-
 def hold_value(value: Any) -> Held:
     """Pickle a value that jobs share, and hold it: the lengths of its parts, what is pickled, and large buffers.
 
     Raises:
         PayloadError: it cannot be pickled.
     """
+    from papyros.byvalue import ValuePickler  # see there
+
     buffers: list[pickle.PickleBuffer] = []
     form = Rebuilt((type(value), (pickle.PickleBuffer(value),))) if type(value) in (bytes, bytearray) else value
     try:
         with io.BytesIO() as file:
-            _ValuePickler(file, PROTOCOL, buffer_callback=buffers.append).dump(form)
+            ValuePickler(file, PROTOCOL, _reduce_view, buffers.append).dump(form)
             parts: list[Buffer] = [file.getvalue(), *(buffer.raw() for buffer in buffers)]
         lengths = [len(part) for part in parts]
         parts.insert(0, array("Q", [len(lengths), *lengths]).tobytes())

@@ -147,7 +147,7 @@ class SlaveProcess:
             self._slate = mmap.mmap(slate.fileno(), inside.SLATE_BYTES)
             fds = (theirs.fileno(), self._token_out, slate.fileno())
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "papyros.slave", *map(str, fds), str(os.getpid())],
+                [sys.executable, "-c", inside.PROGRAM, *map(str, fds), str(os.getpid())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""What a slave process does: a fresh interpreter, started by a crew as ``python -m papyros.slave``.
+"""What a slave process does: a fresh interpreter, started by a crew with `PROGRAM`.
 
 Apart from its standard streams a slave has three things of its crew, as file
 descriptors named in its arguments:
@@ -56,6 +56,7 @@ __all__ = [
     "NEWS",
     "OUTCOMES",
     "PRINTED",
+    "PROGRAM",
     "READY",
     "SLATE",
     "SLATE_BYTES",
@@ -81,6 +82,9 @@ OUTCOMES = 11  # a column of seconds, then a column of encoded outcomes
 PRINTED = 12
 FAMILY = 13  # what a job says of its children; the frame's number says which job, as above
 LENT = 14  # 1: the slave lends its place, since its job waits for children; 0: it takes it back
+#: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported.
+PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
+
 # Flags of jobs.
 ECHO, ONCE = 1, 2
 
@@ -488,10 +492,3 @@ def main(arguments: list[str]) -> None:
         sys.stdout = _Echo(sys.stdout, slave, ON_STDOUT)
         sys.stderr = _Echo(sys.stderr, slave, ON_STDERR)
         slave.serve()
-
-
-if __name__ == "__main__":
-    # The module that the tests and the crew import is `papyros.slave`; run that one, not a copy named __main__.
-    from papyros.slave import main as serve
-
-    serve(sys.argv[1:])

@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import mmap
 import os
-import tempfile
 import threading
 import weakref
 from collections import deque
@@ -181,6 +180,8 @@ def _make() -> tuple[int, str]:
     """Return a new file, and its path if it has one."""
     if hasattr(os, "memfd_create"):
         return os.memfd_create("papyros-shared", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), ""
+    import tempfile  # slaves import this module, and it takes a while
+
     return tempfile.mkstemp(prefix="papyros-shared-")
 
 

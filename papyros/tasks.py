@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from papyros.frames import Buffer
@@ -88,17 +87,16 @@ class Silent(dict[str, Any]):
         return f"<{len(self)} items that are not shown>"
 
 
-@dataclass(frozen=True)
-class CrewOptions:
+class CrewOptions(NamedTuple):
     """What slaves are told when they start.
 
     Attributes:
         max_bytes: a larger result of a job is refused.
         path: the search path for modules.
         family: how jobs get a master for their children: the name of a module that has `open_family`, as "module",
-            and what that is to be told; None = not at all.
+            and what that is to be told, which is `Silent` if there is a key in it; None = not at all.
     """
 
     max_bytes: int
     path: Sequence[str]
-    family: Mapping[str, Any] | None = field(default=None, repr=False)  # there may be a key in it
+    family: Mapping[str, Any] | None = None

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
@@ -225,8 +225,8 @@ def _is_plain(args: Sequence[Any], depth: int = 2) -> bool:
 def _search_path() -> list[str]:
     """Where modules of this program may lie that a slave on the same file system can import too."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
-    folders = [str(Path(main).resolve().parent)] if main else []
-    here = str(Path.cwd())
+    folders = [os.path.dirname(os.path.realpath(main))] if main else []
+    here = os.getcwd()
     return folders if here in folders else [*folders, here]
 
 
@@ -241,7 +241,7 @@ def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | No
     plain = without_needs(CLASS_NEEDS, definition)
     name, pickled, folders = pickle.loads(plain)
     for folder in folders:
-        if folder not in sys.path and Path(folder).is_dir():
+        if folder not in sys.path and os.path.isdir(folder):
             sys.path.append(folder)
     try:
         job_class: type[Job] = pickle.loads(pickled) if plain is definition else loads(pickled, find)
