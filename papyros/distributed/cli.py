@@ -29,6 +29,7 @@ from papyros.distributed.line import LineRefusedError
 from papyros.distributed.naming import (
     DEFAULT_GROUP,
     DEFAULT_NAMESERVER,
+    LOOPBACK,
     Address,
     NameServer,
     ask_status,
@@ -38,7 +39,7 @@ from papyros.distributed.naming import (
     parse_address,
 )
 from papyros.distributed.security import Security
-from papyros.distributed.server import LOOPBACK, MasterServer
+from papyros.distributed.server import MasterServer
 from papyros.distributed.signals import StopSignals
 from papyros.errors import (
     ClusterError,

@@ -36,6 +36,7 @@ from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import (
     DEFAULT_GROUP,
     DEFAULT_NAMESERVER,
+    LOOPBACK,
     Address,
     ask_status,
     check_group,
@@ -44,7 +45,6 @@ from papyros.distributed.naming import (
 )
 from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.security import Security
-from papyros.distributed.server import LOOPBACK
 from papyros.distributed.values import SentValues
 from papyros.entries import Entry, Session
 from papyros.errors import PayloadError

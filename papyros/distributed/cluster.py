@@ -12,8 +12,7 @@ from papyros.checks import check_port, check_slaves
 from papyros.distributed.client import DistributedMaster
 from papyros.distributed.keys import find_key
 from papyros.distributed.lifeline import Part
-from papyros.distributed.naming import DEFAULT_GROUP, Address, check_group
-from papyros.distributed.server import LOOPBACK
+from papyros.distributed.naming import DEFAULT_GROUP, LOOPBACK, Address, check_group
 from papyros.errors import MasterClosedError
 
 if TYPE_CHECKING:

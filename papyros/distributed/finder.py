@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from typing import TYPE_CHECKING
 
 from papyros.checks import check_port
 from papyros.deadlines import Deadline
@@ -11,8 +12,10 @@ from papyros.distributed.line import SILENCE_SECONDS, Line, LineBrokenError, Lin
 from papyros.distributed.naming import Address
 from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
-from papyros.distributed.server import MasterServer
 from papyros.errors import ClusterError, GroupTakenError, MasterNotFoundError, NameServerNotFoundError, PapyrosError
+
+if TYPE_CHECKING:
+    from papyros.distributed.server import MasterServer
 
 __all__ = ["MasterFinder"]
 
@@ -118,6 +121,9 @@ class MasterFinder:
         if self._server is not None:
             self._server.close()
         # One that gives way to another ends all connections to it, so that everybody goes to that other one.
+        # Here, since few clients host a master, and none of the slaves whose jobs add jobs: they have to be quick.
+        from papyros.distributed.server import MasterServer
+
         server = MasterServer(
             self._group,
             self._nameserver,

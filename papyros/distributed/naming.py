@@ -29,6 +29,7 @@ from papyros.status import Status
 __all__ = [
     "DEFAULT_GROUP",
     "DEFAULT_NAMESERVER",
+    "LOOPBACK",
     "MASTER_OBJECT",
     "Address",
     "NameServer",
@@ -46,6 +47,9 @@ DEFAULT_GROUP = "papyros"
 
 #: Where Pyro5's name server listens when it is not told otherwise.
 DEFAULT_NAMESERVER = "localhost:9090"
+
+#: Where everything listens that is not told otherwise.
+LOOPBACK = "127.0.0.1"
 
 #: The identifiers of a master and of a name server in the addresses of theirs.
 MASTER_OBJECT = "papyros.master"

@@ -15,6 +15,7 @@ from typing import Any
 from papyros.distributed.daemon import Daemon
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
 from papyros.distributed.naming import (
+    LOOPBACK,
     MASTER_OBJECT,
     Address,
     NameServer,
@@ -32,12 +33,9 @@ from papyros.errors import (
     VersionMismatchError,
 )
 
-__all__ = ["LOOPBACK", "MasterServer"]
+__all__ = ["MasterServer"]
 
 log = logging.getLogger(__name__)
-
-#: Where everything listens that is not told otherwise.
-LOOPBACK = "127.0.0.1"
 
 #: How often the registration is looked after.
 REGISTER_SECONDS = 2.0
