@@ -36,19 +36,26 @@ def processed(master, job):
 
 
 @pytest.mark.parametrize("how", ENDS)
-def test_a_job_that_ends_its_slave_is_tried_three_times_and_tells_of_each(make_process_master, tmp_path, how):
-    job = processed(make_process_master(), end_slave(str(tmp_path), "job", how))
+def test_a_job_that_ends_its_slave_is_tried_three_times(make_process_master, tmp_path, how):
+    master = make_process_master()
+    before = master.status().lost
+    job = processed(master, end_slave(str(tmp_path), "job", how))
     assert type(job.exception) is papyros.SlaveLost
-    told = str(job.exception)
     pids = [pid for _, pid in starts(tmp_path, "job")]
     assert len(pids) == len(set(pids)) == 3
-    assert "3 times" in told
-    for number, pid in enumerate(pids, 1):
-        assert f"attempt {number}: slave {socket.gethostname()}/{pid} {ENDS[how]}" in told
-    assert told.count("the last words of job") == 3
-    assert len(re.findall(MEMORY, told)) == 3
+    assert "3 times" in str(job.exception)
+    assert master.status().lost - before == 3
     with pytest.raises(papyros.SlaveLost):
         job.result
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_job_that_ends_its_slave_tells_of_each_death(make_process_master, tmp_path, how):
+    told = str(processed(make_process_master(), end_slave(str(tmp_path), "job", how)).exception)
+    for number, (_, pid) in enumerate(starts(tmp_path, "job"), 1):
+        assert f"attempt {number}: slave {socket.gethostname()}/{pid} {ENDS[how]}" in told
+    assert told.count("attempt ") == told.count("the last words of job") == 3
+    assert len(re.findall(MEMORY, told)) == 3
 
 
 @pytest.mark.parametrize("how", ENDS)
@@ -58,16 +65,22 @@ def test_a_job_that_may_run_once_is_started_once(make_process_master, tmp_path, 
     job = end_slave(str(tmp_path), "job", how)
     job.at_most_once = True
     processed(master, job)
-    [(_, pid)] = starts(tmp_path, "job")
     assert type(job.exception) is papyros.SlaveLost
-    told = str(job.exception)
-    assert f"{socket.gethostname()}/{pid} {ENDS[how]}" in told
-    assert "once" in told
-    assert "the last words of job" in told
-    assert re.search(MEMORY, told)
+    assert "once" in str(job.exception)
     assert processed(master, Square(3)).result == 9
     assert len(starts(tmp_path, "job")) == 1
     assert master.status().lost - before == 1
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_job_that_may_run_once_tells_of_its_death(make_process_master, tmp_path, how):
+    job = end_slave(str(tmp_path), "job", how)
+    job.at_most_once = True
+    told = str(processed(make_process_master(), job).exception)
+    [(_, pid)] = starts(tmp_path, "job")
+    assert f"{socket.gethostname()}/{pid} {ENDS[how]}" in told
+    assert "the last words of job" in told
+    assert re.search(MEMORY, told)
 
 
 def test_a_job_that_may_run_once_has_a_result_where_nothing_happens(make_master):

@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextlib
 import functools
-import gc
 import itertools
 import logging
 import operator
-import sys
 import threading
-import weakref
 
 import pytest
 
@@ -31,8 +27,6 @@ from tests.executor.functions import (
     fail_at,
     fail_emptily,
     make_lock,
-    make_thing,
-    nap,
     pass_gate,
 )
 from tests.support import PATIENCE, Background, wait_until
@@ -227,133 +221,6 @@ def test_a_callback_that_raises_is_logged_and_does_no_harm(executor, caplog):
     assert executor.submit(add, 4).result(PATIENCE) == 4
 
 
-# Callbacks and waiting ------------------------------------------------------------------
-
-
-def test_a_callback_that_wants_to_end_the_program_does_no_harm(make_process_master, caplog):
-    """Nor does somebody who settles a future in the master's place: the thread that settles the others goes on."""
-    with make_process_master(1).executor() as executor:
-        first = executor.submit(add, 1, 2)
-        first.add_done_callback(lambda future: sys.exit("a bad callback"))
-        stolen = executor.submit(add, 2, 3)
-        with contextlib.suppress(concurrent.futures.InvalidStateError):
-            stolen.set_result("mine")
-        assert executor.submit(add, 3, 4).result(PATIENCE) == 7
-        assert first.result(PATIENCE) == 3
-
-
-def test_callbacks_are_called_with_the_future(executor):
-    seen = []
-    futures = [executor.submit(add, number) for number in range(10)]
-    for future in futures:
-        future.add_done_callback(seen.append)
-    concurrent.futures.wait(futures, PATIENCE)
-    wait_until(lambda: len(seen) == 10)
-    assert set(seen) == set(futures)
-
-
-def test_a_callback_may_submit(executor):
-    """Even where the number of waiting jobs is bounded: whoever makes room does not wait for it."""
-    done = threading.Event()
-
-    def more(future):
-        if future.result() < 5:
-            executor.submit(add, future.result(), 1).add_done_callback(more)
-        else:
-            done.set()
-
-    executor.submit(add, 0).add_done_callback(more)
-    assert done.wait(PATIENCE)
-
-
-def test_callbacks_may_submit_into_a_line_that_is_full(make_concurrent_master):
-    master = make_concurrent_master(2, max_waiting=1, max_processed=1)
-    with master.executor() as executor:
-        seen = []
-        gate = make_concurrent_master.gates()
-        blocked = [executor.submit(pass_gate, gate.path, 0) for _ in range(2)]
-        gate.wait_for_arrivals(2)
-        for future in blocked:
-            for number in range(5):
-                future.add_done_callback(
-                    lambda _, number=number: executor.submit(add, number).add_done_callback(seen.append)
-                )
-        gate.open()
-        wait_until(lambda: len(seen) == 10)
-        assert sorted(future.result() for future in seen) == sorted([*range(5)] * 2)
-
-
-def test_wait_and_as_completed(executor):
-    futures = [executor.submit(fail_at, 3, number) for number in range(6)]
-    done, not_done = concurrent.futures.wait(futures, PATIENCE)
-    assert done == set(futures)
-    assert not not_done
-    assert set(concurrent.futures.as_completed(futures, PATIENCE)) == set(futures)
-    done, _ = concurrent.futures.wait(futures, PATIENCE, concurrent.futures.FIRST_EXCEPTION)
-    assert futures[3] in done
-
-
-def test_a_future_that_is_not_done_in_time(concurrent_executor):
-    gate = concurrent_executor.factory.gates()
-    future = concurrent_executor.submit(pass_gate, gate.path, 7)
-    with pytest.raises(TimeoutError):
-        future.result(0.01)
-    with pytest.raises(TimeoutError):
-        future.exception(0.01)
-    done, not_done = concurrent.futures.wait([future], 0.01)
-    assert (done, not_done) == (set(), {future})
-    with pytest.raises(TimeoutError):
-        list(concurrent.futures.as_completed([future], 0.01))
-    gate.open()
-    assert future.result(PATIENCE) == 7
-
-
-# Cancelling and running -----------------------------------------------------------------
-
-
-def test_what_waits_can_be_cancelled_and_what_runs_cannot(concurrent_executor):
-    gate = concurrent_executor.factory.gates()
-    running = [concurrent_executor.submit(pass_gate, gate.path, 1) for _ in range(2)]
-    gate.wait_for_arrivals(2)
-    waiting = [concurrent_executor.submit(add, number) for number in range(6)]
-    seen = []
-    waiting[0].add_done_callback(seen.append)
-    for future in running:
-        wait_until(future.running)
-        assert "state=running" in repr(future)
-        assert not future.cancel()
-        assert not future.done()
-    assert not any(future.running() for future in waiting)
-    assert all("state=pending" in repr(future) for future in waiting)
-    for future in waiting[:3]:
-        assert future.cancel()
-        assert future.cancelled()
-        assert future.done()
-        assert future.cancel()  # as often as you like
-        with pytest.raises(concurrent.futures.CancelledError):
-            future.result()
-    assert seen == waiting[:1]
-    assert concurrent.futures.wait(waiting[:3], 0).done == set(waiting[:3])
-    assert set(concurrent.futures.as_completed(waiting[:3], 0)) == set(waiting[:3])
-    gate.open()
-    assert [future.result(PATIENCE) for future in waiting[3:]] == [3, 4, 5]
-    assert [future.result(PATIENCE) for future in running] == [1, 1]
-    assert not any(future.cancel() for future in [*running, *waiting[3:]])
-    assert concurrent_executor.master.numPendingJobs() == 0
-
-
-def test_who_cancels_jobs_at_the_master_cancels_futures(concurrent_executor):
-    gate = concurrent_executor.factory.gates()
-    running = [concurrent_executor.submit(pass_gate, gate.path, 1) for _ in range(2)]
-    gate.wait_for_arrivals(2)
-    waiting = [concurrent_executor.submit(add, number) for number in range(6)]
-    concurrent_executor.master.cancelAllJobs()
-    assert concurrent.futures.wait(waiting, PATIENCE).not_done == set()
-    assert all(future.cancelled() for future in waiting)
-    gate.open()
-    assert [future.result(PATIENCE) for future in running] == [1, 1]
-
-
 # Map ------------------------------------------------------------------------------------
 
 
@@ -382,6 +249,23 @@ def test_map_has_a_timeout(concurrent_executor):
         next(results)
     gate.open()
     wait_until(lambda: concurrent_executor.master.numPendingJobs() == 0)
+
+
+def test_map_yields_what_is_there_before_its_time_is_up(concurrent_executor):
+    gate = concurrent_executor.factory.gates()
+    calls = [lambda: "here", functools.partial(pass_gate, gate.path), lambda: "too late"]
+    results = concurrent_executor.map(operator.call, calls, timeout=2)
+    assert next(results) == "here"
+    with pytest.raises(TimeoutError):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+    gate.open()
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_map_with_time_enough(executor, timeout):
+    assert list(executor.map(pow, [2] * 5, range(5), timeout=timeout)) == [1, 2, 4, 8, 16]
 
 
 def test_map_takes_all_at_once_without_a_buffersize(executor):
@@ -427,142 +311,6 @@ def test_an_iterator_that_is_left_cancels_what_waits(concurrent_executor):
     next_one.result()
     results.close()
     wait_until(lambda: concurrent_executor.master.numPendingJobs() == 0)
-
-
-# The end --------------------------------------------------------------------------------
-
-
-def test_nothing_can_be_submitted_after_shutdown(make_master):
-    executor = MasterExecutor(make_master())
-    executor.submit(add, 1)
-    executor.shutdown()
-    executor.shutdown()
-    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
-        executor.submit(add, 1)
-    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
-        executor.map(add, [1])
-
-
-def test_an_executor_that_was_never_used_can_be_shut_down(make_master):
-    MasterExecutor(make_master()).shutdown()
-    MasterExecutor(make_master()).shutdown(wait=False, cancel_futures=True)
-
-
-def test_shutdown_waits_for_all(executor):
-    futures = [executor.submit(nap, 0.01) for _ in range(20)]
-    executor.shutdown()
-    assert all(future.done() for future in futures)
-    assert [future.result() for future in futures] == [0.01] * 20
-
-
-def test_shutdown_without_waiting_lets_all_be_done(make_concurrent_master):
-    executor = MasterExecutor(make_concurrent_master(2))
-    gate = make_concurrent_master.gates()
-    futures = [executor.submit(pass_gate, gate.path, number) for number in range(5)]
-    executor.shutdown(wait=False)
-    assert not any(future.done() for future in futures)
-    gate.open()
-    assert [future.result(PATIENCE) for future in futures] == list(range(5))
-
-
-def test_shutdown_may_cancel_what_waits(make_concurrent_master):
-    executor = MasterExecutor(make_concurrent_master(2))
-    gate = make_concurrent_master.gates()
-    running = [executor.submit(pass_gate, gate.path, number) for number in range(2)]
-    gate.wait_for_arrivals(2)
-    waiting = [executor.submit(add, number) for number in range(50)]
-    ended = Background(functools.partial(executor.shutdown, cancel_futures=True))
-    assert concurrent.futures.wait(waiting, PATIENCE).not_done == set()
-    assert all(future.cancelled() for future in waiting)
-    assert ended.running
-    gate.open()
-    ended.result()
-    assert [future.result(0) for future in running] == [0, 1]
-
-
-def test_a_call_that_is_cancelled_just_before_shutdown_does_not_keep_it(executor):
-    executor.submit(add, 1).cancel()
-    Background(executor.shutdown).result()
-
-
-def test_an_executor_that_is_forgotten_lets_go_when_all_is_done(make_master):
-    master = make_master()
-    before = set(threading.enumerate())
-    executor = MasterExecutor(master)
-    results = executor.map(abs, range(-5, 5))
-    del executor
-    assert list(results) == list(map(abs, range(-5, 5)))
-    wait_until(lambda: not [t for t in threading.enumerate() if t not in before and t.name == "papyros-courier"])
-    wait_until(lambda: len(master._ledger.sessions) == 1, "its lane was closed")
-
-
-def test_a_master_that_is_closed_takes_nothing_and_leaves_no_future_open(make_concurrent_master):
-    master = make_concurrent_master(2)
-    executor = MasterExecutor(master)
-    done = executor.submit(add, 1)
-    done.result(PATIENCE)
-    gate = make_concurrent_master.gates()
-    futures = [executor.submit(pass_gate, gate.path, number) for number in range(5)]
-    gate.wait_for_arrivals(2)
-    closing = Background(master.close)
-    wait_until(lambda: master._closed)
-    if make_concurrent_master.kind == "multithreaded":
-        gate.open()  # threads are waited for
-    closing.result()
-    ends = [future.exception(PATIENCE) for future in futures]
-    assert sum(isinstance(error, papyros.MasterClosedError) for error in ends) >= 3
-    with pytest.raises(papyros.MasterClosedError):
-        executor.submit(add, 1)
-    Background(executor.shutdown).result()
-
-
-# Memory ---------------------------------------------------------------------------------
-
-
-def test_nothing_is_kept_that_nobody_needs(executor):
-    thing = Thing()
-    gone = weakref.ref(thing)
-    executor.submit(thing.plus, 1)
-    del thing
-    wait_until(lambda: gc.collect() >= 0 and gone() is None, "what was submitted is forgotten")
-
-
-def test_map_keeps_no_result(executor):
-    for thing in executor.map(make_thing, range(10)):
-        gone = weakref.ref(thing)
-        del thing
-        gc.collect()
-        wait_until(lambda gone=gone: gone() is None, "the result is forgotten")
-
-
-def memory():
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1024
-
-
-def use_futures(executor, number):
-    for result in executor.map(add, range(number), buffersize=500):
-        assert result >= 0
-
-
-def memory_grows_by(executor, number):
-    use_futures(executor, 5000)
-    gc.collect()
-    before = memory()
-    use_futures(executor, number)
-    gc.collect()
-    return memory() - before
-
-
-def test_memory_stays_flat(executor):
-    """Of what was consumed nothing is left: 10,000 futures that were kept would take more than 15 megabytes."""
-    assert memory_grows_by(executor, 10_000) < 6
-
-
-@pytest.mark.slow
-def test_memory_stays_flat_over_a_million_futures(make_process_master):
-    with make_process_master(2).executor() as executor:
-        assert memory_grows_by(executor, 1_000_000) < 20
 
 
 # asyncio --------------------------------------------------------------------------------

@@ -1,0 +1,201 @@
+"""How executors end, and what they keep, on every master. How programs end is in `test_ends`."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import gc
+import threading
+import weakref
+
+import pytest
+
+import papyros
+from papyros.executor import MasterExecutor
+from tests.executor.functions import Thing, add, make_thing, nap, pass_gate
+from tests.support import PATIENCE, Background, wait_until
+
+# The end --------------------------------------------------------------------------------
+
+
+def test_nothing_can_be_submitted_after_shutdown(make_master):
+    executor = MasterExecutor(make_master())
+    executor.submit(add, 1)
+    executor.shutdown()
+    executor.shutdown()
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        executor.submit(add, 1)
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        executor.map(add, [1])
+
+
+def test_an_executor_that_was_never_used_can_be_shut_down(make_master):
+    MasterExecutor(make_master()).shutdown()
+    MasterExecutor(make_master()).shutdown(wait=False, cancel_futures=True)
+
+
+def test_shutdown_waits_for_all(executor):
+    futures = [executor.submit(nap, 0.01) for _ in range(20)]
+    executor.shutdown()
+    assert all(future.done() for future in futures)
+    assert [future.result() for future in futures] == [0.01] * 20
+
+
+def test_shutdown_without_waiting_lets_all_be_done(make_concurrent_master):
+    executor = MasterExecutor(make_concurrent_master(2))
+    gate = make_concurrent_master.gates()
+    futures = [executor.submit(pass_gate, gate.path, number) for number in range(5)]
+    executor.shutdown(wait=False)
+    assert not any(future.done() for future in futures)
+    gate.open()
+    assert [future.result(PATIENCE) for future in futures] == list(range(5))
+
+
+def test_shutdown_may_cancel_what_waits(make_concurrent_master):
+    executor = MasterExecutor(make_concurrent_master(2))
+    gate = make_concurrent_master.gates()
+    running = [executor.submit(pass_gate, gate.path, number) for number in range(2)]
+    gate.wait_for_arrivals(2)
+    waiting = [executor.submit(add, number) for number in range(50)]
+    ended = Background(functools.partial(executor.shutdown, cancel_futures=True))
+    assert concurrent.futures.wait(waiting, PATIENCE).not_done == set()
+    assert all(future.cancelled() for future in waiting)
+    assert ended.running
+    gate.open()
+    ended.result()
+    assert [future.result(0) for future in running] == [0, 1]
+
+
+def test_a_call_that_is_cancelled_just_before_shutdown_does_not_keep_it(executor):
+    executor.submit(add, 1).cancel()
+    Background(executor.shutdown).result()
+
+
+def test_an_executor_that_is_forgotten_lets_go_when_all_is_done(make_master):
+    master = make_master()
+    before = set(threading.enumerate())
+    executor = MasterExecutor(master)
+    results = executor.map(abs, range(-5, 5))
+    del executor
+    assert list(results) == list(map(abs, range(-5, 5)))
+    wait_until(lambda: not [t for t in threading.enumerate() if t not in before and t.name == "papyros-courier"])
+    wait_until(lambda: len(master._ledger.sessions) == 1, "its lane was closed")
+
+
+def test_a_master_that_is_closed_takes_nothing_and_leaves_no_future_open(make_concurrent_master):
+    master = make_concurrent_master(2)
+    executor = MasterExecutor(master)
+    done = executor.submit(add, 1)
+    done.result(PATIENCE)
+    gate = make_concurrent_master.gates()
+    futures = [executor.submit(pass_gate, gate.path, number) for number in range(5)]
+    gate.wait_for_arrivals(2)
+    closing = Background(master.close)
+    wait_until(lambda: master._closed)
+    if make_concurrent_master.kind == "multithreaded":
+        gate.open()  # threads are waited for
+    closing.result()
+    ends = [future.exception(PATIENCE) for future in futures]
+    assert sum(isinstance(error, papyros.MasterClosedError) for error in ends) >= 3
+    with pytest.raises(papyros.MasterClosedError):
+        executor.submit(add, 1)
+    Background(executor.shutdown).result()
+
+
+def test_shutdown_may_cancel_what_waits_without_waiting_itself(make_concurrent_master):
+    executor = MasterExecutor(make_concurrent_master(2))
+    gate = make_concurrent_master.gates()
+    running = [executor.submit(pass_gate, gate.path, number) for number in range(2)]
+    gate.wait_for_arrivals(2)
+    waiting = [executor.submit(add, number) for number in range(50)]
+    executor.shutdown(wait=False, cancel_futures=True)
+    assert concurrent.futures.wait(waiting, PATIENCE).not_done == set()
+    assert all(future.cancelled() for future in waiting)
+    assert not any(future.done() for future in running)
+    gate.open()
+    assert [future.result(PATIENCE) for future in running] == [0, 1]
+
+
+def test_leaving_the_block_waits_for_all_also_after_an_exception(make_master):
+    futures = []
+    with contextlib.suppress(LookupError), MasterExecutor(make_master()) as executor:
+        futures += [executor.submit(nap, 0.01) for _ in range(10)]
+        raise LookupError
+    assert all(future.done() for future in futures)
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(add, 1)
+
+
+def test_results_can_be_had_after_shutdown(make_master):
+    executor = MasterExecutor(make_master())
+    futures = [executor.submit(fail_or_add, number) for number in range(20)]
+    results = executor.map(add, range(5))
+    executor.shutdown(wait=False)
+    assert [future.result(PATIENCE) for future in futures[1:]] == list(range(1, 20))
+    assert isinstance(futures[0].exception(PATIENCE), ZeroDivisionError)
+    assert list(results) == list(range(5))
+
+
+def fail_or_add(number):
+    return 1 // number * 0 + number
+
+
+def test_executors_may_come_and_go_quickly(make_master):
+    """Each with a call that is under way, or with none."""
+    master = make_master()
+    for number in range(20):
+        executor = MasterExecutor(master)
+        future = executor.submit(add, number) if number % 2 else None
+        executor.shutdown()
+        assert future is None or future.result(0) == number
+    assert master.numPendingJobs() == 0
+
+
+# Memory ---------------------------------------------------------------------------------
+
+
+def test_nothing_is_kept_that_nobody_needs(executor):
+    thing = Thing()
+    gone = weakref.ref(thing)
+    executor.submit(thing.plus, 1)
+    del thing
+    wait_until(lambda: gc.collect() >= 0 and gone() is None, "what was submitted is forgotten")
+
+
+def test_map_keeps_no_result(executor):
+    for thing in executor.map(make_thing, range(10)):
+        gone = weakref.ref(thing)
+        del thing
+        gc.collect()
+        wait_until(lambda gone=gone: gone() is None, "the result is forgotten")
+
+
+def memory():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:")) / 1024
+
+
+def use_futures(executor, number):
+    for result in executor.map(add, range(number), buffersize=500):
+        assert result >= 0
+
+
+def memory_grows_by(executor, number):
+    use_futures(executor, 5000)
+    gc.collect()
+    before = memory()
+    use_futures(executor, number)
+    gc.collect()
+    return memory() - before
+
+
+def test_memory_stays_flat(executor):
+    """Of what was consumed nothing is left: 10,000 futures that were kept would take more than 15 megabytes."""
+    assert memory_grows_by(executor, 10_000) < 6
+
+
+@pytest.mark.slow
+def test_memory_stays_flat_over_a_million_futures(make_process_master):
+    with make_process_master(2).executor() as executor:
+        assert memory_grows_by(executor, 1_000_000) < 20
