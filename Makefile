@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SECONDS ?= 600
 WORKERS ?= 3
+EXECUTORS = tests/executor/test_executor.py tests/executor/test_waiting.py tests/executor/test_ending.py tests/executor/test_joblib.py
 RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 
@@ -32,12 +33,12 @@ chaos: $(STAMP) ## run all tests of faults, the slow ones too
 	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py
 	$(RUN) pytest tests/contract tests/executor -m slow
 
-test-engines: ## test on Dask, Ray, loky, scikit-learn and scipy, in an environment of their own
+test-engines: ## test on Dask, Ray, loky, MPI, scikit-learn and others, in an environment of their own
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,engines]'
-	.venv-engines/bin/python -m pytest tests/executor
+	.venv-engines/bin/python -m pytest tests/executor tests/engines
 	.venv-engines/bin/python -m pytest tests/docs -k "programs_of_a_page and coming"
-	for engine in threadpool processpool loky dask ray; do PAPYROS_ENGINES=$$engine .venv-engines/bin/python -m pytest tests/contract tests/executor/test_executor.py tests/executor/test_joblib.py -m "not slow" || exit 1; done
+	for engine in threadpool processpool loky dask ray; do PAPYROS_ENGINES=$$engine .venv-engines/bin/python -m pytest tests/contract $(EXECUTORS) -m "not slow" || exit 1; done
 
 soak: $(STAMP) ## kill parts of a cluster for SECONDS=600 while it works
 	$(RUN) tests.chaos.soak --seconds $(SECONDS)

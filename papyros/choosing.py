@@ -35,7 +35,7 @@ WORDS = {
     "processes[:N]": "N processes of this machine; by default one for each CPU",
     "pyro://[GROUP][@HOST[:PORT]]": "the cluster of that group, whose name server is there",
     "dask://HOST:PORT": "the Dask cluster whose scheduler is there",
-    "ray://[HOST:PORT]": "the Ray cluster there; by default one of this machine",
+    "ray://[HOST:PORT]": "the Ray cluster whose Ray Client server is there; by default one of this machine",
 }
 
 
@@ -117,7 +117,8 @@ def _dask(place: str, spec: str, source: str) -> tuple[str, dict[str, Any]]:
 def _ray(place: str, spec: str, source: str) -> tuple[str, dict[str, Any]]:
     if place:
         _check_place(place, spec, source)
-    return "papyros.engines.ray:RayMaster", {"address": place} if place else {}
+    # As Ray itself reads it: the port is that of Ray Client. Its other addresses have no such scheme.
+    return "papyros.engines.ray:RayMaster", {"address": spec} if place else {}
 
 
 def _check_place(place: str, spec: str, source: str) -> None:

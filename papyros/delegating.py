@@ -197,7 +197,9 @@ class DelegatingMaster(PackingMaster):
 
     def _fail(self, entry: Entry, error: BaseException) -> None:
         """Take it that the engine has no answer for a job."""
-        why = "it was cancelled there" if isinstance(error, CancelledError) else f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {error}"
+        if isinstance(error, CancelledError):
+            why = f"it was cancelled there: {error}".removesuffix(": ")
         with self._lock:
             self._landed(entry)
             if self._lost_slave(error):

@@ -1,11 +1,17 @@
 """The master that a job sees where nothing of its own master can be reached: in a process of somebody else's executor.
 
 Its children run in that process, one after the other, within the calls by which the job waits for them. So they take
-up no place but that of their parent: nothing can lock up, however few processes there are.
+up no place but that of their parent: nothing can lock up, however few processes there are. A child that has a
+`timeout` runs in a thread of its own meanwhile, since somebody has to be there to look at the clock.
 """
 
 from __future__ import annotations
 
+import threading
+
+from papyros.entries import Entry
+from papyros.errors import JobTimeout
+from papyros.outcome import Outcome
 from papyros.singlethreaded import SingleThreadedMaster
 
 __all__ = ["NestedMaster", "open_family"]
@@ -22,6 +28,26 @@ class NestedMaster(SingleThreadedMaster):
     def end(self) -> None:
         """Drop the children that are left."""
         self.close()
+
+    def _run_interruptibly(self, entry: Entry) -> Outcome:
+        seconds = entry.terms.timeout
+        if seconds is None:
+            return super()._run_interruptibly(entry)
+        outcomes: list[Outcome] = []
+
+        def run() -> None:
+            outcomes.append(SingleThreadedMaster._run_interruptibly(self, entry))
+
+        thread = threading.Thread(target=run, name="papyros-timed-child", daemon=True)
+        thread.start()
+        thread.join(min(seconds, threading.TIMEOUT_MAX))
+        if outcomes:
+            return outcomes[0]
+        text = (
+            f"{self._job_text(entry.number)} ran longer than its timeout of {seconds:g} s; it runs in the process of "
+            "its parent, where it cannot be stopped, and it goes on"
+        )
+        return Outcome.failed(JobTimeout(text), thread.name, seconds)
 
 
 def open_family() -> NestedMaster:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from concurrent.futures import BrokenExecutor
 from typing import Any
 
 from papyros.delegating import DelegatingMaster, Ticket
@@ -43,6 +44,9 @@ class DaskMaster(DelegatingMaster):
         max_waiting_bytes: `addJob` waits for room while the arguments of waiting jobs take so many bytes or more.
         max_processed_bytes: no more jobs are handed over while results that wait to be popped take so many bytes
             or more; a single result may not be larger.
+
+    Raises:
+        ConnectionError: no scheduler answers at that address.
     """
 
     _engine = "Dask"
@@ -63,7 +67,7 @@ class DaskMaster(DelegatingMaster):
         self._own = isinstance(client, str)
         if not self._own and not isinstance(client, distributed.Client):
             raise TypeError(f"a DaskMaster is made of a distributed.Client, or of an address, not of {client!r}")
-        self._client = distributed.Client(client) if self._own else client
+        self._client = _connect(client) if self._own else client
         try:
             super().__init__(
                 sum(self._client.nthreads().values()) or None if slaves is None else slaves,
@@ -85,6 +89,8 @@ class DaskMaster(DelegatingMaster):
         return super()._terms(terms)
 
     def _submit(self, payload: Any, entry: Entry) -> Ticket:
+        if self._client.status == "closed":
+            raise BrokenExecutor("its client is closed, or has not found its scheduler again for too long")
         digest, blob = payload
         ticket: Ticket = self._client.submit(
             run_parcel,
@@ -106,6 +112,13 @@ class DaskMaster(DelegatingMaster):
         super()._stop()
         if self._own:
             self._client.close()
+
+
+def _connect(address: str) -> Any:
+    try:
+        return distributed.Client(address)
+    except OSError as error:  # which says that the time is up, or what an address is to be like
+        raise ConnectionError(f"no Dask scheduler answers at {address}: {error}") from error
 
 
 class _InWorker(DaskMaster):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Future
 from typing import Any
 
 from papyros.delegating import DelegatingMaster, Ticket
@@ -13,22 +15,45 @@ from papyros.wire import MAX_PAYLOAD_BYTES
 
 try:
     import ray
-    from ray.exceptions import RayTaskError, TaskCancelledError, WorkerCrashedError
+    from ray.exceptions import (
+        LocalRayletDiedError,
+        NodeDiedError,
+        ObjectLostError,
+        OutOfMemoryError,
+        RayTaskError,
+        TaskCancelledError,
+        WorkerCrashedError,
+    )
 except ImportError as error:
     raise ImportError("a RayMaster needs Ray: pip install 'papyros[ray]'") from error
 
 __all__ = ["RayMaster", "open_family"]
 
+#: What Ray says of a job whose worker is gone, alone, for want of memory or with its machine; or whose result is,
+#: which was kept there.
+LOSSES = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, LocalRayletDiedError, ObjectLostError)
+
+#: How an address begins that is one of Ray Client, by which programs outside of a cluster connect to it.
+CLIENT_SCHEME = "ray://"
+
+#: How long a machine may take to say that somebody listens.
+LISTENING_SECONDS = 10.0
+
 
 class RayMaster(DelegatingMaster):
     """Has jobs run by the workers of a Ray cluster.
 
-    A job whose worker died is tried again, three times in all, and one that runs can be stopped, as with a
-    `papyros.MultiProcessMaster`. Jobs wait here, where their `priority` counts, until Ray has room for them.
+    A job whose worker died, by itself, for want of memory or with its machine, is tried again, three times in all, and
+    one that runs can be stopped, as with a `papyros.MultiProcessMaster`. Jobs wait here, where their `priority`
+    counts, until Ray has room for them.
 
     Args:
-        address: of a cluster, as ``HOST:PORT``; None = the one that this program is connected to, or one that is
-            started on this machine and ends with this master. A program is connected to one cluster at a time.
+        address: of a cluster, as ``ray.init`` has it: ``ray://HOST:PORT`` is a Ray Client server, with 10001 as its
+            usual port, for programs that run elsewhere; ``HOST:PORT`` is the cluster itself, with 6379 as its usual
+            port, for programs that run on one of its machines. None = the one that this program is connected to;
+            otherwise what ``RAY_ADDRESS`` says; otherwise one that ``ray start`` has started on this machine, or
+            that is started for this program. A program is
+            connected to one cluster at a time. What masters have connected or started ends with the last of them.
         slaves: how many jobs Ray is given at a time; by default as many as its CPUs allow. The `timeout` of a job
             counts from then.
         max_waiting: at most so many jobs wait.
@@ -40,6 +65,10 @@ class RayMaster(DelegatingMaster):
         max_waiting_bytes: `addJob` waits for room while the arguments of waiting jobs take so many bytes or more.
         max_processed_bytes: no more jobs are handed over while results that wait to be popped take so many bytes
             or more; a single result may not be larger.
+
+    Raises:
+        ConnectionError: no cluster answers there.
+        ValueError: this program is connected to another one.
     """
 
     _engine = "Ray"
@@ -59,11 +88,7 @@ class RayMaster(DelegatingMaster):
         max_waiting_bytes: int | None = None,
         max_processed_bytes: int | None = None,
     ) -> None:
-        self._own = not ray.is_initialized()
-        if self._own:
-            ray.init(address, include_dashboard=None if address else False, log_to_driver=False)
-        elif address is not None:
-            _check_connected(address)
+        _connection.enter(address)
         try:
             if slaves is None:
                 slaves = max(1, int(ray.cluster_resources().get("CPU", 1) / (num_cpus or 1)))
@@ -84,17 +109,18 @@ class RayMaster(DelegatingMaster):
             if num_gpus or resources:
                 self._family = ("papyros.nested",)
         except BaseException:
-            if self._own:
-                ray.shutdown()
+            _connection.leave()
             raise
 
     def _submit(self, payload: Any, entry: Entry) -> Ticket:  # noqa: ARG002 - Ray has no priorities
+        if not ray.is_initialized():  # Ray would start another cluster, unasked
+            raise BrokenExecutor("the program is not connected to Ray any more: somebody has called ray.shutdown()")
         digest, blob = payload
         definition = self._packer.definitions[digest]
         return _RayTicket(self._run.remote(definition, bytes(blob), self._largest, self._family))
 
     def _lost_slave(self, error: BaseException) -> bool:
-        return isinstance(error, WorkerCrashedError)
+        return isinstance(error, LOSSES)
 
     def _stop_running(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
@@ -103,8 +129,7 @@ class RayMaster(DelegatingMaster):
 
     def _stop(self) -> None:
         super()._stop()
-        if self._own:
-            ray.shutdown()
+        _connection.leave()
 
 
 class _InWorker(RayMaster):
@@ -126,6 +151,68 @@ def open_family(slaves: int, max_bytes: int) -> _InWorker:
     Its children ask for no CPU, since their parents keep theirs while they wait for them.
     """
     return _InWorker(slaves=slaves, num_cpus=0, max_bytes=max_bytes)
+
+
+class _Connection:
+    """The one connection that a program has to Ray, which masters share: made by the first, ended after the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._masters = 0
+        self._ours = False  # whether it was a master that connected, and not the program
+        self._address: str | None = None
+
+    def enter(self, address: str | None) -> None:
+        """Be connected for one more master."""
+        with self._lock:
+            if not ray.is_initialized():
+                _connect(address)
+                self._ours, self._address = True, address
+                self._masters = 0  # of an earlier connection, which somebody else has ended
+            elif address is not None and address != self._address:
+                _check_connected(address)
+            self._masters += 1
+
+    def leave(self) -> None:
+        """Be connected for one master less."""
+        with self._lock:
+            self._masters = max(0, self._masters - 1)
+            if self._masters == 0 and self._ours:
+                self._ours, self._address = False, None
+                ray.shutdown()
+
+
+#: Ray has one for each process, and so has this module: two masters that know nothing of each other share it.
+_connection = _Connection()
+
+
+def _connect(address: str | None) -> None:
+    client = address is not None and address.startswith(CLIENT_SCHEME)
+    if address is not None and address not in ("auto", "local"):
+        _check_listening(address.removeprefix(CLIENT_SCHEME))
+    # A client server has a dashboard or not, whatever its clients say.
+    options: dict[str, Any] = {} if address else {"include_dashboard": False}
+    try:
+        ray.init(address, log_to_driver=False, **options)
+    except ConnectionError as error:
+        if not client:
+            raise
+        raise ConnectionError(
+            f"no Ray Client server answers at {address} ({error}). That is what ray:// means to Ray: its port is "
+            "10001, unless ray start --ray-client-server-port said otherwise. A program on a machine of the cluster "
+            "itself makes a RayMaster of the address without ray://, which has the port 6379"
+        ) from error
+
+
+def _check_listening(address: str) -> None:
+    """Refuse an address where nobody listens: Ray itself would try for half a minute, or for many."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), LISTENING_SECONDS).close()
+    except ValueError as error:
+        raise ValueError(f"{address!r} is no address of a Ray cluster: write HOST:PORT, or ray://HOST:PORT") from error
+    except OSError as error:
+        raise ConnectionError(f"no Ray cluster listens at {address}: {error}") from error
 
 
 def _check_connected(address: str) -> None:
