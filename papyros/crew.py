@@ -173,7 +173,6 @@ class Crew:
         try:
             self._selector.register(self._wake_out, selectors.EVENT_READ, self._on_poke)
             self._staff()
-            self._sweeper.start(self._selector)  # while the slaves start, so that nobody waits for it
             while not self._closing:
                 for key, _ in self._selector.select(self._patience()):
                     key.data()
@@ -230,8 +229,10 @@ class Crew:
         self._take_in(slave)
         if slave.ready and not was_ready:
             self._false_starts = 0
-            if all(other.ready for other in self._slaves):
+            if all(other.ready for other in self._slaves) and not self._ready.is_set():
                 self._ready.set()
+                # Once they are fed: sooner, it would take time that slaves need to start.
+                self._request(lambda: self._sweeper.start(self._selector))
         slave.outbox.flush()
         self._watch_outbox(slave)
 
