@@ -65,6 +65,8 @@ def stand(kind: str) -> Any:
 @cache
 def _dask() -> Any:
     distributed = pytest.importorskip("distributed")
+    # A LocalCluster that has lost a worker closes it for good after this time, although that was replaced meanwhile.
+    pytest.importorskip("dask").config.set({"distributed.deploy.lost-worker-timeout": "1 hour"})
     cluster = distributed.LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=None)
     return distributed.Client(cluster)
 

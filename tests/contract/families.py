@@ -27,6 +27,18 @@ def tree_sum(depth):
 
 
 @papyros.job
+def busy_tree(depth, seconds):
+    """The same tree, of nodes that take some time each."""
+    time.sleep(seconds)
+    if depth == 0:
+        return 1
+    master = papyros.current_master()
+    for _ in range(2):
+        master.addJob(busy_tree(depth - 1, seconds))
+    return 1 + sum(job.result for job in master.processedJobs())
+
+
+@papyros.job
 def run_when_told(gate):
     Gate(gate).pass_through()
     return tree_sum.function(4)

@@ -56,15 +56,15 @@ def test_parents_that_wait_never_take_up_all_slaves(make_master):
 
 
 def test_fifty_generations_wait_for_each_other_with_one_slave(make_master):
-    # On a cluster each one takes a slave, a process, and that a connection: there, all fifty are for the slow tests.
+    # On a cluster each one takes a slave, a process, and that a connection: there, it is tested once, and by itself.
     generations = 15 if make_master.kind in ("distributed", "ray") else 50
     assert processed(make_master(1), families.descend(generations), 4 * PATIENCE).result == generations
 
 
-@pytest.mark.slow
-def test_fifty_generations_wait_for_each_other_on_a_cluster_with_one_slave():
+@pytest.mark.parametrize("rounds", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_fifty_generations_wait_for_each_other_on_a_cluster_with_one_slave(rounds):
     with papyros.LocalCluster(slaves=1) as cluster, cluster.master() as master:
-        for _ in range(2):
+        for _ in range(rounds):
             assert processed(master, families.descend(50), 4 * PATIENCE).result == 50
         assert len(master.status().slaves) > 50, "those that waited were there at the same time"
 

@@ -195,6 +195,12 @@ def test_memory_stays_flat(executor):
     assert memory_grows_by(executor, 10_000) < 6
 
 
+def test_memory_stays_flat_over_fifty_thousand_futures():
+    """So many futures that were kept would take more than 75 megabytes."""
+    with papyros.MultiProcessMaster(2) as master, master.executor() as executor:
+        assert memory_grows_by(executor, 50_000) < 10
+
+
 @pytest.mark.slow
 def test_memory_stays_flat_over_a_million_futures(make_process_master):
     with make_process_master(2).executor() as executor:

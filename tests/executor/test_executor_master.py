@@ -114,8 +114,10 @@ def test_what_an_executor_refuses_or_cancels_is_the_outcome_of_that_job_only():
     assert "double(5)" in outcomes[5]
 
 
-def test_a_job_that_runs_cannot_be_stopped(tmp_path):
-    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
+@pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
+def test_a_job_that_runs_cannot_be_stopped_and_that_is_told_in_words(kind, tmp_path):
+    context = {} if kind is ThreadPoolExecutor else {"mp_context": multiprocessing.get_context("spawn")}
+    with kind(1, **context) as executor, papyros.ExecutorMaster(executor) as master:
         gate = str(tmp_path / "gate")
         running = wait_at(gate, 1)
         running.timeout = 0.2
@@ -125,9 +127,9 @@ def test_a_job_that_runs_cannot_be_stopped(tmp_path):
             assert not master.cancelJob(running)
             assert master.popProcessedJob(PATIENCE) is running
             assert isinstance(running.exception, papyros.JobTimeout)
-            assert "cannot stop it" in str(running.exception)
+            assert f"the {kind.__name__} cannot stop it, and it goes on" in str(running.exception)
             waiting = double(2)
-            master.addJob(waiting)  # the only thread is busy still
+            master.addJob(waiting)  # the only slave is busy still
             assert master.popProcessedJob(0.05) is None
             assert master.cancelJob(waiting)
         finally:
@@ -187,6 +189,25 @@ def test_in_a_process_of_an_executor_children_run_with_their_parent(pool):
         assert [job.result for job in jobs[:2]] == [50, 31]
         assert jobs[2].result["b"] == 2
         assert "the leaf falls" in str(jobs[3].exception)
+
+
+def test_in_a_process_of_an_executor_a_child_that_runs_for_too_long_is_told(pool, tmp_path):
+    gate = Gate(str(tmp_path / "gate"))
+    late, quick, parent = wait_at(gate.path, 1), double(2), families.tree_sum(2)
+    for child in (late, quick, parent):
+        child.timeout = 0.5
+    quick.timeout = parent.timeout = PATIENCE
+    with papyros.ExecutorMaster(pool) as master:
+        try:
+            master.addJob(families.exceptions_of(late, quick, parent))
+            told = master.popProcessedJob(PATIENCE).result
+        finally:
+            gate.open()
+        assert "ran longer than its timeout of 0.5 s" in told[0]
+        assert "cannot be stopped, and it goes on" in told[0]
+        assert told[1:] == ["None", "None"]
+        master.addJob(families.run_child(parent))
+        assert master.popProcessedJob(PATIENCE).result == 7
 
 
 def test_what_is_no_executor_is_refused():
