@@ -128,6 +128,10 @@ class Crew:
         self._request(recall)
         done.wait(RECALL_SECONDS)
 
+    def shed(self, count: int) -> None:
+        """Give up to so many tasks that were not started back to the source. Does not wait."""
+        self._request(lambda: self._shed(count))
+
     def drain(self, timeout: float | None = None) -> bool:
         """Give back what was not started, let the rest end; return whether it did in time."""
 
@@ -403,6 +407,19 @@ class Crew:
         for slave in self._slaves:
             tasks += slave.recall()
         self._source.returned([task.tag for task in tasks], "")
+
+    def _shed(self, count: int) -> None:
+        """See `shed`: first those give that have waited for the longest time behind a task that runs."""
+        shed = [self._returned.pop() for _ in range(min(count, len(self._returned)))]
+        since = {slave: running[1] for slave in self._slaves if (running := slave.running()) is not None}
+        for slave in sorted(since, key=since.__getitem__):
+            if len(shed) >= count:
+                break
+            tasks = slave.recall()
+            kept = max(0, len(tasks) - (count - len(shed)))
+            self._spread(tasks[:kept], [slave])
+            shed += tasks[kept:]
+        self._source.returned([task.tag for task in shed], "")
 
     # Feeding ----------------------------------------------------------------------------
 

@@ -164,3 +164,8 @@ class Holder:
     def places(self) -> int:
         """How many jobs it can have at a time: as many as it has slaves, and those that only wait besides."""
         return self.slaves + self.lent
+
+    @property
+    def ahead(self) -> int:
+        """How many jobs it has ahead of need, which wait behind others there."""
+        return max(0, len(self.assigned) - self.places)

@@ -104,6 +104,8 @@ class HostDesk:
         self.sequence = 0
         self.orders: list[tuple[str, int]] = []  # jobs to stop, that it has not confirmed to have heard of
         self.orders_heard = 0
+        self.surplus = 0  # how many jobs, which it has not started, it is to give back for others
+        self.surplus_sequence = -1  # the last report before it was asked for some
         self.asked = 0  # the number of the last question what its slaves do
         self.answered = 0
         self.slaves: tuple[SlaveStatus, ...] = ()
@@ -364,6 +366,20 @@ class Desk:
                 if host.work.awaited and len(host.holder.assigned) < most * host.holder.places:
                     host.work.ring()
                     jobs -= host.holder.slaves
+
+    def level(self, idle: HostDesk) -> None:
+        """Have jobs that wait behind others at another host given back, if this one has nothing to do.
+
+        The host with the most of them gives half of them; it is asked again only after its next report.
+        """
+        free = idle.holder.places - len(idle.holder.assigned)
+        if free <= 0 or not idle.holder.slaves or len(self.hosts) < 2:
+            return
+        rich = max(self.hosts.values(), key=lambda host: host.holder.ahead)
+        ahead = rich.holder.ahead
+        if ahead and rich.surplus_sequence < rich.sequence:
+            rich.surplus, rich.surplus_sequence = max(min(free, ahead), ahead // 2), rich.sequence
+            rich.work.ring()
 
     # Time passes ------------------------------------------------------------------------
 

@@ -205,24 +205,16 @@ class SlaveHost:
         answer, draining = self._enlist(line)
         if answer["stay"] != self._stay:
             # Not whether it was known: the answer that it was not may have been lost.
-            self._acknowledged = self._heard = 0
-            with self._lock:
-                # Of a master that is gone, or gave this host up: what was not started is given to others.
-                self._queue.clear()
-                for other in self._lines - {line}:
-                    other.abort()  # reports to a master that may never answer
-            with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
-                with self._lock:
-                    self._begin_stay(answer["stay"])
-                line.call("claim", self._key, self._started())
-            self._stay = answer["stay"]
+            self._move(line, answer["stay"])
         self._beat = answer["patience"]
         self._silence = answer["lease"]
         self._uid = answer["uid"]
         self._uri = line.uri
         self._connected.set()
         self._tell(f"{count_slaves(self._count)} the group {self.group!r}, whose master is at {_location(line.uri)}")
-        patience = answer["patience"]
+        self._take_jobs(line, answer["patience"], draining)
+
+    def _take_jobs(self, line: Line, patience: float, draining: bool) -> None:
         answered = 0
         while not self._stop.is_set():
             if self._draining.is_set() and not draining:
@@ -239,6 +231,8 @@ class SlaveHost:
             self._acknowledged, self._heard = answer["number"], answer["heard"]
             if answer["orders"]:
                 self._cancel({(session, number) for session, number in answer["orders"]})
+            if answer["surplus"]:
+                self._shed(answer["surplus"])
             if answer["question"] > answered:
                 answered = answer["question"]
                 line.call("tell", self._key, answered, self._slaves_now())
@@ -249,6 +243,20 @@ class SlaveHost:
         answer, _ = line.call("enlist", self._key, 0 if draining else self._count)
         return answer, draining
 
+    def _move(self, line: Line, stay: str) -> None:
+        """Begin another stay, with a master that is new, or that had given this host up."""
+        self._acknowledged = self._heard = 0
+        with self._lock:
+            self._queue.clear()  # what was not started is given to others
+            for other in self._lines - {line}:
+                other.abort()  # reports to a master that may never answer
+        with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
+            with self._lock:
+                self._begin_stay(stay)
+            self._crew.recall()
+            line.call("claim", self._key, *self._started())
+        self._stay = stay
+
     def _begin_stay(self, stay: str) -> None:
         """From now on, reports are of another stay. Called with the lock held."""
         self._stay_told = stay
@@ -257,18 +265,26 @@ class SlaveHost:
         self._report.returned.clear()
         self._report.lent.append(self._lent)
 
-    def _started(self) -> list[tuple[str, int]]:
-        """Give back what was not started; return what was, and not reported yet."""
-        self._crew.recall()
+    def _started(self) -> tuple[list[tuple[str, int]], int, list[tuple[str, int]]]:
+        """Return the jobs that were started, and the number of the report that is on its way, and its jobs."""
         running = [view.tag for view in self._crew.views() if view.tag is not None]
         with self._lock:
             reported = [(done.session, done.number) for done in self._report.outcomes]
-            return [*running, *reported, *self._flying]
+            return [*running, *reported], self._sequence, list(self._flying)
 
     def _cancel(self, tags: set[tuple[str, int]]) -> None:
         with self._lock:
             self._queue = deque(task for task in self._queue if task.tag not in tags)
         self._crew.cancel(tags)
+
+    def _shed(self, count: int) -> None:
+        """Give back so many jobs that were not started, for hosts whose slaves have nothing to do."""
+        with self._lock:
+            shed = [self._queue.pop() for _ in range(min(count, len(self._queue)))]
+            self._report.returned.extend((*task.tag, "") for task in shed)
+            self._news.notify()
+        if len(shed) < count:
+            self._crew.shed(count - len(shed))
 
     def _slaves_now(self) -> list[list[Any]]:
         return [[v.name, *(v.tag or ("", 0)), v.seconds, v.ahead, v.ready] for v in self._crew.views()]
@@ -384,7 +400,6 @@ class SlaveHost:
                     while not self._stop.is_set() and self._uri == line.uri:
                         if message is None:
                             message, stay = self._next_report()
-                            self._sequence += 1
                         with self._telling:
                             answer, _ = line.call("report", self._key, self._sequence, self._uid, stay, message=message)
                             if not answer["taken"]:
@@ -404,6 +419,7 @@ class SlaveHost:
             if not any(self._report):
                 # A report of nothing shows that this host lives, also while a large batch of jobs is on its way to it.
                 self._news.wait(self._beat)
+            self._sequence += 1
             report, self._report = self._report, HostReport.empty()
             # Nobody waits for a sign of life, which a master that does not answer may never take.
             self._reporting = report.is_owed()

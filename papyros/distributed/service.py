@@ -245,13 +245,18 @@ class MasterService(ValueService):
             return {"known": known, "stay": host.stay, "uid": self._uid, "patience": lease / 3, "lease": lease}
 
     @offer(Role.SLAVE_HOST)
-    def claim(self, key: str, jobs: list[list[Any]]) -> dict[str, Any]:
-        """Hear which jobs a slave host runs, or has outcomes of, that another master assigned to it."""
+    def claim(self, key: str, jobs: list[list[Any]], sequence: int, flying: list[list[Any]]) -> dict[str, Any]:
+        """Hear which jobs a slave host runs, or has outcomes of, that another master assigned to it.
+
+        The outcomes of those that are `flying` are in the report of that number, which may have arrived before.
+        """
         with self._desk.lock:
             host = self._desk.host(key)
             if host is None:
                 return UNKNOWN
-            self._desk.claim(host, [(session, number) for session, number in jobs])
+            # What became of a job that failed may be that it waits for its next try: then it is not there any more.
+            claimed = jobs if sequence <= host.sequence else [*jobs, *flying]
+            self._desk.claim(host, [(session, number) for session, number in claimed])
             return {"known": True}
 
     @offer(Role.SLAVE_HOST)
@@ -267,8 +272,11 @@ class MasterService(ValueService):
                 return UNKNOWN
             delivery = desk.ledger.fetch(host.holder, acknowledged)
             heard, orders = host.hear_orders(heard)
-            if not (delivery.entries or orders or host.asked > host.answered or over):
+            if not delivery.entries:
+                desk.level(host)
+            if not (delivery.entries or orders or host.surplus or host.asked > host.answered or over):
                 return host.work.ticket()
+            surplus, host.surplus = host.surplus, 0
             number, entries = delivery.number, [e for e in delivery.entries if e.payload is not None]
             for session in {entry.session for entry in entries}:
                 desk.clients[str(session.key)].news.ring()  # jobs left the line, so there is room
@@ -288,6 +296,7 @@ class MasterService(ValueService):
             "orders": orders,
             "heard": heard,
             "question": host.asked,
+            "surplus": surplus,
         }
 
     @offer(Role.SLAVE_HOST)
@@ -344,6 +353,8 @@ class MasterService(ValueService):
                 desk.take_news(host, report)
             if desk.ledger.anything_waits():
                 host.work.ring()
+            else:
+                desk.level(host)
             return {"known": True, "taken": True}
 
     @offer(Role.SLAVE_HOST)

@@ -207,9 +207,9 @@ def started(kind, launch, mark, terminal=False):
     start, others = KINDS[kind]
     program = launch.script(start + BUSY + "    master.popProcessedJob()\n", terminal=terminal)
     program.wait_for("busy")
-    pids = [pid for pid in processes(mark) if pid != program.pid]
-    assert len(pids) == others
-    return program, pids
+    # A crew starts its sweeper once its slaves are ready and fed.
+    wait_until(lambda: len(processes(mark)) == others + 1, f"{others} processes beside the program")
+    return program, [pid for pid in processes(mark) if pid != program.pid]
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -110,7 +110,7 @@ def calls(uid):
     ]
     host = [
         ("enlist", ["fuzzy", 1], b""),
-        ("claim", ["fuzzy", [["fuzz", 1]]], b""),
+        ("claim", ["fuzzy", [["fuzz", 1]], 1, [["fuzz", 2]]], b""),
         ("fetch", ["fuzzy", 0, 0, 0.0], b""),
         ("tell", ["fuzzy", 1, [["h/1", "fuzz", 1, 0.5, 0, True]]], b""),
         ("definitions", ["fuzzy"], pack_definitions({bytes(16): b""})),

@@ -181,6 +181,11 @@ class Host(Actor):
         self.start(self._push())
 
     @property
+    def ahead(self) -> int:
+        """How many jobs wait here behind others."""
+        return len(self._queue) + len(self._returned) + sum(len(s.queue) - s.begun for s in self._slaves if s.alive)
+
+    @property
     def idle(self) -> bool:
         """Whether a slave has nothing to do."""
         return any(not slave.queue for slave in at_work(self._slaves, self._count)) and not self._queue
@@ -244,7 +249,7 @@ class Host(Actor):
             self._report.returned.clear()
             self._report.lent.append(self._lent)
             try:
-                yield line.call("claim", self.name, self._started())
+                yield line.call("claim", self.name, self._started(), self._sequence, self._flying)
             finally:
                 self._telling = False
             self._stay = stay
@@ -266,6 +271,8 @@ class Host(Actor):
             if answer["count"]:
                 yield from self._accept(line, message)
             self._acknowledged, self._heard = answer["number"], answer["heard"]
+            if answer["surplus"]:
+                self._shed(answer["surplus"])
             if answer["orders"]:
                 self._cancel({(session, number) for session, number in answer["orders"]})
 
@@ -273,7 +280,7 @@ class Host(Actor):
         """Give back what was not started; return what was, and not reported yet."""
         self._recall()
         running = [task.tag for slave in self._slaves if (task := slave.running()) is not None]
-        return [*running, *((done.session, done.number) for done in self._report.outcomes), *self._flying]
+        return [*running, *((done.session, done.number) for done in self._report.outcomes)]
 
     def _accept(self, line: SimulatedLine, message: memoryview) -> Program:
         jobs = unpack_host_jobs(message)
@@ -472,6 +479,17 @@ class Host(Actor):
                 slave.sentence = (running, "cancelled")
                 slave.die()
         self._feed()
+
+    def _shed(self, count: int) -> None:
+        shed = [self._queue.pop() for _ in range(min(count, len(self._queue)))]
+        while self._returned and len(shed) < count:
+            shed.append(self._returned.pop())
+        for slave in self._slaves:
+            tasks = slave.recall() if slave.alive and len(shed) < count else []
+            kept = max(0, len(tasks) - (count - len(shed)))
+            slave.queue.extend(tasks[:kept])
+            shed += tasks[kept:]
+        self._give_back([task.tag for task in shed])
 
     def _recall(self) -> None:
         tags = [task.tag for task in self._returned]

@@ -237,9 +237,12 @@ class Scenario:
             raise BrokenRule(f"these jobs were not processed by {limit:.1f}: {stuck}")
 
     def _watch_idle(self) -> None:
-        """Look whether slaves have nothing to do while jobs wait."""
+        """Look whether slaves have nothing to do while jobs wait, with the master or behind others."""
         desk = self._master().desk
         waiting = any(session.assignable() for session in desk.ledger.sessions.values())
+        # Runs of jobs that others have been given since are not seen by the master, nor what waits behind these.
+        known = {host.name: desk.hosts[host.name].holder.ahead for host in self.hosts if host.name in desk.hosts}
+        waiting = waiting or any(host.alive and host.ahead and known.get(host.name, 0) for host in self.hosts)
         for host in self.hosts:
             idle = host.alive and host.idle and not host._draining and host.name in desk.hosts
             since, starts = self._idle.get(host.name, (self.world.now, host.starts))

@@ -105,7 +105,7 @@ class Stories:
         kind = dice.random()
         failing = killing = retries = 0
         timeout = None
-        seconds = dice.expovariate(1 / pace)
+        seconds = dice.expovariate(1 / pace) * (100 if pace < 0.1 and dice.random() < 0.02 else 1)
         if kind < 0.15:
             retries = dice.randrange(4)
             failing = dice.choice((1, 2, 99))

@@ -1,0 +1,29 @@
+"""No job waits behind another one while a slave has nothing to do, be it on another machine."""
+
+from __future__ import annotations
+
+from papyros import DistributedMaster
+from tests.contract.jobs_for_tests import double, wait_at
+from tests.support import PATIENCE, at_most, wait_until
+
+QUICK = 40
+
+
+def test_jobs_behind_a_long_one_go_to_a_slave_host_that_comes(launch, names, group, gates):
+    launch.master(group, names)
+    launch.host(group, names, 1)
+    gate = gates()
+    with DistributedMaster(group, names, host_master=False) as client:
+        for number in range(QUICK):
+            client.addJob(double(number))
+        assert {client.popProcessedJob(PATIENCE).result for _ in range(QUICK)} == {2 * n for n in range(QUICK)}
+        client.addJob(wait_at(gate.path, "long"))  # the master takes it to be as quick as the others
+        for number in range(QUICK):
+            client.addJob(double(number))
+        gate.wait_for_arrivals()
+        wait_until(lambda: client.status().assigned > 1, "jobs that wait behind the long one")
+        launch.host(group, names, 1)
+        with at_most(PATIENCE):
+            assert {client.popProcessedJob(PATIENCE).result for _ in range(QUICK)} == {2 * n for n in range(QUICK)}
+        gate.open()
+        assert client.popProcessedJob(PATIENCE).result == "long"
