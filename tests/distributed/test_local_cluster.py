@@ -59,8 +59,7 @@ def test_a_wrong_option_is_said_by_the_part_and_named_in_the_error(capfd):
 
 def test_close_ends_all_parts_and_slaves(mark):
     cluster = LocalCluster(slaves=2)
-    pids = list(processes(mark))
-    assert len(pids) == 6, "three parts, two slaves, and the sweeper that watches over them"
+    wait_until(lambda: len(processes(mark)) == 6, "three parts, two slaves, and the sweeper that watches over them")
     with at_most(3):
         cluster.close()
     assert not processes(mark)
