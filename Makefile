@@ -31,12 +31,12 @@ test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
 	$(RUN) tests.simulation 1-10000
 	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py
-	$(RUN) pytest tests/contract tests/executor -m slow
+	$(RUN) pytest tests/contract tests/executor -m slow -o faulthandler_timeout=900
 
 test-engines: ## test on Dask, Ray, loky, MPI, scikit-learn and others, in an environment of their own
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,engines]'
-	.venv-engines/bin/python -m pytest tests/executor tests/engines
+	.venv-engines/bin/python -m pytest tests/engines tests/executor -m "not slow"
 	.venv-engines/bin/python -m pytest tests/docs -k "programs_of_a_page and coming"
 	for engine in threadpool processpool loky dask ray; do PAPYROS_ENGINES=$$engine .venv-engines/bin/python -m pytest tests/contract $(EXECUTORS) -m "not slow" || exit 1; done
 
