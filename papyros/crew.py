@@ -38,6 +38,12 @@ log = logging.getLogger(__name__)
 AHEAD_SECONDS = 0.1
 AHEAD_JOBS = 1000
 
+#: Few quick jobs go to few slaves, so many seconds' worth to each: to wake one takes about as long.
+PART_SECONDS = 0.0005
+
+#: ... and after so long, what waits there is shared out among those that have nothing to do, should it take longer.
+LEVEL_SECONDS = 0.001
+
 #: The weight of the newest batch in the moving average of durations.
 FRESHNESS = 0.25
 
@@ -83,6 +89,7 @@ class Crew:
         self._seconds: float | None = None
         self._false_starts = 0
         self._staff_at: float | None = None  # when a spare may have to be sent away
+        self._level_at: float | None = None  # when to share out what was not, should it wait still
         self._staffed = False  # there are as many as there should be, and none lends its place
         self._draining = False
         self._closing = False
@@ -345,7 +352,7 @@ class Crew:
     def _patience(self) -> float | None:
         """How long to wait for something to happen, before a job may have run for too long."""
         moments = [slave.check_at for slave in self._slaves if slave.check_at is not None]
-        moments += [self._staff_at] if self._staff_at is not None else []
+        moments += [moment for moment in (self._staff_at, self._level_at) if moment is not None]
         return min(LONGEST_PATIENCE, max(0.0, min(moments) - time.monotonic())) if moments else None
 
     def _check_times(self) -> None:
@@ -437,9 +444,9 @@ class Crew:
             return
         tasks = self._take(sum(wants.values()))
         if tasks:
-            self._spread(tasks, sorted(wants, key=lambda slave: len(slave.queue)))
-        if len(tasks) < len(wants):
-            self._share_out([slave for slave in ready if not slave.queue], ready)
+            eager = sorted(wants, key=lambda slave: len(slave.queue))
+            self._spread(tasks, eager[: self._parts(len(tasks))])
+        self._level(ready, len(tasks) < len(wants))
 
     def _target(self) -> int:
         """How many jobs a slave should have: one that runs, and some ahead."""
@@ -464,6 +471,10 @@ class Crew:
             if part:
                 self._send(slave, part)
 
+    def _parts(self, tasks: int) -> int:
+        """Return for how many slaves so many tasks are worth the while."""
+        return tasks if self._seconds is None else max(1, min(tasks, int(tasks * self._seconds / PART_SECONDS)))
+
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
         slave.send(tasks, self._source.definition, self._source.place)
         self._watch_outbox(slave)
@@ -472,17 +483,26 @@ class Crew:
             check_at = time.monotonic() + min(timeouts)
             slave.check_at = check_at if slave.check_at is None else min(slave.check_at, check_at)
 
+    def _level(self, ready: list[SlaveProcess], now: bool) -> None:
+        """Share out what waits behind other tasks while slaves have nothing to do: now, or if it waits for long."""
+        idle = [slave for slave in ready if not slave.queue]
+        if not idle or max(len(slave.queue) for slave in ready) < 2:
+            self._level_at = None
+            return
+        moment = time.monotonic()
+        if now or (self._level_at is not None and moment >= self._level_at):
+            self._share_out(idle, ready)
+            self._level_at = moment + LEVEL_SECONDS
+        elif self._level_at is None:
+            self._level_at = moment + LEVEL_SECONDS
+
     def _share_out(self, idle: list[SlaveProcess], ready: list[SlaveProcess]) -> None:
         """Give idle slaves what the one with the longest queue has not started."""
-        if not idle:
-            return
         victim = max(ready, key=lambda slave: len(slave.queue))
-        if len(victim.queue) < 2:
-            return
         recalled = victim.recall()
         if recalled:
             # The victim is busy with the job that it started, so it comes last.
-            self._spread(recalled, [*idle, victim])
+            self._spread(recalled, [*idle[: self._parts(len(recalled))], victim])
 
     def _watch_outbox(self, slave: SlaveProcess) -> None:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if len(slave.outbox) else 0)

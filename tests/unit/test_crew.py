@@ -347,3 +347,17 @@ def test_a_source_that_fails_breaks_the_crew_and_not_the_program(source, monkeyp
         source.wait_for(lambda: source.reasons, "the crew to give up")
     assert "broke down" in source.reasons[0]
     assert "a bug in the source" in caplog.text
+
+
+def test_no_task_waits_behind_a_long_one_though_all_before_were_quick(source, tmp_path):
+    """Few quick tasks go to one slave, since it is not worth the while to wake another one for them."""
+    with crew_of(source, 2):
+        for number in range(50):
+            source.add(number, Square(number))
+        source.wait_for_outcomes(50)
+        with source.lock:  # so that the crew takes all of them at once
+            source.add("long", hang(str(tmp_path), "long", "sleep"))
+            for number in range(100, 110):
+                source.add(number, Square(number))
+        source.wait_for_outcomes(60)
+    assert "long" not in source.outcomes
