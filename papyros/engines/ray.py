@@ -195,8 +195,8 @@ def _connect(address: str | None) -> None:
     try:
         ray.init(address, log_to_driver=False, **options)
     except ConnectionError as error:
-        if not client:
-            raise
+        if not client or isinstance(error, ConnectionAbortedError):
+            raise  # a server that answers, but could not do what is its own to do, says what
         raise ConnectionError(
             f"no Ray Client server answers at {address} ({error}). That is what ray:// means to Ray: its port is "
             "10001, unless ray start --ray-client-server-port said otherwise. A program on a machine of the cluster "

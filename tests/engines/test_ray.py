@@ -31,12 +31,16 @@ def cluster(free_port):
     from ray.cluster_utils import Cluster
 
     port = free_port()
+    # Ray Client starts a process for each client, for which it waits 30 seconds: too few where all is busy.
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "120")
     head = {"num_cpus": CPUS, "include_dashboard": False, "ray_client_server_port": port}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.client_address = f"ray://127.0.0.1:{port}"
     wait_until(lambda: listens(port), "the client server")
     yield cluster
     cluster.shutdown()
+    monkeypatch.undo()
 
 
 def listens(port):
