@@ -48,7 +48,7 @@ MAX_LOSSES = 20
 #: A delay is doubled so often at the most: beyond, numbers end.
 MAX_DOUBLINGS = 1000
 
-#: Never more bytes than this in one assignment.
+#: Never more bytes than this in one assignment of several jobs, so that it fits into a message.
 ASSIGNMENT_BYTES = 4 << 20
 
 #: The weight of the newest measurement in the moving average of durations.
@@ -251,14 +251,17 @@ class Ledger:
                 exhausted += 1  # its client does not pop what is processed
                 continue
             exhausted = 0
-            for _ in range(quantum):
+            for taken in range(quantum):
                 entry = session.line.popleft()
+                size += entry.size
+                if size > ASSIGNMENT_BYTES and batch:
+                    session.line.put_back(entry)
+                    if not taken:
+                        turns.repeat()  # so that the next one begins with it, and it is not passed over for ever
+                    break
                 self._hand(holder, entry)
                 batch.append(entry)
-                size += entry.size
                 limit -= 1
-                if size >= ASSIGNMENT_BYTES:
-                    break
             if not session.line:
                 turns.end(session)
         return batch
@@ -470,7 +473,8 @@ class Ledger:
         """Return processed jobs for delivery over a wire on which answers can be lost.
 
         A batch is kept, and returned again, until a later call acknowledges
-        its number; only then its jobs leave the ledger.
+        its number; only then its jobs leave the ledger. It takes no more than
+        `max_bytes`, unless it is a single job.
         """
         delivery = session.delivery
         if acknowledged >= delivery.number and delivery.entries:
@@ -482,10 +486,11 @@ class Ledger:
         if not delivery.entries and session.processed:
             delivery.number += 1
             size = 0
-            while session.processed and len(delivery.entries) < limit and size < max_bytes:
-                entry = session.processed.popleft()
-                size += entry.size
-                delivery.entries.append(entry)
+            while session.processed and len(delivery.entries) < limit:
+                size += session.processed[0].size
+                if size > max_bytes and delivery.entries:
+                    break  # one that is larger goes alone
+                delivery.entries.append(session.processed.popleft())
         return delivery
 
     def fetch(self, holder: Holder, acknowledged: int) -> Delivery:

@@ -155,6 +155,12 @@ class _LedgerSource:
         master = self._master
         with master._lock:
             batch = master._ledger.assign(master._holder, limit)
+            # There is a bound of bytes, for the sake of messages, which is none for a crew.
+            while 0 < len(batch) < limit and master._ledger.anything_waits():
+                more = master._ledger.assign(master._holder, limit - len(batch))
+                batch += more
+                if not more:
+                    break
             master._hungry = len(batch) < limit
             if master._packer.kept.stale:
                 master._unshare(master._packer.forget_dropped()[0])

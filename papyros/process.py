@@ -42,6 +42,10 @@ THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "
 
 LAST_LINES = 20
 
+#: A line that is longer is forwarded in parts; and of one that is told with a death, so much at the most.
+LINE_BYTES = 1 << 16
+TOLD_CHARACTERS = 1000
+
 #: So many bytes may be on their way between a slave and its crew, where the system allows it: the fewer times a large
 #: payload keeps one side waiting for the other, the better.
 SEND_BYTES = 1 << 20
@@ -277,7 +281,7 @@ class SlaveProcess:
             elif frame.kind == inside.PRINTED and (task := self._find(frame.number)) is not None:
                 text = bytes(frame.body[1:]).decode(errors="replace")
                 if frame.body[:1] == inside.ON_STDERR:
-                    self._lines.extend(text.splitlines())
+                    self._lines.extend(line[-TOLD_CHARACTERS:] for line in text.splitlines())
                 yield Printed(task, text)
             elif frame.kind == inside.FAMILY and (task := self._find(frame.number)) is not None:
                 yield Heard(task, frame.body)
@@ -369,12 +373,15 @@ class _Stream:
         if not chunk and selector is not None:
             selector.unregister(self.fd)
         *lines, self._partial = (self._partial + chunk).split(b"\n")
+        if len(self._partial) >= LINE_BYTES:
+            lines.append(self._partial)
+            self._partial = b""
         self._write(lines)
 
     def _write(self, lines: list[bytes]) -> None:
         texts = [line.decode(errors="replace") for line in lines]
         if self._lines is not None:
-            self._lines.extend(texts)
+            self._lines.extend(text[-TOLD_CHARACTERS:] for text in texts)
         if texts:
             show(self._target(), "\n".join(texts) + "\n")
 

@@ -68,3 +68,7 @@ class Turns:
             return client
         ready = [session for session in client.kin if session.assignable()]
         return max(ready, key=_depth, default=client)
+
+    def repeat(self) -> None:
+        """Let the client that had the last turn have the next one, too; nothing may have happened since."""
+        self._clients.rotate(1)

@@ -21,6 +21,7 @@ __all__ = [
     "HostJob",
     "HostReport",
     "JobOutcome",
+    "added_parts",
     "pack_added",
     "pack_definitions",
     "pack_host_jobs",
@@ -98,6 +99,22 @@ class HostReport(NamedTuple):
         """Whether somebody waits for what it tells: not for how many places are lent just now."""
         return bool(self.outcomes or self.deaths or self.returned or self.prints)
 
+    def split(self, most: int) -> tuple[HostReport, HostReport]:
+        """Return what fits into one message, with at most so many bytes of outcomes, and the rest.
+
+        An outcome that is larger is told alone, and first.
+        """
+        size = 0
+        for position, done in enumerate(self.outcomes):
+            size += len(done.outcome)
+            if size > most and position == 0:
+                return self.empty()._replace(outcomes=[done]), self._replace(outcomes=self.outcomes[1:])
+            if size > most:
+                return self._replace(outcomes=self.outcomes[:position]), self.empty()._replace(
+                    outcomes=self.outcomes[position:]
+                )
+        return self, self.empty()
+
 
 class _Table:
     """Gives the different values of a column numbers, so that each is sent once."""
@@ -160,6 +177,11 @@ def _write_names(names: tuple[Any, ...]) -> bytes:
 
 def pack_added(jobs: Sequence[AddedJob]) -> bytes:
     """Pack jobs for the master."""
+    return b"".join(added_parts(jobs))
+
+
+def added_parts(jobs: Sequence[AddedJob]) -> list[Buffer]:
+    """Return the parts of which `pack_added` makes one: their blobs are as they were, and not copied."""
     column, digests = _definition_columns(job.definition for job in jobs)
     terms = _Table()
     terms_column = terms.column(job.terms for job in jobs)
@@ -171,7 +193,7 @@ def pack_added(jobs: Sequence[AddedJob]) -> bytes:
         digests,
         b"".join([job.seal for job in jobs]),
     ]
-    return pack_message([*head, *(job.blob for job in jobs)])
+    return message_parts([*head, *(job.blob for job in jobs)])
 
 
 def unpack_added(message: Buffer) -> list[AddedJob]:

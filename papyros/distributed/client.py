@@ -26,13 +26,14 @@ from papyros.deadlines import Deadline
 from papyros.distributed.batches import (
     AddedJob,
     JobOutcome,
-    pack_added,
+    added_parts,
     pack_definitions,
     unpack_outcomes,
 )
 from papyros.distributed.finder import MasterFinder
 from papyros.distributed.keys import find_key
 from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.messages import Batch
 from papyros.distributed.naming import (
     DEFAULT_GROUP,
     DEFAULT_NAMESERVER,
@@ -53,7 +54,7 @@ from papyros.jobs import Job
 from papyros.packing import PackingMaster
 from papyros.status import Status
 from papyros.story import show_print
-from papyros.wire import MAX_PAYLOAD_BYTES, encode_refusal, is_told
+from papyros.wire import LARGE_BYTES, MAX_PAYLOAD_BYTES, encode_refusal, is_told
 
 __all__ = ["DistributedMaster"]
 
@@ -166,7 +167,7 @@ class DistributedMaster(PackingMaster):
         # The sender's own:
         self._sequence = 0
         self._needed: set[bytes] = set()  # the definitions that it refers to
-        self._message: bytes | None = None  # sent, but not known to have arrived
+        self._message: Batch | None = None  # sent, but not known to have arrived
         self._defined: set[bytes] = set()
         self._values = SentValues(self._key)
         self._sender_line = self._connect(Deadline(timeout))
@@ -410,7 +411,11 @@ class DistributedMaster(PackingMaster):
             self._leaving = {job.number for job in batch}
             unwanted, self._unwanted = self._unwanted, []
         if batch:
-            self._message, self._needed = pack_added(batch), {job.definition for job in batch}
+            parts = added_parts(batch)
+            # What is large goes alone, and is in the memory of this program already: as the user's, and as bytes.
+            large = len(batch) == 1 and len(batch[0].blob) >= LARGE_BYTES
+            self._message = parts if large else b"".join(parts)
+            self._needed = {job.definition for job in batch}
             self._sequence += 1
         return unwanted
 

@@ -54,6 +54,12 @@ MOST_SESSIONS = 1000
 #: Why a job was not started that came otherwise than it was sent.
 ALTERED = "the job, or the definition of its class, was changed on its way: nothing of it was unpickled"
 
+#: A report tells of outcomes of so many bytes, or of a single one.
+REPORT_BYTES = 8 << 20
+
+#: Of what jobs print, so much waits to be reported; before that is dropped, the oldest first.
+PRINT_CHARACTERS = 1 << 20
+
 #: A goodbye may take so long.
 RETIRE_SECONDS = 2.0
 
@@ -110,6 +116,7 @@ class SlaveHost:
         self._definitions: dict[bytes, bytes] = {}
         self._values = HostValues(self, self._key, lambda: self._beat)
         self._report = HostReport.empty()
+        self._printed = 0  # how much of what jobs print waits to be reported
         self._acknowledged = self._heard = 0  # of what this master has sent, also over a line that broke
         self._connected = threading.Event()
         self._lent = 0  # how many slaves lend their places
@@ -173,15 +180,16 @@ class SlaveHost:
                 contextlib.suppress(LineBrokenError),
                 self._seeker.line(self._uri, connect_timeout=RETIRE_SECONDS) as line,
             ):
-                if self._report.is_owed():
-                    message = pack_report(self._report)
+                while self._report.is_owed():
+                    report, self._report = self._report.split(REPORT_BYTES)
+                    self._sequence += 1
                     line.call(
                         "report",
                         self._key,
-                        self._sequence + 1,
+                        self._sequence,
                         self._uid,
                         self._stay_told,
-                        message=message,
+                        message=pack_report(report),
                         timeout=RETIRE_SECONDS,
                     )
                 line.call("retire", self._key, timeout=RETIRE_SECONDS)
@@ -420,7 +428,8 @@ class SlaveHost:
                 # A report of nothing shows that this host lives, also while a large batch of jobs is on its way to it.
                 self._news.wait(self._beat)
             self._sequence += 1
-            report, self._report = self._report, HostReport.empty()
+            report, self._report = self._report.split(REPORT_BYTES)
+            self._printed = sum(len(text) for *_, text in self._report.prints)
             # Nobody waits for a sign of life, which a master that does not answer may never take.
             self._reporting = report.is_owed()
             self._flying = [(done.session, done.number) for done in report.outcomes]
@@ -502,7 +511,12 @@ class _NetworkSource:
     def printed(self, tag: Any, slave: str, text: str) -> None:
         host = self._host
         with host._lock:
-            host._report.prints.append((*tag, slave, text))
+            # A client that is far behind has the end of it; and nothing that a job prints is to fill a message.
+            prints = host._report.prints
+            prints.append((*tag, slave, text[-PRINT_CHARACTERS:]))
+            host._printed += len(prints[-1][3])
+            while host._printed > PRINT_CHARACTERS:
+                host._printed -= len(prints.pop(0)[3])
             host._news.notify()
 
     def heard(self, tag: Any, message: memoryview) -> None:

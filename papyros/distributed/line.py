@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from Pyro5.errors import PyroError
 
-from papyros.distributed.messages import CALL, RAISED, RESULT, receive_message, send_message
+from papyros.distributed.messages import CALL, RAISED, RESULT, Batch, receive_message, send_message
 from papyros.distributed.security import Role, Security, hang_up
 from papyros.errors import KeyRefusedError, VersionMismatchError
 
@@ -121,7 +121,7 @@ class Line:
         self._silence = silence
 
     def call(
-        self, method: str, *args: Any, message: bytes | None = None, timeout: float | None = None
+        self, method: str, *args: Any, message: Batch | None = None, timeout: float | None = None
     ) -> tuple[Any, memoryview]:
         """Call a method; return its answer, and the batch beside it.
 

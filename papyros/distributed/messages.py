@@ -68,6 +68,10 @@ _PIECE = 1 << 18
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
+#: Raw bytes beside what a call says: in one piece, or in parts.
+Batch = Buffer | list[Buffer]
+
+
 class Message(NamedTuple):
     """A message that came: flags, the number of the call, what it says, and the raw bytes beside that."""
 
@@ -78,9 +82,9 @@ class Message(NamedTuple):
 
 
 def send_message(
-    sock: socket.socket, kind: int, sequence: int, content: Any, batch: bytes | memoryview | None = None, flags: int = 0
+    sock: socket.socket, kind: int, sequence: int, content: Any, batch: Batch | None = None, flags: int = 0
 ) -> None:
-    """Send a message.
+    """Send a message; a batch in parts is sent without being joined, so that what is large is not copied.
 
     Raises:
         OSError: the connection is broken.
@@ -90,18 +94,20 @@ def send_message(
         sock.sendall(buffer)
 
 
-def _pack(kind: int, sequence: int, content: Any, batch: Buffer | None, flags: int) -> list[Buffer]:
+def _pack(kind: int, sequence: int, content: Any, batch: Batch | None, flags: int) -> list[Buffer]:
     """Return a message as a list of buffers: what is large as it is."""
     data = _encode(content).encode()
-    chunk = _CHUNK.size + len(batch) if batch else 0
+    parts = batch if isinstance(batch, list) else [batch] if batch else []
+    length = sum(map(len, parts))
+    chunk = _CHUNK.size + length if batch else 0
     if len(data) + chunk > config.MAX_MESSAGE_SIZE:
         raise ValueError(f"a message of {len(data) + chunk:,} bytes is larger than MAX_MESSAGE_SIZE allows")
     version, sequence = protocol.PROTOCOL_VERSION, sequence & 0xFFFF
     head = _HEADER.pack(b"PYRO", version, kind, _JSON, flags, sequence, len(data), chunk, bytes(16), 0, _MAGIC)
     if not batch:
         return [head + data]
-    head += _CHUNK.pack(_NAME, len(batch))
-    return [head, batch, data] if len(batch) >= _LARGE else [b"".join((head, batch, data))]
+    head += _CHUNK.pack(_NAME, length)
+    return [head, *parts, data] if length >= _LARGE else [b"".join((head, *parts, data))]
 
 
 def receive_message(sock: socket.socket, kind: int, flags: int = 0) -> Message:

@@ -169,7 +169,9 @@ class MasterService(ValueService):
             if delivery.entries:
                 desk.wake_hosts(len(client.session.line))  # that it collects may have made room for results
             client.left_told = left
-            number, entries, prints = delivery.number, list(delivery.entries), client.take_prints()
+            number, entries = delivery.number, list(delivery.entries)
+            alone = len(entries) == 1 and entries[0].size > COLLECT_BYTES  # it may fill a message all by itself
+            prints = [] if alone else client.take_prints()
             slaves = sum(host.holder.slaves for host in desk.hosts.values())
         if entries or prints:
             _answer(pack_outcomes([_outcome_of(e) for e in entries], json.dumps(prints).encode()))

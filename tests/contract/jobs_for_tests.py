@@ -337,3 +337,11 @@ class SpoilsItself(papyros.Job):
     def __call__(self, name, value):
         setattr(self, name, value)
         raise ValueError("it fails")
+
+
+@papyros.job
+def write_without_end(size):
+    """Be C code that writes a line that has no end."""
+    left = b"x" * size
+    while left:
+        left = left[os.write(2, left) :]

@@ -18,7 +18,7 @@ from papyros import (
     PayloadTooLargeError,
 )
 from papyros.errors import ConfigError
-from tests.contract.jobs_for_tests import double, nap, urgent, wait_at
+from tests.contract.jobs_for_tests import double, nap, say, urgent, wait_at
 from tests.distributed.jobs import blob, size_of, starts, trace
 from tests.distributed.programs import cpu_seconds, free_port, groups, processes, uri_of
 from tests.support import Background, at_most, wait_until
@@ -378,3 +378,23 @@ def test_clients_come_and_go(cluster):
             client.addJob(double(21))
             assert client.popProcessedJob(10).result == 42
     assert uri_of(cluster.nameserver, cluster.group) is not None
+
+
+# What jobs print --------------------------------------------------------------------------
+
+
+def test_of_a_print_that_is_too_long_for_a_message_the_end_is_shown(cluster, capsys):
+    """It harms nothing but itself: neither the slave host nor the client has to send it whole."""
+    with cluster.master(echo=True) as client:
+        client.addJob(say("a" * (3 * MB) + "the end"))
+        client.addJob(double(1))
+        assert len(client.processedJobs(30)) == 2
+        shown = ""
+
+        def ended():
+            nonlocal shown
+            shown += capsys.readouterr().out
+            return "the end" in shown
+
+        wait_until(ended, "the end of the print")
+        assert MB - 100 < shown.count("a") < MB + 100

@@ -221,18 +221,20 @@ class ClientRules(RuleBasedStateMachine):
             self.ledger.put_back(entry, entry.outcome)
 
     @precondition(lambda self: self.stays)
-    @rule(data=st.data(), limit=st.integers(1, 4), lost=st.booleans())
-    def collect(self, data, limit, lost):
+    @rule(data=st.data(), limit=st.integers(1, 4), most=st.sampled_from([1, 3, 1 << 20]), lost=st.booleans())
+    def collect(self, data, limit, most, lost):
         """Deliver over a wire: where the answer was lost, the same batch comes again."""
         stay = self.draw_stay(data)
         if lost and stay.delivered:
-            delivery = self.ledger.collect(stay.session, stay.delivery - 1, limit, 1 << 20)
+            delivery = self.ledger.collect(stay.session, stay.delivery - 1, limit, most)
             assert delivery.number == stay.delivery
             assert [entry.number for entry in delivery.entries] == stay.delivered
             return
-        delivery = self.ledger.collect(stay.session, stay.delivery, limit, 1 << 20)
+        delivery = self.ledger.collect(stay.session, stay.delivery, limit, most)
         self.leave(stay, stay.delivered)
-        stay.delivered, stay.processed = stay.processed[:limit], stay.processed[limit:]
+        sizes = [stay.jobs[number].size for number in stay.processed]
+        fitting = next((n for n in range(1, limit) if sum(sizes[: n + 1]) > most), limit)
+        stay.delivered, stay.processed = stay.processed[:fitting], stay.processed[fitting:]
         assert [entry.number for entry in delivery.entries] == stay.delivered
         assert [entry.outcome for entry in delivery.entries] == [stay.outcomes[n] for n in stay.delivered]
         if stay.delivered:

@@ -153,7 +153,35 @@ def test_an_assignment_holds_no_more_bytes_than_fit():
     for number in range(1, 11):
         ledger.add(session, number, b"", size=3 << 20)
     batch = ledger.assign(ledger.enlist("host", 4), 10)
-    assert [entry.number for entry in batch] == [1, 2]  # the one that passes the bound is the last
+    assert [entry.number for entry in batch] == [1]  # with the next one it would be more than the bound
+    ledger.add(session, 11, b"", size=1 << 20)
+    assert [entry.number for entry in ledger.assign(ledger.enlist("host", 4), 10)] == [2]
+
+
+def test_a_large_job_goes_alone_and_small_ones_beside_it_do_not():
+    ledger = Ledger()
+    session = ledger.open("client")
+    for number, size in enumerate((10, 20, 1 << 30, 30, 40), 1):
+        ledger.add(session, number, b"", size=size)
+    holder = ledger.enlist("host", 4)
+    batches = iter(lambda: [entry.number for entry in ledger.assign(holder, 10)], [])
+    assert list(batches) == [[1, 2], [3], [4, 5]]
+    assert not ledger.anything_waits()
+    assert session.line.size == 0
+
+
+def test_a_client_whose_jobs_are_large_is_not_passed_over_for_ever():
+    ledger = Ledger()
+    small, large = ledger.open("small"), ledger.open("large")
+    for number in range(1, 101):
+        ledger.add(small, number, b"", size=10)
+    for number in range(1, 4):
+        ledger.add(large, number, b"", size=5 << 20)
+    holder = ledger.enlist("host", 4)
+    turns = []
+    while batch := ledger.assign(holder, 10):
+        turns.append(batch[0].session.key)
+    assert turns[:6] == ["small", "large"] * 3
 
 
 def test_one_large_job_is_assigned_all_the_same():
@@ -169,8 +197,18 @@ def test_a_delivery_holds_no_more_bytes_than_fit_but_at_least_one_job():
     sizes = []
     while entries := ledger.collect(session, session.delivery.number, 10, 150).entries:
         sizes.append(len(entries))
-    assert sizes == [2, 2]
+    assert sizes == [1, 1, 1, 1]
     assert session.pending == 0
+
+
+def test_a_large_outcome_is_delivered_alone():
+    ledger, session = filled(5)
+    for entry, size in zip(ledger.assign(ledger.enlist("host", 1), 5), (10, 20, 1 << 30, 100, 50), strict=True):
+        ledger.finish(session, entry.number, b"", size=size)
+    deliveries = []
+    while entries := ledger.collect(session, session.delivery.number, 10, 150).entries:
+        deliveries.append([entry.size for entry in entries])
+    assert deliveries == [[10, 20], [1 << 30], [100, 50]]
 
 
 def test_delivered_jobs_count_towards_the_bound_until_they_are_acknowledged():

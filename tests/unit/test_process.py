@@ -10,10 +10,18 @@ import sys
 import pytest
 
 from papyros.jobs import terms_of
-from papyros.process import Death, Outcomes, Printed, SlaveProcess, python_environment
+from papyros.process import (
+    LAST_LINES,
+    TOLD_CHARACTERS,
+    Death,
+    Outcomes,
+    Printed,
+    SlaveProcess,
+    python_environment,
+)
 from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
-from tests.contract.jobs_for_tests import Square, hang, say, starts
+from tests.contract.jobs_for_tests import Square, hang, say, starts, write_without_end
 from tests.support import PATIENCE, wait_until
 
 
@@ -117,6 +125,22 @@ def test_a_death_tells_how_it_was(slave, number, cause):
     assert "MB" in death.memory
     assert slave.gone
     assert not os.path.exists(f"/proc/{slave.pid}")
+
+
+def test_an_endless_line_is_forwarded_in_parts_and_told_in_short(slave, packer, capsys):
+    receive_until(slave, lambda _: slave.ready)
+    slave.send(tasks_of(packer, write_without_end(1 << 20)), packer.definitions.__getitem__)
+    with selectors.DefaultSelector() as selector:
+        for fd, action in slave.streams(selector):
+            selector.register(fd, selectors.EVENT_READ, action)
+        while selector.get_map() and len(slave._lines) < LAST_LINES - 5:
+            for key, _ in selector.select(PATIENCE):
+                key.data()
+    slave.kill()
+    death = slave.bury()
+    assert death.lines
+    assert max(map(len, death.lines)) <= TOLD_CHARACTERS
+    assert capsys.readouterr().err.count("x") > 1 << 19
 
 
 def test_a_slave_that_is_stopped_by_a_signal_can_be_killed_and_buried(slave):

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from Pyro5.callcontext import current_context
 
-from papyros.distributed.batches import AddedJob, HostReport, pack_added, pack_report
+from papyros.distributed import service as service_module
+from papyros.distributed.batches import (
+    AddedJob,
+    HostReport,
+    JobOutcome,
+    pack_added,
+    pack_report,
+    unpack_host_jobs,
+    unpack_outcomes,
+)
 from papyros.distributed.bells import Waiting
 from papyros.distributed.messages import ANNOTATION
+from papyros.distributed.seals import SEAL_BYTES, ticket_of
 from papyros.distributed.service import MasterService
+from papyros.frames import unpack_message
 from papyros.terms import Terms
 
-SEAL = bytes(16)
+SEAL = bytes(SEAL_BYTES)
 
 
 class Caller:
@@ -21,9 +34,12 @@ class Caller:
     def call(self, method, *arguments, message=b""):
         current_context.annotations = {ANNOTATION: message}
         current_context.response_annotations = {}
+        self.batch = b""
         try:
             answer = getattr(self.service, method)(*arguments)
-            return answer.attempt(True) if isinstance(answer, Waiting) else answer
+            answer = answer.attempt(True) if isinstance(answer, Waiting) else answer
+            self.batch = current_context.response_annotations.get(ANNOTATION, b"")
+            return answer
         finally:
             current_context.annotations = {}
             current_context.response_annotations = {}
@@ -60,3 +76,92 @@ def test_a_death_is_charged_once_though_its_report_comes_again_after_the_host_wa
     assert entry.state == "assigned", "the host has it, and runs it"
     caller.call("report", "host", 2, first["uid"], second["stay"], message=report)
     assert len(entry.deaths) == 2, "of this stay it is another death"
+
+
+def outcome(number, size):
+    return JobOutcome("client", number, bytes(size), 0.0, "lab/1", ticket_of(SEAL), SEAL)
+
+
+def test_an_answer_is_no_larger_than_a_message_may_be(caller, monkeypatch):
+    """One large outcome fills a message: neither other outcomes nor prints go with it."""
+    monkeypatch.setattr(service_module, "COLLECT_BYTES", 1000)
+    jobs = [AddedJob(number, bytes(16), b"x", Terms(), SEAL) for number in range(1, 5)]
+    caller.call("join", "client")
+    caller.call("add", "client", 1, 0.0, message=pack_added(jobs))
+    host = caller.call("enlist", "host", 4)
+    assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 4
+    report = HostReport.empty()._replace(
+        outcomes=[outcome(1, 400), outcome(2, 500), outcome(3, 5000), outcome(4, 10)],
+        prints=[("client", 4, "lab/1", "hello")],
+    )
+    assert caller.call("report", "host", 1, host["uid"], host["stay"], message=pack_report(report))["taken"]
+    answers, number = [], 0
+    for _ in range(4):
+        answer = caller.call("collect", "client", number, False, 0.0)
+        number = answer["number"]
+        prints, encoded = unpack_message(memoryview(caller.batch)) if answer["news"] else (b"[]", None)
+        outcomes = [len(done.outcome) for done in unpack_outcomes(encoded)] if encoded is not None else []
+        answers.append((outcomes, [text for *_, text in json.loads(bytes(prints))]))
+    assert answers == [([400, 500], ["hello"]), ([5000], []), ([10], []), ([], [])]
+
+
+def test_prints_wait_for_an_answer_that_has_room(caller, monkeypatch):
+    monkeypatch.setattr(service_module, "COLLECT_BYTES", 1000)
+    caller.call("join", "client")
+    caller.call("add", "client", 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", Terms(), SEAL)]))
+    host = caller.call("enlist", "host", 1)
+    caller.call("fetch", "host", 0, 0, 0.0)
+    report = HostReport.empty()._replace(outcomes=[outcome(1, 5000)], prints=[("client", 1, "lab/1", "hello")])
+    caller.call("report", "host", 1, host["uid"], host["stay"], message=pack_report(report))
+    first = caller.call("collect", "client", 0, False, 0.0)
+    assert first["count"] == 1
+    assert json.loads(bytes(unpack_message(memoryview(caller.batch))[0])) == []
+    second = caller.call("collect", "client", first["number"], False, 0.0)
+    assert second["count"] == 0
+    assert second["news"]
+    assert "hello" in bytes(unpack_message(memoryview(caller.batch))[0]).decode()
+
+
+def test_jobs_that_are_fetched_fit_into_a_message(caller):
+    sizes = [1 << 20, 2 << 20, 9 << 20, 1 << 20]
+    jobs = [AddedJob(number, bytes(16), bytes(size), Terms(), SEAL) for number, size in enumerate(sizes, 1)]
+    caller.call("join", "client")
+    caller.call("add", "client", 1, 0.0, message=pack_added(jobs))
+    caller.call("enlist", "host", 8)
+    fetched, number = [], 0
+    for _ in range(3):
+        number = caller.call("fetch", "host", number, 0, 0.0)["number"]
+        fetched.append([len(job.blob) >> 20 for job in unpack_host_jobs(memoryview(caller.batch))])
+    assert fetched == [[1, 2], [9], [1]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "messages"),
+    [
+        ([], [[]]),
+        ([3, 3, 3], [[3, 3], [3]]),
+        ([1, 20, 5], [[1], [20], [5]]),
+        ([20], [[20]]),
+        ([8, 20, 8], [[8], [20], [8]]),
+    ],
+)
+def test_a_report_is_split_into_messages_and_nothing_of_it_is_lost(sizes, messages):
+    report = HostReport(
+        [outcome(number, size) for number, size in enumerate(sizes)],
+        [("client", 90, "died")],
+        [("client", 91, "")],
+        [("client", 92, "lab/1", "hello")],
+        [2],
+    )
+    parts, rest = [], report
+    while any(rest):
+        part, rest = rest.split(8)
+        parts.append(part)
+    told = [[len(done.outcome) for done in part.outcomes] for part in parts]
+    assert [sizes for sizes in told if sizes] == [sizes for sizes in messages if sizes]
+    for position in range(len(report)):
+        assert [item for part in parts for item in part[position]] == report[position]
+    for part in parts:
+        if sum(len(done.outcome) for done in part.outcomes) > 8:
+            assert len(part.outcomes) == 1
+            assert not any(part[1:]), "it may fill a message all by itself"
