@@ -62,6 +62,10 @@ LONGEST_PATIENCE = 86_400.0
 #: How soon to look again whether a cancelled job that is about to start has started.
 LOOK_AGAIN_SECONDS = 0.01
 
+#: For so long after a job has taken its slave along, slaves tell of each outcome at once: it may be tried again, and is
+#: not to take the outcomes of others with it time and again.
+CAREFUL_SECONDS = 10.0
+
 # Why a slave is killed.
 OVERDUE, CANCELLED = "overdue", "cancelled"
 
@@ -91,6 +95,7 @@ class Crew:
         self._staff_at: float | None = None  # when a spare may have to be sent away
         self._level_at: float | None = None  # when to share out what was not, should it wait still
         self._staffed = False  # there are as many as there should be, and none lends its place
+        self._careful_until = 0.0  # a job has taken its slave along
         self._draining = False
         self._closing = False
         self._ready = threading.Event()
@@ -313,6 +318,7 @@ class Crew:
             self._source.returned([running.tag], f"slave {slave.name} was killed to stop the job before")
         elif running is not None:
             log.warning("%s", death)
+            self._careful_until = time.monotonic() + CAREFUL_SECONDS
             self._source.died(running.tag, death)
         else:
             log.warning("%s", death)
@@ -476,7 +482,8 @@ class Crew:
         return tasks if self._seconds is None else max(1, min(tasks, int(tasks * self._seconds / PART_SECONDS)))
 
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
-        slave.send(tasks, self._source.definition, self._source.place)
+        careful = bool(self._careful_until) and time.monotonic() < self._careful_until
+        slave.send(tasks, self._source.definition, self._source.place, careful)
         self._watch_outbox(slave)
         timeouts = [task.terms.timeout for task in tasks if task.terms.timeout is not None]
         if timeouts:

@@ -205,8 +205,12 @@ class SlaveProcess:
         tasks: Sequence[Task],
         definition: Callable[[bytes], bytes],
         place: Callable[[bytes], list[Any] | None] = lambda _: None,
+        careful: bool = False,
     ) -> None:
-        """Send tasks, and the definitions of their classes, and the places of shared values, that the slave has not."""
+        """Send tasks, and the definitions of their classes, and the places of shared values, that the slave has not.
+
+        Of those that are to run at most once, or of all where the crew is `careful`, the slave tells one by one.
+        """
         epoch = self._epoch.to_bytes(inside.TOKEN_BYTES, "little")
         numbers = array("I")
         for task in tasks:
@@ -214,7 +218,7 @@ class SlaveProcess:
             if number is None:
                 number = self._define(task.definition, definition(task.definition), place)
             numbers.append(number)
-        flags = bytes(inside.ECHO * task.terms.echo | inside.ONCE * task.terms.once for task in tasks)
+        flags = bytes(inside.ECHO * task.terms.echo | inside.ONCE * (careful or task.terms.once) for task in tasks)
         self.queue.extend(tasks)
         blobs = [task.blob for task in tasks]
         lengths = array("Q", map(len, blobs)).tobytes()
