@@ -26,6 +26,7 @@ demo: $(STAMP) ## run the demo on a cluster of this machine, unattended
 
 test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 	$(RUN) pytest -n $(WORKERS) --dist worksteal --ignore=tests/chaos -m "not slow and not alone" --cov --cov-report=term
+	$(RUN) pytest -n 2 --dist worksteal tests/chaos --ignore=tests/chaos/test_calls.py -m "not slow"
 	$(RUN) pytest --ignore=tests/chaos -m "alone and not slow"
 
 chaos: $(STAMP) ## run all tests of faults, the slow ones too

@@ -183,7 +183,8 @@ def test_row_21_a_bounded_queue_waits_or_is_full_and_all_of_many_jobs_are_proces
     while len(results) < count:
         job = client.popProcessedJob(30)
         if job is None:
-            assert adding.running, f"{len(results)} of {count}"
+            # None is no end while jobs are added; the last may have been added just now.
+            assert adding.running or client.numPendingJobs(), f"{len(results)} of {count}"
             continue
         results.append(job.result)
         assert client.numPendingJobs() <= count

@@ -13,6 +13,7 @@ import pytest
 
 import papyros
 from papyros import DistributedMaster
+from papyros.distributed.keys import find_key
 from papyros.errors import NameServerNotFoundError
 from tests.chaos.conftest import LEASE, SLACK, listener, start_host
 from tests.chaos.jobs import note, pause
@@ -159,6 +160,7 @@ def test_row_10_a_name_server_that_never_answers_is_none(group):
 
 
 def test_row_10_a_host_that_nobody_knows_is_said_so(group):
+    find_key()  # without one, that would be what is said first
     with pytest.raises(NameServerNotFoundError, match=r"no-such-host\.invalid"):
         DistributedMaster(group, "no-such-host.invalid:9090")
 
@@ -198,6 +200,7 @@ def test_row_24_a_second_master_for_a_group_is_refused_and_the_first_goes_on(lau
     assert first.running
 
 
+@pytest.mark.slow
 def test_row_24_an_old_master_that_wakes_up_gives_way_and_says_so(launch, names, group, tmp_path):
     """While it sleeps its name is taken by another one; what it knew goes over to that one, once."""
     old = launch.master(group, names, f"--lease={LEASE}")
@@ -219,6 +222,7 @@ def test_row_24_an_old_master_that_wakes_up_gives_way_and_says_so(launch, names,
         assert client.popProcessedJob(0) is None
 
 
+@pytest.mark.slow
 def test_row_24_work_goes_on_at_a_new_master_while_the_old_one_sleeps(launch, names, group, tmp_path):
     """Nobody knows whether it ever wakes up."""
     old = launch.master(group, names, f"--lease={LEASE}")
@@ -237,6 +241,7 @@ def test_row_24_work_goes_on_at_a_new_master_while_the_old_one_sleeps(launch, na
         assert len(starts(tmp_path, "after")) == 1
 
 
+@pytest.mark.slow
 def test_row_24_a_client_that_hosted_the_master_and_slept_joins_the_one_that_took_its_name(launch, names, group):
     sleeper = launch.script(SLEEPER, group, names, name="sleeper")
     sleeper.wait_for("hosting")

@@ -62,6 +62,7 @@ def test_row_12_a_connection_that_is_reset_or_half_closed_is_made_again(line, la
         assert doubled(client) == list(range(0, 40, 2))
 
 
+@pytest.mark.slow
 def test_row_12_a_slave_host_on_a_half_open_connection_connects_again(line, launch):
     """Its connections stay open, and nothing ever comes: those that it makes later work."""
     start_host(launch, line.group, line.far, 1)
@@ -75,6 +76,7 @@ def test_row_12_a_slave_host_on_a_half_open_connection_connects_again(line, laun
         assert doubled(client) == list(range(0, 40, 2))
 
 
+@pytest.mark.slow
 def test_row_12_a_client_on_a_half_open_connection_connects_again(line, launch):
     start_host(launch, line.group, line.names, 1)
     with DistributedMaster(line.group, line.far, host_master=False) as client:

@@ -117,6 +117,7 @@ STAGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_row_03_a_job_that_ends_its_slave_is_tried_three_times_and_tells_the_story(workshop, tmp_path, stage):
     added = {how: STAGES[stage](str(tmp_path), how, how) for how in jobs.ENDS}
