@@ -96,6 +96,7 @@ class Crew:
         self._level_at: float | None = None  # when to share out what was not, should it wait still
         self._staffed = False  # there are as many as there should be, and none lends its place
         self._careful_until = 0.0  # a job has taken its slave along
+        self._dying: SlaveProcess | None = None  # one that is being buried, whose tasks nobody has heard of yet
         self._draining = False
         self._closing = False
         self._ready = threading.Event()
@@ -186,12 +187,16 @@ class Crew:
 
     def _serve(self) -> None:
         self._selector = selectors.DefaultSelector()
+        broken = False
         try:
             self._selector.register(self._wake_out, selectors.EVENT_READ, self._on_poke)
+            watched = self._selector.get_map()
             self._staff()
             while not self._closing:
                 for key, _ in self._selector.select(self._patience()):
-                    key.data()
+                    # One of those before it may have closed what it is about, and even opened another of its number.
+                    if (current := watched.get(key.fd)) is not None and current.data is key.data:
+                        key.data()
                 while self._requests:
                     self._requests.popleft()()
                 self._check_times()
@@ -200,10 +205,12 @@ class Crew:
         except Exception:
             # A bug, in here or in the source. Nobody would come to feed the slaves any more: say so to all.
             log.exception("the crew of slaves broke down")
-            self._source.broken("the crew of slaves broke down; the log has the traceback")
+            broken = True
         finally:
             self._ready.set()
             self._dismiss_all()
+            if broken:  # only now, since what is given back before it is among what nobody will do any more
+                self._source.broken("the crew of slaves broke down; the log has the traceback")
             self._sweeper.close()
             self._drained.set()
             self._selector.close()
@@ -293,7 +300,9 @@ class Crew:
         self._take_in(slave)  # what it sent before it died
         running = slave.running()
         started = slave.started()
+        self._dying = slave
         death = self._bury(slave)
+        self._dying = None
         if slave.dismissed:
             return
         self._settle(slave, running[0] if running else None, started, death)
@@ -351,7 +360,8 @@ class Crew:
             self._bury(slave)
             self._source.returned([task.tag for task in started], f"slave {slave.name} was stopped with its host")
             self._source.returned([task.tag for task in slave.queue if task not in started], "")
-        self._source.returned([task.tag for task in self._returned], "")
+        left = [*self._returned, *(self._dying.queue if self._dying is not None else ())]
+        self._source.returned([task.tag for task in left], "")
 
     # Stopping jobs ----------------------------------------------------------------------
 

@@ -218,7 +218,12 @@ class SlaveProcess:
             if number is None:
                 number = self._define(task.definition, definition(task.definition), place)
             numbers.append(number)
-        flags = bytes(inside.ECHO * task.terms.echo | inside.ONCE * (careful or task.terms.once) for task in tasks)
+        flags = bytes(
+            inside.ECHO * terms.echo
+            | inside.ONCE * (careful or terms.once)
+            | inside.TIMED * (terms.timeout is not None)
+            for terms in (task.terms for task in tasks)
+        )
         self.queue.extend(tasks)
         blobs = [task.blob for task in tasks]
         lengths = array("Q", map(len, blobs)).tobytes()

@@ -86,7 +86,7 @@ LENT = 14  # 1: the slave lends its place, since its job waits for children; 0: 
 PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
 
 # Flags of jobs.
-ECHO, ONCE = 1, 2
+ECHO, ONCE, TIMED = 1, 2, 4
 
 ON_STDOUT, ON_STDERR = b"o", b"e"
 
@@ -145,6 +145,7 @@ class Slave:
         self._outcomes: list[bytes] = []
         self._seconds = array("d")
         self._flushed = 0.0
+        self._quick: set[int] = set()  # the definitions of jobs of which the last one was quick
         self._few = 0  # once so few jobs are here, it is time to ask for more
         self._unsent = threading.Event()
         self._idle = False
@@ -158,6 +159,8 @@ class Slave:
             while True:
                 _, definition, flags, blob = self._next_job()
                 self.echo = bool(flags & ECHO)
+                if self._outcomes and self._may_hold_up(definition, flags):
+                    self._flush()  # what has ended must not wait for this one, nor be lost when it is stopped
                 retry = self._run(definition, blob)
                 if retry or flags & ONCE:
                     self._flush()  # what has become of it must not die with the job after it
@@ -249,6 +252,7 @@ class Slave:
         encoded, seconds = self._outcome_of(definition, blob)
         finished = time.monotonic()
         SLATE.pack_into(self._slate, 0, self._started, self._started, finished)
+        (self._quick.add if seconds < GATHER_SECONDS else self._quick.discard)(definition)
         with self._lock:
             self._outcomes.append(encoded)
             self._seconds.append(seconds)
@@ -257,6 +261,12 @@ class Slave:
         elif self._queue and not self._unsent.is_set():
             self._unsent.set()  # without a next job, what there is will be sent at once
         return asks_for_retry(encoded)
+
+    def _may_hold_up(self, definition: int, flags: int) -> bool:
+        """Return whether a job is not known to be quick, or may be stopped when its time is up."""
+        if definition not in self._quick:
+            return True
+        return bool(flags & TIMED) and time.monotonic() - self._flushed > QUICK_SECONDS
 
     def _is_time_to_tell(self, since: float) -> bool:
         """Return whether outcomes should be sent, so many seconds after the last were."""

@@ -361,3 +361,53 @@ def test_no_task_waits_behind_a_long_one_though_all_before_were_quick(source, tm
                 source.add(number, Square(number))
         source.wait_for_outcomes(60)
     assert "long" not in source.outcomes
+
+
+@papyros.job(timeout=0.3)
+def hang_with_a_child():
+    """The child holds the slave's standard streams, so that these end when it does, in the moment it is killed."""
+    subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"])
+    time.sleep(600)
+
+
+def test_streams_that_end_with_their_slave_break_nothing(source):
+    with crew_of(source, 3):
+        for number in range(12):
+            source.add(number, hang_with_a_child())
+        source.wait_for(lambda: len(source.late) == 12, "all of them to be stopped")
+    assert source.reasons == []
+
+
+def test_what_ended_before_a_job_that_is_stopped_is_not_run_again(source, tmp_path):
+    """Not even if that job holds the interpreter's lock, so that nothing can be told while it runs."""
+    with crew_of(source, 1):
+        for number in range(50):
+            source.add(number, Square(number))
+        source.wait_for_outcomes(50)
+        with source.lock:  # so that all of these come at once
+            for number in range(8):
+                source.add(f"quick{number}", note(str(tmp_path), f"quick{number}"))
+            deaf = hang(str(tmp_path), "deaf", "sum")
+            deaf.timeout = 0.5
+            source.add("deaf", deaf)
+        source.wait_for(lambda: source.late, "the job to be stopped")
+        source.wait_for_outcomes(58)
+    assert [len(starts(tmp_path, f"quick{number}")) for number in range(8)] == [1] * 8
+
+
+def test_a_crew_that_breaks_down_while_a_slave_is_buried_gives_all_back(source, tmp_path, monkeypatch):
+    bury = process.SlaveProcess.bury
+
+    def fail(slave):
+        bury(slave)
+        raise OSError("nobody expects this")
+
+    with crew_of(source, 1):
+        source.add("running", hang(str(tmp_path), "running", "sleep"))
+        wait_until(lambda: starts(tmp_path, "running"), "it to run")
+        monkeypatch.setattr(process.SlaveProcess, "bury", fail)
+        source.closed = True  # what is given back is not to be taken again
+        [pid] = [view.pid for view in source.crew.views()]
+        os.kill(pid, signal.SIGKILL)
+        source.wait_for(lambda: source.reasons, "the crew to say that it broke down")
+        assert [tag for tag, _ in source.given_back] == ["running"]
