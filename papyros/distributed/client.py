@@ -315,6 +315,7 @@ class DistributedMaster(PackingMaster):
         """Return a line to the master on which the session is open, for the first time."""
         line = self._finder.first(deadline)
         while not self._join(line):
+            line.close()
             line = self._finder.first(deadline)
         return line
 
