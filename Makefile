@@ -26,12 +26,12 @@ demo: $(STAMP) ## run the demo on a cluster of this machine, unattended
 
 test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 	$(RUN) pytest -n $(WORKERS) --dist worksteal --ignore=tests/chaos -m "not slow and not alone" --cov --cov-report=term
-	$(RUN) pytest -n 2 --dist worksteal tests/chaos --ignore=tests/chaos/test_calls.py -m "not slow"
+	$(RUN) pytest -n 2 --dist worksteal tests/chaos -m "not slow"
 	$(RUN) pytest --ignore=tests/chaos -m "alone and not slow"
 
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
 	$(RUN) tests.simulation 1-10000
-	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py
+	$(RUN) pytest tests/chaos tests/faults tests/simulation tests/distributed/test_crowd.py tests/unit/test_sweeping.py
 	$(RUN) pytest tests/contract tests/executor -m slow -o faulthandler_timeout=900
 
 test-engines: ## test on Dask, Ray, loky, MPI, scikit-learn and others, in an environment of their own

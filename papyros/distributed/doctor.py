@@ -70,7 +70,9 @@ def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterato
         check_reachable(uri, nameserver)
     except ClusterError as error:
         raise _Ailment(str(error)) from None
-    _reach(parse_uri(uri), "the master", "is it still there, and does a firewall let its port in? --port fixes that")
+    _reach(
+        parse_uri(uri), "the master", "does it still run, and does a firewall let its port in, which --port chooses?"
+    )
     yield "its address can be reached from here"
     try:
         answer = who_is(uri, security)

@@ -231,7 +231,8 @@ class NameServer:
             if answer is not None and answer.get("group") == group:
                 raise GroupTakenError(
                     f"the group {group!r} has a master already: {known}, "
-                    f"process {answer.get('pid')} on {answer.get('host')}"
+                    f"process {answer.get('pid')} on {answer.get('host')}; if that is a program which hosts it, as "
+                    "it found none, it ends with that: wait for it, or have programs host none (host_master=False)"
                 )
             self._remove_if(group, known)
 

@@ -61,7 +61,14 @@ class Fault:
         return answer
 
 
-@pytest.mark.parametrize("how", ["request lost", "reply lost", "late"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param("request lost", marks=pytest.mark.slow),
+        "reply lost",
+        pytest.param("late", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("method", [*CALLS, *GOODBYES])
 def test_row_08_a_call_that_fails_changes_nothing(launch, names, group, tmp_path, monkeypatch, method, how):
     launch.master(group, names, f"--lease={LEASE}")

@@ -131,7 +131,7 @@ def test_row_13_jobs_behind_a_network_that_is_gone_for_three_leases_run_elsewher
 @pytest.mark.slow
 def test_row_13_jobs_behind_a_network_that_is_gone_for_good_run_elsewhere(line, launch, gates, tmp_path):
     gate = gates()
-    host = start_host(launch, line.group, line.far, 1)
+    host = start_host(launch, line.group, line.far, 1, "--drain=2")  # its outcome is owed for so long
     with DistributedMaster(line.group, line.names, host_master=False) as client:
         client.addJob(trace(str(tmp_path), "held", gate.path))
         gate.wait_for_arrivals(1)
