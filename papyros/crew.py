@@ -96,7 +96,8 @@ class Crew:
         self._level_at: float | None = None  # when to share out what was not, should it wait still
         self._staffed = False  # there are as many as there should be, and none lends its place
         self._careful_until = 0.0  # a job has taken its slave along
-        self._dying: SlaveProcess | None = None  # one that is being buried, whose tasks nobody has heard of yet
+        #: One that is being buried, and what it had started: nobody has heard yet what becomes of its tasks.
+        self._dying: tuple[SlaveProcess, list[Task]] | None = None
         self._draining = False
         self._closing = False
         self._ready = threading.Event()
@@ -300,7 +301,7 @@ class Crew:
         self._take_in(slave)  # what it sent before it died
         running = slave.running()
         started = slave.started()
-        self._dying = slave
+        self._dying = slave, started
         death = self._bury(slave)
         self._dying = None
         if slave.dismissed:
@@ -358,10 +359,15 @@ class Crew:
             self._take_in(slave)
             started = slave.started()
             self._bury(slave)
-            self._source.returned([task.tag for task in started], f"slave {slave.name} was stopped with its host")
-            self._source.returned([task.tag for task in slave.queue if task not in started], "")
-        left = [*self._returned, *(self._dying.queue if self._dying is not None else ())]
-        self._source.returned([task.tag for task in left], "")
+            self._give_back(slave, started)
+        if self._dying is not None:
+            self._give_back(*self._dying)
+        self._source.returned([task.tag for task in self._returned], "")
+
+    def _give_back(self, slave: SlaveProcess, started: list[Task]) -> None:
+        """Give back the tasks of a slave that ended with this crew: what it had started may not be started again."""
+        self._source.returned([task.tag for task in started], f"slave {slave.name} was stopped with its host")
+        self._source.returned([task.tag for task in slave.queue if task not in started], "")
 
     # Stopping jobs ----------------------------------------------------------------------
 

@@ -411,3 +411,4 @@ def test_a_crew_that_breaks_down_while_a_slave_is_buried_gives_all_back(source, 
         os.kill(pid, signal.SIGKILL)
         source.wait_for(lambda: source.reasons, "the crew to say that it broke down")
         assert [tag for tag, _ in source.given_back] == ["running"]
+        assert "was stopped with its host" in source.given_back[0][1], "it was started, and that is told"
