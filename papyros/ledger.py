@@ -236,15 +236,18 @@ class Ledger:
         """Return whether there are jobs in the line of any session."""
         return len(self._turns) > 0
 
-    def assign(self, holder: Holder, limit: int | None = None) -> list[Entry]:
-        """Assign the next jobs to `holder`: sessions in turns, up to `limit` or its fair share of them."""
+    def assign(self, holder: Holder, limit: int | None = None, max_bytes: float = ASSIGNMENT_BYTES) -> list[Entry]:
+        """Assign the next jobs to `holder`: sessions in turns, up to `limit` or its fair share of them.
+
+        Several jobs together take no more than `max_bytes`.
+        """
         if limit is None:
             limit = share(holder, self.holders.values(), self._turns)
         batch: list[Entry] = []
         size = 0
         exhausted = 0
         turns = self._turns
-        while limit > 0 and exhausted < len(turns) and size < ASSIGNMENT_BYTES:
+        while limit > 0 and exhausted < len(turns) and size < max_bytes:
             session = turns.next()
             quantum = min(session.assignable(), max(1, limit // len(turns)))
             if quantum == 0:
@@ -254,7 +257,7 @@ class Ledger:
             for taken in range(quantum):
                 entry = session.line.popleft()
                 size += entry.size
-                if size > ASSIGNMENT_BYTES and batch:
+                if size > max_bytes and batch:
                     session.line.put_back(entry)
                     if not taken:
                         turns.repeat()  # so that the next one begins with it, and it is not passed over for ever

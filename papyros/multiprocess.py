@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -154,13 +155,7 @@ class _LedgerSource:
     def take(self, limit: int) -> list[Task]:
         master = self._master
         with master._lock:
-            batch = master._ledger.assign(master._holder, limit)
-            # There is a bound of bytes, for the sake of messages, which is none for a crew.
-            while 0 < len(batch) < limit and master._ledger.anything_waits():
-                more = master._ledger.assign(master._holder, limit - len(batch))
-                batch += more
-                if not more:
-                    break
+            batch = master._ledger.assign(master._holder, limit, max_bytes=math.inf)  # no message has to hold them
             master._hungry = len(batch) < limit
             if master._packer.kept.stale:
                 master._unshare(master._packer.forget_dropped()[0])

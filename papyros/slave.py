@@ -66,6 +66,9 @@ __all__ = [
     "Slave",
 ]
 
+#: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported.
+PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
+
 # Kinds of frames. To the slave:
 HELLO = 1  # JSON: search path and bounds
 DEFINE = 2  # a definition; the frame's number is the one by which jobs refer to it
@@ -82,9 +85,6 @@ OUTCOMES = 11  # a column of seconds, then a column of encoded outcomes
 PRINTED = 12
 FAMILY = 13  # what a job says of its children; the frame's number says which job, as above
 LENT = 14  # 1: the slave lends its place, since its job waits for children; 0: it takes it back
-#: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported.
-PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
-
 # Flags of jobs.
 ECHO, ONCE, TIMED = 1, 2, 4
 
@@ -320,6 +320,7 @@ class Slave:
         for number in definitions:
             self._definitions.pop(number, None)
             self._classes.pop(number, None)
+            self._quick.discard(number)
             of_class = self._needy.pop(number, None)
             if of_class is not None and of_class not in self._needy.values():
                 self._loaded.pop(of_class, None)

@@ -181,15 +181,14 @@ class SlaveHost:
                 self._seeker.line(self._uri, connect_timeout=RETIRE_SECONDS) as line,
             ):
                 while self._report.is_owed():
-                    report, self._report = self._report.split(REPORT_BYTES)
-                    self._sequence += 1
+                    message, stay = self._next_report()
                     line.call(
                         "report",
                         self._key,
                         self._sequence,
                         self._uid,
-                        self._stay_told,
-                        message=pack_report(report),
+                        stay,
+                        message=message,
                         timeout=RETIRE_SECONDS,
                     )
                 line.call("retire", self._key, timeout=RETIRE_SECONDS)
