@@ -45,6 +45,22 @@ def wait_until(condition: Callable[[], Any], what: str = "", seconds: float = PA
     return answer
 
 
+def gone(pid: int) -> bool:
+    """Return whether there is no such process any more; one that has ended and was not waited for is still there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def processed(master: Any, job: Any, seconds: float = PATIENCE) -> Any:
+    """Have a master without other jobs process one; return it."""
+    master.addJob(job)
+    assert master.popProcessedJob(seconds) is job
+    return job
+
+
 class Gate:
     """A file that jobs wait for; see `tests.contract.jobs_for_tests.wait_at`."""
 

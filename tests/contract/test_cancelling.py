@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import os
 
 import pytest
 
 import papyros
 from tests.contract.jobs_for_tests import Square, hang, leave_mark, starts, wait_and_note, wait_at
-from tests.support import PATIENCE, wait_until
+from tests.support import PATIENCE, gone, wait_until
 
 
 def test_where_nothing_is_assigned_yet_every_job_can_be_cancelled():
@@ -131,14 +130,6 @@ def running(master, job, folder, name):
     known = len(starts(folder, name))
     master.addJob(job)
     return wait_until(lambda: starts(folder, name)[known:], f"{name} to run")[-1][1]
-
-
-def gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 @pytest.mark.parametrize("way", ["sleep", "busy", "deaf", "sum"])

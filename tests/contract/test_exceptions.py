@@ -22,15 +22,9 @@ from tests.contract.jobs_for_tests import (
     fail_visibly,
     fail_with_cause,
 )
-from tests.support import PATIENCE
+from tests.support import PATIENCE, processed
 
 SOURCE_LINE = 'raise ValueError(f"no luck with {number}")'
-
-
-def processed(master, job):
-    master.addJob(job)
-    assert master.popProcessedJob(PATIENCE) is job
-    return job
 
 
 def printed(error):

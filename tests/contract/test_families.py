@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import traceback
 
@@ -11,7 +10,7 @@ import pytest
 import papyros
 from tests.contract import families
 from tests.contract.jobs_for_tests import Square, end_slave, starts
-from tests.support import PATIENCE, wait_until
+from tests.support import PATIENCE, gone, wait_until
 
 TEXTS = ["the cat and the dog", "a dog and a cat", "the end", "and a beginning", "the dog"]
 
@@ -20,14 +19,6 @@ def processed(master, job, patience=2 * PATIENCE):
     master.addJob(job)
     assert master.popProcessedJob(patience) is job
     return job
-
-
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def started(folder, name):
@@ -160,7 +151,7 @@ def test_a_parent_that_dies_takes_its_children_along_and_adds_them_anew(make_pro
     master.addJob(families.die_with_child(str(tmp_path), gate.path))
     orphan = started(tmp_path, "first")
     started(tmp_path, "second")
-    wait_until(lambda: not alive(orphan), "the child of the dead parent was stopped")
+    wait_until(lambda: gone(orphan), "the child of the dead parent was stopped")
     gate.open()
     assert master.popProcessedJob(PATIENCE).result == "second"
     assert len(starts(tmp_path, "parent")) == 2
@@ -174,7 +165,7 @@ def test_a_parent_that_is_cancelled_takes_its_children_along(make_process_master
     child = started(tmp_path, "child-of-parent")
     parent = started(tmp_path, "parent")
     assert master.cancelJob(job) is True
-    wait_until(lambda: not alive(child) and not alive(parent), "both were stopped")
+    wait_until(lambda: gone(child) and gone(parent), "both were stopped")
     assert master.numPendingJobs() == 0
     assert processed(master, families.tree_sum(2)).result == 7
     assert wait_until(lambda: master.status().assigned == 0, "nothing is assigned any more")
@@ -187,7 +178,7 @@ def test_a_parent_whose_time_is_up_takes_its_children_along(make_process_master,
     job = processed(master, families.overstay(str(tmp_path), "parent", gate.path))
     assert type(job.exception) is papyros.JobTimeout
     child = started(tmp_path, "child-of-parent")
-    wait_until(lambda: not alive(child), "the child was stopped")
+    wait_until(lambda: gone(child), "the child was stopped")
 
 
 def test_what_is_left_of_a_family_goes_when_the_parent_ends(make_concurrent_master, tmp_path, gates):
@@ -217,7 +208,7 @@ def test_a_closed_master_does_not_wait_for_families(make_process_master, tmp_pat
     before = time.monotonic()
     master.close()
     assert time.monotonic() - before < 10
-    wait_until(lambda: not alive(child) and not alive(parent), "both were stopped")
+    wait_until(lambda: gone(child) and gone(parent), "both were stopped")
 
 
 # Fairness. ----------------------------------------------------------------------------------

@@ -21,18 +21,12 @@ from tests.contract.jobs_for_tests import (
     wait_and_note,
     wait_at,
 )
-from tests.support import PATIENCE, wait_until
+from tests.support import PATIENCE, processed, wait_until
 
 pytestmark = pytest.mark.measured
 
 #: A fork begins with the peak of the process that it was forked from; of what stays below that, no more is known.
 MEMORY = r"its memory was (below [1-9]\d* MB|[1-9]\d* MB at its peak)"
-
-
-def processed(master, job):
-    master.addJob(job)
-    assert master.popProcessedJob(PATIENCE) is job
-    return job
 
 
 @pytest.mark.parametrize("how", ENDS)

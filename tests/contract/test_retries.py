@@ -18,7 +18,7 @@ from tests.contract.jobs_for_tests import (
     fail_until,
     starts,
 )
-from tests.support import PATIENCE, wait_until
+from tests.support import PATIENCE, processed, wait_until
 
 NEVER = 10**6
 
@@ -27,12 +27,6 @@ def retried(job, retries, backoff=0.0, **options):
     job.retries, job.backoff = retries, backoff
     for name, value in options.items():
         setattr(job, name, value)
-    return job
-
-
-def processed(master, job):
-    master.addJob(job)
-    assert master.popProcessedJob(PATIENCE) is job
     return job
 
 

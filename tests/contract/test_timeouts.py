@@ -19,7 +19,7 @@ from tests.contract.jobs_for_tests import (
     wait_at,
     where,
 )
-from tests.support import PATIENCE, at_most, wait_until
+from tests.support import PATIENCE, at_most, gone, wait_until
 
 #: How long after its timeout a job may be stopped, at the most.
 SLACK = 2.0
@@ -30,14 +30,6 @@ WAYS = ["sleep", "busy", "deaf", "sum", "regex"]
 def limited(job, timeout=0.5):
     job.timeout = timeout
     return job
-
-
-def gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 @pytest.mark.alone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import papyros
 from tests.contract import families
 from tests.contract.jobs_for_tests import double, end_slave, fail_until, starts, wait_at
 from tests.engines.jobs import note_order, note_times, order, overlaps, stay, stays
-from tests.support import PATIENCE, at_most, wait_until
+from tests.support import PATIENCE, at_most, gone, processed, wait_until
 
 ray = pytest.importorskip("ray")
 # Python keeps no note of what Ray's own sockets and processes are closed by; none of it is ours.
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::Futu
 CPUS = 2
 #: Starting a worker of Ray takes seconds where the machine is busy.
 LONG = 3 * PATIENCE
+processed = functools.partial(processed, seconds=LONG)
 
 
 @pytest.fixture(scope="module")
@@ -63,20 +65,6 @@ def make(cluster):
     for master in made:
         master.close()
     assert not ray.is_initialized()
-
-
-def processed(master, job):
-    master.addJob(job)
-    assert master.popProcessedJob(LONG) is job
-    return job
-
-
-def gone(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
 
 
 # Which cluster it is. -----------------------------------------------------------------------

@@ -16,6 +16,7 @@ import pytest
 from papyros import sweeping
 from papyros.sweeper import Sweeper
 from papyros.sweeping import MARK, sweep, sweep_thoroughly, wait_for_end
+from tests.distributed.programs import alive
 from tests.support import PATIENCE, Background, at_most, wait_until
 
 PAUSE = "import signal, sys; signal.signal(15, signal.SIG_IGN); print(flush=True); signal.pause()"
@@ -81,12 +82,6 @@ def test_what_goes_on_starting_processes_is_not_swept_for_ever(monkeypatch):
 
 
 # The sweeper ----------------------------------------------------------------------------
-
-
-def alive(pid):
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def sweepers(mark):
