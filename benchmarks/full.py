@@ -49,6 +49,7 @@ def measure_all(
 
     With `add`, the rounds of runs before, which are beside the plot, count as well.
     """
+    (folder / "_static").mkdir(parents=True, exist_ok=True)
     chosen = [system for name, system in by_name().items() if name in names]
     skipped = [why for system in chosen if (why := missing(system))]
     for why in skipped:
@@ -89,7 +90,6 @@ def _rounded(figure: float) -> float:
 
 def write(folder: Path, data: dict[str, Any]) -> None:
     """Write the page, the plot, and the figures of all rounds."""
-    (folder / "_static").mkdir(exist_ok=True)
     machine, figures = data["machine"], data["figures"]
     caption = ", ".join([machine["processor"], f"{machine['cores']} cores", machine["system"], machine["python"]])
     drawn = plot(figures, folder / PLOT, f"{caption}; medians and spread of {data['rounds']} rounds")
