@@ -20,8 +20,10 @@ import threading
 import uuid
 from array import array
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+from papyros.bookkeeping import snapshot
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import (
     AddedJob,
@@ -223,6 +225,9 @@ class DistributedMaster(PackingMaster):
     def status(self) -> Status:
         """Return a snapshot of the whole cluster, of which the master is asked; see `Master.status`.
 
+        What is in this program only counts, too: jobs that wait to be sent, and outcomes that are not popped. A job that is on its
+        way at that moment may be counted twice, or not at all.
+
         Raises:
             ConnectionError: the master cannot be reached.
         """
@@ -231,7 +236,16 @@ class DistributedMaster(PackingMaster):
             self._check_usable()
             uri = self._uri
             self._news.notify()  # the sender tells the master what is shared no more
-        return ask_status(uri, self._security)
+        there = ask_status(uri, self._security)
+        with self._lock:
+            here = snapshot("this client", self._ledger, ())
+            leaving = len(self._leaving)
+        return replace(
+            there,
+            waiting=there.waiting + here.waiting + leaving,
+            held=there.held + here.held + leaving,
+            processed=there.processed + here.processed,
+        )
 
     def cancelJob(self, job: Job) -> bool:
         """Discard a job, also while it runs; see `Master.cancelJob`. Asks the master, if need be."""

@@ -54,10 +54,7 @@ def test_the_numbers_follow_a_job_through_its_life(make_concurrent_master):
     when(master, 5, slaves, 0)
     gate.open()
     assert master.popProcessedJob(PATIENCE) is not None
-    if make_concurrent_master.kind == "distributed":
-        when(master, 0, 0, 0)  # the client has fetched them already
-    else:
-        when(master, 0, 0, slaves + 4)
+    when(master, 0, 0, slaves + 4)
     assert len(master.processedJobs(PATIENCE)) == slaves + 4
     when(master, 0, 0, 0)
 

@@ -17,6 +17,7 @@ from papyros import (
     NameServerNotFoundError,
     PayloadTooLargeError,
 )
+from papyros.distributed.naming import ask_status
 from papyros.errors import ConfigError
 from tests.contract.jobs_for_tests import double, nap, say, urgent, wait_at
 from tests.distributed.jobs import blob, size_of, starts, trace
@@ -36,8 +37,8 @@ def single():
 
 
 def at_master(client):
-    """Return how many jobs the master has, of all its clients."""
-    status = client.status()
+    """Return how many jobs the master has, of all its clients; not those that wait in this one only."""
+    status = ask_status(client._uri, client._security)
     return status.waiting + status.assigned + status.processed
 
 
@@ -201,6 +202,26 @@ def test_an_idle_cluster_computes_next_to_nothing_and_starts_at_once(mark):
         with at_most(0.25):
             client.addJob(double(21))
             assert client.popProcessedJob().result == 42
+
+
+# Status -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bound", [{"max_processed": 2}, {"max_processed_bytes": 1}], ids=lambda bound: [*bound][0])
+def test_a_status_tells_of_what_waits_in_the_client_for_room_for_results(single, bound):
+    """The master knows nothing of these: they are sent as soon as their results may come."""
+    with single.master(**bound) as client:
+        client.addJob(double(0))
+        wait_until(lambda: client.status().processed == 1, "the first result")
+        for number in range(1, 9):
+            client.addJob(double(number))
+        status = wait_until(lambda: (s := client.status()).stalled and s, "it to be full")
+        assert status.waiting + status.processed == 9
+        assert not status.assigned
+        assert "too many processed jobs were not popped" in status.stalled
+        assert len(client.processedJobs(30)) == 9
+        wait_until(lambda: not ((s := client.status()).waiting or s.assigned or s.processed), "nothing to be left")
+        assert client.status().stalled == ""
 
 
 # Cancelling -------------------------------------------------------------------------------
