@@ -225,8 +225,8 @@ class DistributedMaster(PackingMaster):
     def status(self) -> Status:
         """Return a snapshot of the whole cluster, of which the master is asked; see `Master.status`.
 
-        What is in this program only counts, too: jobs that wait to be sent, and outcomes that are not popped. A job that is on its
-        way at that moment may be counted twice, or not at all.
+        What is in this program only counts, too: jobs that wait to be sent, and outcomes that are not popped. A job
+        that is on its way at that moment may be counted twice, or not at all.
 
         Raises:
             ConnectionError: the master cannot be reached.

@@ -207,10 +207,10 @@ def test_an_idle_cluster_computes_next_to_nothing_and_starts_at_once(mark):
 # Status -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("bound", [{"max_processed": 2}, {"max_processed_bytes": 1}], ids=lambda bound: [*bound][0])
-def test_a_status_tells_of_what_waits_in_the_client_for_room_for_results(single, bound):
+@pytest.mark.parametrize(("bound", "value"), [("max_processed", 2), ("max_processed_bytes", 1)])
+def test_a_status_tells_of_what_waits_in_the_client_for_room_for_results(single, bound, value):
     """The master knows nothing of these: they are sent as soon as their results may come."""
-    with single.master(**bound) as client:
+    with single.master(**{bound: value}) as client:
         client.addJob(double(0))
         wait_until(lambda: client.status().processed == 1, "the first result")
         for number in range(1, 9):
