@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from papyros.cpus import usable_cpus
 
-__all__ = ["check_bound", "check_port", "check_slaves"]
+__all__ = ["check_bound", "check_port", "check_silence", "check_slaves"]
 
 
 def check_bound(name: str, bound: int | None) -> int | None:
@@ -25,6 +27,17 @@ def check_port(port: int) -> int:
     if not 0 <= port <= 65535:
         raise ValueError(f"a port is from 0, which means any free one, to 65535, not {port}")
     return port
+
+
+def check_silence(name: str, seconds: float | None) -> float | None:
+    """Return after how many seconds of silence somebody is given up, None for the default, or refuse it."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is a number of seconds or None, not {seconds!r}")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{name} is a number of seconds above 0, not {seconds!r}")
+    return seconds
 
 
 def check_slaves(slaves: int | None) -> int:

@@ -32,7 +32,7 @@ from papyros.distributed.batches import (
     pack_definitions,
     unpack_outcomes,
 )
-from papyros.distributed.finder import MasterFinder
+from papyros.distributed.finder import Hosting, MasterFinder
 from papyros.distributed.keys import find_key
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.messages import Batch
@@ -93,6 +93,8 @@ class DistributedMaster(PackingMaster):
         host_after: a master that goes away has so many seconds to come back before this client hosts one.
         port: the port on which it listens; 0 = any free one.
         publish: the address by which others reach such a master, as ``HOST[:PORT]``, if it is another one than `host`.
+        lease: after how many seconds of silence such a master gives up a slave host; None = 10.
+        grace: after how many seconds of silence it gives up a client; None = 60.
         key_file: the file with the cluster's key; else the one that ``PAPYROS_KEY_FILE`` names, else the user's own.
         max_waiting: at most so many jobs wait.
         max_processed: at most so many processed jobs wait to be popped.
@@ -124,6 +126,8 @@ class DistributedMaster(PackingMaster):
         host_after: float = HOST_AFTER_SECONDS,
         port: int = 0,
         publish: str | None = None,
+        lease: float | None = None,
+        grace: float | None = None,
         key_file: str | os.PathLike[str] | None = None,
         max_bytes: int = MAX_PAYLOAD_BYTES,
         max_waiting_bytes: int | None = None,
@@ -144,9 +148,8 @@ class DistributedMaster(PackingMaster):
         self._warned = False
         names = parse_address(nameserver)
         self._security = self._find_security(key_file, names)
-        self._finder = MasterFinder(
-            group, names, self._security, self._stop_event, host_master, host, port, publish, check_timeout(host_after)
-        )
+        hosting = Hosting(host, port, publish, check_timeout(host_after), lease, grace)
+        self._finder = MasterFinder(group, names, self._security, self._stop_event, hosting if host_master else None)
         self._holder = self._ledger.enlist("cluster", 1)
         self._key = uuid.uuid4().hex
         self._seals = Seals(self._security.key, self._key)

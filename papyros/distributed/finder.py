@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from papyros.checks import check_port
+from papyros.checks import check_port, check_silence
 from papyros.deadlines import Deadline
 from papyros.distributed.line import SILENCE_SECONDS, Line, LineBrokenError, LineRefusedError
 from papyros.distributed.naming import Address
@@ -17,12 +18,38 @@ from papyros.errors import ClusterError, GroupTakenError, MasterNotFoundError, N
 if TYPE_CHECKING:
     from papyros.distributed.server import MasterServer
 
-__all__ = ["MasterFinder"]
+__all__ = ["Hosting", "MasterFinder"]
 
 log = logging.getLogger(__name__)
 
 #: How long a first connection waits before it is tried again.
 RETRY_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """How a client hosts the master where none is registered.
+
+    Attributes:
+        host: the address on which it listens.
+        port: the port on which it listens; 0 = any free one.
+        publish: the address by which others reach it, as ``HOST[:PORT]``, if that is another one.
+        after: a master that goes away has so many seconds to come back before one is hosted here.
+        lease: after how many seconds of silence it gives up a slave host; None = the default.
+        grace: after how many seconds of silence it gives up a client; None = the default.
+    """
+
+    host: str
+    port: int
+    publish: str | None
+    after: float
+    lease: float | None
+    grace: float | None
+
+    def __post_init__(self) -> None:
+        check_port(self.port)
+        check_silence("lease", self.lease)
+        check_silence("grace", self.grace)
 
 
 class MasterFinder:
@@ -33,11 +60,7 @@ class MasterFinder:
         nameserver: where its master is registered.
         security: what the client proves itself with, and checks the master by.
         stop: when set, finding ends.
-        host_master: whether to host the master here where none is registered.
-        host: the address on which it then listens.
-        port: the port on which it then listens; 0 = any free one.
-        publish: the address by which others reach it, as ``HOST[:PORT]``, if that is another one.
-        host_after: a master that goes away has so many seconds to come back before one is hosted here.
+        hosting: how to host the master here where none is registered; None = not at all.
     """
 
     def __init__(
@@ -46,21 +69,13 @@ class MasterFinder:
         nameserver: Address,
         security: Security,
         stop: threading.Event,
-        host_master: bool,
-        host: str,
-        port: int,
-        publish: str | None,
-        host_after: float,
+        hosting: Hosting | None,
     ) -> None:
         self._group = group
         self._nameserver = nameserver
         self._security = security
         self._stop = stop
-        self._host_master = host_master
-        self._host = host
-        self._port = check_port(port)
-        self._publish = publish
-        self._host_after = host_after
+        self._hosting = hosting
         self._seeker = Seeker(group, nameserver, security, Role.CLIENT, stop, log.warning)
         self._server: MasterServer | None = None
 
@@ -76,8 +91,8 @@ class MasterFinder:
         while True:
             try:
                 line = self._seeker.find()
-                if line is None and self._host_master:
-                    line = self._host_here()
+                if line is None and self._hosting is not None:
+                    line = self._host_here(self._hosting)
                 if line is not None:
                     return line
                 missing: BaseException = self._no_master()
@@ -97,10 +112,11 @@ class MasterFinder:
             LineBrokenError: it was to stop before it was found.
         """
         while not self._stop.is_set():
-            line = self._seeker.seek(self._host_after if self._host_master else None)
-            if line is None and self._host_master and not self._stop.is_set():
+            hosting = self._hosting
+            line = self._seeker.seek(hosting.after if hosting is not None else None)
+            if line is None and hosting is not None and not self._stop.is_set():
                 try:
-                    line = self._host_here()
+                    line = self._host_here(hosting)
                 except (OSError, PapyrosError) as error:
                     log.info("no master is hosted here for now: %s", error)
             if line is not None:
@@ -116,21 +132,24 @@ class MasterFinder:
         if self._server is not None:
             self._server.close()
 
-    def _host_here(self) -> Line | None:
+    def _host_here(self, hosting: Hosting) -> Line | None:
         """Host the master in this process; None when somebody else was quicker."""
         if self._server is not None:
             self._server.close()
         # One that gives way to another ends all connections to it, so that everybody goes to that other one.
         # Here, since few clients host a master, and none of the slaves whose jobs add jobs: they have to be quick.
+        from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
         from papyros.distributed.server import MasterServer
 
         server = MasterServer(
             self._group,
             self._nameserver,
             self._security,
-            self._host,
-            self._port,
-            publish=self._publish,
+            hosting.host,
+            hosting.port,
+            publish=hosting.publish,
+            lease=hosting.lease or LEASE_SECONDS,
+            grace=hosting.grace or GRACE_SECONDS,
             on_taken=lambda _: server.close(),
         )
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import signal
 import socket
 
@@ -14,7 +15,7 @@ from papyros.distributed.security import Role
 from tests.contract.jobs_for_tests import double, nap
 from tests.distributed.jobs import starts, trace
 from tests.distributed.programs import HOST_UP, MASTER_UP, alive, free_port, groups, slaves_of, uri_of
-from tests.support import security, wait_until
+from tests.support import at_most, security, wait_until
 
 pytestmark = pytest.mark.measured
 
@@ -133,6 +134,32 @@ def test_a_client_hosts_the_master_itself(first, launch, names, group):
         with DistributedMaster(group, names, host_master=False) as guest:
             assert doubled(guest, [4]) == [8]
     assert group not in groups(names)
+
+
+def test_a_client_that_hosts_the_master_says_when_a_silent_slave_host_is_given_up(
+    launch, names, group, gates, tmp_path
+):
+    gate = gates()
+    with DistributedMaster(group, names, lease=2, grace=30) as client:
+        first = launch.host(group, names, 1)
+        client.addJob(trace(str(tmp_path), "a", gate.path))
+        gate.wait_for_arrivals()
+        launch.host(group, names, 1)
+        with at_most(8):  # ten seconds is the default
+            first.end(signal.SIGKILL)
+            gate.wait_for_arrivals(2)
+        gate.open()
+        assert client.popProcessedJob(30).result == "a"
+
+
+@pytest.mark.parametrize("option", ["lease", "grace"])
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(0, ValueError), (-1, ValueError), (math.inf, ValueError), (math.nan, ValueError), ("2", TypeError)],
+)
+def test_a_bad_lease_or_grace_of_a_hosted_master_is_refused_before_anybody_is_asked(option, value, error):
+    with pytest.raises(error, match=option):
+        DistributedMaster(nameserver=f"localhost:{free_port()}", **{option: value})
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
