@@ -17,6 +17,7 @@ help: ## list these targets
 venv: $(STAMP) ## make a virtual environment with all that development needs, in .venv
 
 $(STAMP): pyproject.toml
+	@echo "making a virtual environment in $(VENV): a minute or two, the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@

@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         import PIL  # noqa: F401 - to know it before the work begins
     except ImportError:
-        print("mandelbrot.py needs Pillow: pip install papyros[examples]", file=sys.stderr)
+        print("mandelbrot.py needs Pillow: pip install Pillow", file=sys.stderr)
         return 2
     started = time.perf_counter()
     with choose.open_master_of(options) as master:

@@ -109,7 +109,7 @@ class Status:
         lines = [
             self.master,
             f"  {_count(len(self.slaves), 'slave', 'slaves')}, {_count(self.clients, 'client', 'clients')}",
-            f"  jobs: {self.waiting} waiting, {self.assigned} assigned, {self.processed} processed",
+            f"  jobs: {self.waiting} waiting, {self.assigned} assigned, {self.processed} processed but not popped",
             f"  since the start: slaves lost {self.lost}, jobs retried {self.retried}, outcomes late {self.late}",
             *self._shared_lines(),
             *(f"  {slave}" for slave in self.slaves),

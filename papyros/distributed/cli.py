@@ -324,8 +324,9 @@ def _make_key(path: Path) -> int:
 
 def _security(options: argparse.Namespace, nameserver: Address) -> Security:
     """Return what this part proves itself with; a key is made here only where it may be the first one."""
-    first = options.standalone or (options.slaves is None and not options.status) or is_here(nameserver.host)
-    key = find_key(options.key_file, make=first and not options.show_key_fingerprint)
+    asks = options.status or options.show_key_fingerprint
+    first = options.standalone or options.slaves is None or is_here(nameserver.host)
+    key = find_key(options.key_file, make=first and not asks)
     if key.fresh:
         _print(
             f"a key was made for this cluster, {key.source}; its other machines, and other users of this one, "

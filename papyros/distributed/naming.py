@@ -264,10 +264,11 @@ class NameServer:
         except (pyro_errors.PyroError, OSError) as error:
             # Whoever listens there may be another one the next time.
             self._asks_for_key = False
+            # The text says it all; a traceback of sockets above it would only hide that.
             raise NameServerNotFoundError(
                 f"no name server answers at {self.address} ({error}); start one with pyro5-ns, "
                 "or say where it is: --nameserver HOST[:PORT], in a program nameserver='HOST[:PORT]'"
-            ) from error
+            ) from None
 
     def _ask_ours(self, method: str, args: tuple[Any, ...]) -> Any:
         uri = f"PYRO:{NAMES_OBJECT}@{self.address}"

@@ -77,7 +77,7 @@ def test_mandelbrot_without_pillow(tmp_path):
     (tmp_path / "PIL.py").write_text("raise ImportError('no Pillow here')\n")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
     done = run("mandelbrot.py", "--master", "serial", cwd=tmp_path, code=2, env=environment)
-    assert done.stderr == "mandelbrot.py needs Pillow: pip install papyros[examples]\n"
+    assert done.stderr == "mandelbrot.py needs Pillow: pip install Pillow\n"
 
 
 @pytest.mark.parametrize("name", ["demo.py", "digests.py", "mandelbrot.py"])

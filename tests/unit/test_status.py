@@ -29,7 +29,7 @@ def test_what_slaves_do_is_told_one_a_line():
     assert "  mars/18: idle" in lines
     assert "  mars/19: starting" in lines
     assert "  3 slaves, 2 clients" in lines
-    assert "  jobs: 3 waiting, 1 assigned, 4 processed" in lines
+    assert "  jobs: 3 waiting, 1 assigned, 4 processed but not popped" in lines
     assert "  since the start: slaves lost 5, jobs retried 6, outcomes late 7" in lines
 
 
