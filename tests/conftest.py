@@ -30,8 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.add_cleanup(folder.cleanup)
     os.environ["XDG_CONFIG_HOME"] = folder.name
     os.environ.pop("PAPYROS_KEY_FILE", None)
-    # In a process of its own, so that coverage sees the imports of this one. Whoever makes a key says so, and no test is to
-    # depend on being the first.
+    # In a process of its own, so that coverage sees the imports of this one. Whoever makes a key says so, and no test
+    # is to depend on being the first.
     subprocess.run([sys.executable, "-c", "from papyros.distributed.keys import find_key; find_key()"], check=True)
 
 
