@@ -172,13 +172,16 @@ def test_a_key_is_made_on_first_use_for_its_owner_only(tmp_path, monkeypatch):
 
 def test_who_only_asks_makes_no_key(tmp_path):
     """There can be no cluster that has it."""
-    environment = os.environ | {"XDG_CONFIG_HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = os.environ | {
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     for question in ("--status", "--doctor", "--show-key-fingerprint"):
         command = [sys.executable, "-m", "papyros.distributed", question, "--nameserver=localhost:1"]
         asked = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=30)
         assert asked.returncode in {1, 2}
         assert "there is no key on this machine yet" in asked.stdout + asked.stderr
-    assert not list(tmp_path.iterdir())
+    assert not (tmp_path / "config").exists()
 
 
 def test_processes_that_make_the_first_key_at_the_same_time_have_the_same(tmp_path):
