@@ -52,6 +52,7 @@ class DelegatingMaster(PackingMaster):
         max_waiting_bytes: `addJob` waits for room while the arguments of waiting jobs take so many bytes or more.
         max_processed_bytes: no more jobs are handed over while results that wait to be popped take so many bytes
             or more; a single result may not be larger.
+        echo: refused, if it is true: what jobs print stays with the engine.
     """
 
     def __init__(
@@ -63,7 +64,13 @@ class DelegatingMaster(PackingMaster):
         max_bytes: int = MAX_PAYLOAD_BYTES,
         max_waiting_bytes: int | None = None,
         max_processed_bytes: int | None = None,
+        echo: bool = False,
     ) -> None:
+        if echo:
+            raise ValueError(
+                f"a {type(self).__name__} cannot show what jobs print, which stays with those who run them: it is in "
+                "their logs, or on their terminals. Leave echo out; masters with slaves of their own have it"
+            )
         super().__init__(
             max_waiting,
             max_processed,

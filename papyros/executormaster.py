@@ -47,6 +47,7 @@ class ExecutorMaster(DelegatingMaster):
         max_waiting_bytes: `addJob` waits for room while the arguments of waiting jobs take so many bytes or more.
         max_processed_bytes: no more jobs are handed over while results that wait to be popped take so many bytes
             or more; a single result may not be larger.
+        echo: refused, if it is true: what jobs print stays with the executor.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class ExecutorMaster(DelegatingMaster):
         max_bytes: int = MAX_PAYLOAD_BYTES,
         max_waiting_bytes: int | None = None,
         max_processed_bytes: int | None = None,
+        echo: bool = False,
     ) -> None:
         if not callable(getattr(executor, "submit", None)):
             raise TypeError(f"an ExecutorMaster is made of an executor, which has a submit(), not of {executor!r}")
@@ -70,6 +72,7 @@ class ExecutorMaster(DelegatingMaster):
             max_bytes=max_bytes,
             max_waiting_bytes=max_waiting_bytes,
             max_processed_bytes=max_processed_bytes,
+            echo=echo,
         )
         self._executor = executor
         self._engine = f"the {type(executor).__name__}"

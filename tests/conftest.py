@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the tests, and all that they start, a key of their own: never that of the developer."""
     if hasattr(config, "workerinput"):
         return  # the process that started this one has done it for both
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As what a shell runs in the background has it; all that the tests start would ignore Ctrl-C as well.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     folder = tempfile.TemporaryDirectory(prefix="papyros-tests-")
     config.add_cleanup(folder.cleanup)
     os.environ["XDG_CONFIG_HOME"] = folder.name

@@ -44,9 +44,11 @@ class DaskMaster(DelegatingMaster):
         max_waiting_bytes: `addJob` waits for room while the arguments of waiting jobs take so many bytes or more.
         max_processed_bytes: no more jobs are handed over while results that wait to be popped take so many bytes
             or more; a single result may not be larger.
+        echo: refused, if it is true: what jobs print stays with the workers of Dask.
 
     Raises:
         ConnectionError: no scheduler answers at that address.
+        ValueError: prints are asked for.
     """
 
     _engine = "Dask"
@@ -63,6 +65,7 @@ class DaskMaster(DelegatingMaster):
         max_bytes: int = MAX_PAYLOAD_BYTES,
         max_waiting_bytes: int | None = None,
         max_processed_bytes: int | None = None,
+        echo: bool = False,
     ) -> None:
         self._own = isinstance(client, str)
         if not self._own and not isinstance(client, distributed.Client):
@@ -76,6 +79,7 @@ class DaskMaster(DelegatingMaster):
                 max_bytes=max_bytes,
                 max_waiting_bytes=max_waiting_bytes,
                 max_processed_bytes=max_processed_bytes,
+                echo=echo,
             )
             self._resources = dict(resources) if resources else None
         except BaseException:

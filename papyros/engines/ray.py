@@ -65,10 +65,11 @@ class RayMaster(DelegatingMaster):
         max_waiting_bytes: `addJob` waits for room while the arguments of waiting jobs take so many bytes or more.
         max_processed_bytes: no more jobs are handed over while results that wait to be popped take so many bytes
             or more; a single result may not be larger.
+        echo: refused, if it is true: what jobs print stays with the workers of Ray.
 
     Raises:
         ConnectionError: no cluster answers there.
-        ValueError: this program is connected to another one.
+        ValueError: this program is connected to another one; or prints are asked for.
     """
 
     _engine = "Ray"
@@ -87,6 +88,7 @@ class RayMaster(DelegatingMaster):
         max_bytes: int = MAX_PAYLOAD_BYTES,
         max_waiting_bytes: int | None = None,
         max_processed_bytes: int | None = None,
+        echo: bool = False,
     ) -> None:
         _connection.enter(address)
         try:
@@ -99,6 +101,7 @@ class RayMaster(DelegatingMaster):
                 max_bytes=max_bytes,
                 max_waiting_bytes=max_waiting_bytes,
                 max_processed_bytes=max_processed_bytes,
+                echo=echo,
             )
             # What died is tried again by this master, which tells how, and knows what may run at most once.
             self._run = ray.remote(run_parcel).options(

@@ -71,41 +71,61 @@ def _dask() -> Any:
     return distributed.Client(cluster)
 
 
-STOPPED = "what runs in this executor is not stopped, so a job that would not end by itself keeps its place for good"
+STOPPED = "what runs in this executor is not stopped, which test_refusals shows; what never ends keeps its place"
 HANDED = "the time that a job may take counts from when it is handed over, and a process that is to run it starts then"
 KILLED = "Dask counts the deaths of workers itself, and tells the master of the last one only"
 TOLD = "how a worker of Ray died, and what it said last, is in Ray's logs; tests/engines tests what is told"
 SWEPT = "Ray ends what a worker has started, but not what went to a session of its own"
 ASKED = "Ray turns SIGTERM into a SystemExit of the job, which is its outcome"
-BROKEN = "an executor of processes that loses one is broken for good: see tests/executor/test_executor_master.py"
-PRINTS = "what jobs print stays with the engine"
+BROKEN = "an executor of processes that loses one is broken for good, which test_refusals shows"
+PRINTS = "what jobs print stays with the engine; to ask for it is refused, which test_refusals shows"
 INSIDE = "in a process of an executor, the children of a job run in that process, while it waits for them"
-NAMES = "whose slaves they are is told by the engine"
-
+NAMES = "how many slaves there are, and what they are called, is the engine's affair"
+VALUES = "engines hold no shared values: these travel with each job, as they are then"
 ONCE = "Dask starts a job again whose worker died, so a job that may run at most once is refused"
 CODE = "Dask has exceptions pickled by tblib, which loses the code of a SystemExit"
-
 SHARED = "an engine has places of its own for the children of jobs, and lends none of those that its master has"
-THREADS = "Dask runs jobs in threads: one that runs is not stopped, and one that ends its process takes others along"
-
+THREADS = "Dask runs jobs in threads: one that ends its process takes others along"
 SLOW = "15,000 jobs take Dask minutes"
 
-#: Of test_timeouts: jobs that would not end by themselves.
-NEVER_ENDING = [
-    "test_a_job_is_stopped_in_time_whatever_it_does",
-    "test_a_slave_that_was_stopped_is_replaced",
-    "test_others_are_not_harmed",
-    "test_many_jobs_run_late_one_after_the_other",
-    "test_a_timeout_is_no_exception_that_leads_to_another_try",
-    "test_what_the_job_started_goes_with_it",
-    "test_the_timeout_of_a_class_holds_for_its_jobs",
-    "test_in_execute_the_others_are_yielded_all_the_same",
-]
+#: Those that stop nothing that runs.
+STOP_NOTHING = ["processpool", "loky", "dask"]
+POOLS = ["processpool", "loky"]
+PROCESSES = [*STOP_NOTHING, "ray"]
 
-# Of test_losing_slaves.
+#: What needs that a job is stopped that runs, by module.
+STOPS = {
+    "test_timeouts": [
+        "test_a_job_is_stopped_in_time_whatever_it_does",
+        "test_a_slave_that_was_stopped_is_replaced",
+        "test_others_are_not_harmed",
+        "test_many_jobs_run_late_one_after_the_other",
+        "test_a_timeout_is_no_exception_that_leads_to_another_try",
+        "test_what_the_job_started_goes_with_it",
+        "test_the_timeout_of_a_class_holds_for_its_jobs",
+        "test_in_execute_the_others_are_yielded_all_the_same",
+    ],
+    "test_cancelling": [
+        "test_a_job_that_runs_is_stopped_and_never_popped",
+        "test_a_job_that_was_stopped_may_be_added_again",
+        "test_stopping_a_job_harms_no_other",
+        "test_a_job_that_may_run_once_can_be_stopped",
+        "test_stopping_the_last_job_wakes_who_waits_for_it",
+        "test_stopping_a_job_makes_room_for_those_that_a_bound_held_back",
+    ],
+    "test_retries": ["test_a_late_failure_does_not_bring_a_cancelled_job_back"],
+    "test_families": [
+        "test_a_parent_that_is_cancelled_takes_its_children_along",
+        "test_a_parent_whose_time_is_up_takes_its_children_along",
+        "test_a_closed_master_does_not_wait_for_families",
+    ],
+}
+
+#: What counts deaths of slaves, or has their story, in test_losing_slaves.
 AT_MOST_ONCE = [
     "test_a_job_that_may_run_once_is_started_once",
     "test_a_job_that_may_run_once_tells_of_its_death",
+    "test_a_job_that_may_run_once_has_a_result_where_nothing_happens",
     "test_of_many_jobs_that_may_run_once_none_runs_twice_when_slaves_are_killed",
     "test_only_the_last_lines_of_a_talkative_slave_are_told",
     "test_the_last_lines_are_told_to_a_client_that_sees_what_is_printed",
@@ -123,27 +143,49 @@ LAST_WORDS = [
     "test_the_last_lines_are_told_to_a_client_that_sees_what_is_printed",
 ]
 
-#: What engines cannot do: of a module, all tests, or those with a fixture or a name.
+#: What needs that children run while their parent does something else, in test_families.
+BESIDE = [
+    "test_what_is_left_of_a_family_goes_when_the_parent_ends",
+    "test_a_job_that_is_tried_again_adds_its_children_anew",
+    "test_children_are_charged_to_the_client_of_their_parent",
+]
+
+#: What tells shared values that are held by slaves from such as travel with each job, in test_sharing.
+HELD = [
+    "test_two_handles_of_one_value_are_one_value_where_it_arrives",
+    "test_a_view_of_memory_keeps_its_form",
+    "test_arrays_arrive_as_views_that_cannot_be_changed",
+    "test_what_is_changed_after_the_first_job_was_added_does_not_travel",
+    "test_what_cannot_be_pickled_is_the_outcome_of_each_job_with_it",
+    "test_a_value_is_held_once_a_machine_and_let_go_of_with_its_handle",
+]
+
+#: What engines cannot do: of a module, tests by their names, or all with a fixture.
 CANNOT = [
-    (KINDS, "test_echo", "", PRINTS),
-    (["processpool", "loky"], "test_families", "make_concurrent_master", INSIDE),
-    (["processpool", "loky"], "test_families", "make_process_master", INSIDE),
-    (["dask"], "test_families", "make_process_master", THREADS),
-    (["dask", "ray"], "test_families", "test_children_are_charged_to_the_client_of_their_parent", SHARED),
-    (["processpool", "loky", "dask"], "test_cancelling", "make_process_master", STOPPED),
-    *[(["processpool", "loky", "dask"], "test_timeouts", name, STOPPED) for name in NEVER_ENDING],
-    (["processpool", "loky"], "test_losing_slaves", "make_process_master", BROKEN),
+    (KINDS, "test_echo", "make_process_master", PRINTS),
+    *[(STOP_NOTHING, module, name, STOPPED) for module, names in STOPS.items() for name in names],
+    # All of these, in that module, end or kill a slave.
+    (POOLS, "test_losing_slaves", "make_process_master", BROKEN),
     *[(["dask"], "test_losing_slaves", name, ONCE) for name in AT_MOST_ONCE],
     *[(["dask"], "test_losing_slaves", name, KILLED) for name in COUNTED],
     *[(["ray"], "test_losing_slaves", name, TOLD) for name in LAST_WORDS],
     (["ray"], "test_losing_slaves", "test_a_job_that_ends_its_slave_is_tried_three_times[ray-terminate]", ASKED),
     (["ray"], "test_losing_slaves", "test_a_job_that_may_run_once_is_started_once[ray-terminate]", ASKED),
     (["ray"], "test_losing_slaves", "test_what_a_dead_slave_had_started_is_swept_up[ray-session]", SWEPT),
-    (["processpool", "loky", "dask", "ray"], "test_status", "make_process_master", NAMES),
-    (["processpool", "loky", "dask"], "test_retries", "make_process_master", STOPPED),
-    (["loky"], "test_options", "test_any_time_to_come_is_a_timeout", STOPPED),
-    (["ray"], "test_timeouts", "test_a_job_is_stopped_in_time_whatever_it_does", NAMES),
-    (["dask"], "test_losing_slaves", "test_a_job_that_may_run_once_has_a_result_where_nothing_happens", ONCE),
+    (POOLS, "test_sharing", "test_a_slave_that_takes_the_place_of_a_dead_one_has_the_value_too", BROKEN),
+    *[(PROCESSES, "test_sharing", name, VALUES) for name in HELD],
+    *[(POOLS, "test_families", name, INSIDE) for name in BESIDE],
+    (POOLS, "test_families", "test_a_child_that_ends_its_slave_harms_itself_only", BROKEN),
+    (POOLS, "test_families", "test_a_parent_that_dies_takes_its_children_along_and_adds_them_anew", BROKEN),
+    (["dask"], "test_families", "test_a_child_that_ends_its_slave_harms_itself_only", KILLED),
+    (["dask"], "test_families", "test_a_parent_that_dies_takes_its_children_along_and_adds_them_anew", THREADS),
+    (["dask", "ray"], "test_families", "test_children_are_charged_to_the_client_of_their_parent", SHARED),
+    (PROCESSES, "test_status", "test_slaves_that_are_processes_have_a_host_and_a_pid", NAMES),
+    (POOLS, "test_status", "test_deaths_and_retries_are_counted", BROKEN),
+    (["dask"], "test_status", "test_deaths_and_retries_are_counted", KILLED),
+    (["loky"], "test_options", "test_any_time_to_come_is_a_timeout[loky-0.5]", HANDED),
+    (["loky"], "test_options", "test_any_time_to_come_is_a_timeout[loky-1]", HANDED),
+    (["ray"], "test_timeouts", "test_a_job_is_stopped_in_time_whatever_it_does", HANDED),
     (["dask"], "test_ending", "test_memory_stays_flat", SLOW),
     (["dask"], "test_exceptions", "test_sys_exit_is_an_outcome_with_its_code", CODE),
 ]

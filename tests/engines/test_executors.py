@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -39,21 +40,27 @@ def run(command, folder):
     assert "all is well" in told, errors
 
 
-def needs(module, program=None):
+def needs(module):
     if importlib.util.find_spec(module) is None:
         pytest.skip(f"{module} is not installed")
-    if program and shutil.which(program) is None:
-        pytest.skip(f"{module} needs {program}, which is not installed")
+
+
+def mpiexec():
+    """Return the program that starts others with MPI: that of this environment, or the system's."""
+    needs("mpi4py")
+    here = Path(sys.executable).with_name("mpiexec")
+    found = str(here) if here.exists() else shutil.which("mpiexec")
+    if found is None:
+        pytest.skip("mpi4py needs mpiexec, which is not installed")
+    return found
 
 
 def test_workers_of_mpi_that_were_started_with_the_program(tmp_path):
-    needs("mpi4py", "mpiexec")
-    run(["mpiexec", "-n", "3", sys.executable, "-m", "mpi4py.futures", *PROGRAM, "mpi4py"], tmp_path)
+    run([mpiexec(), "-n", "3", sys.executable, "-m", "mpi4py.futures", *PROGRAM, "mpi4py"], tmp_path)
 
 
 def test_workers_of_mpi_that_the_program_starts(tmp_path):
-    needs("mpi4py", "mpiexec")
-    run(["mpiexec", "-n", "1", sys.executable, *PROGRAM, "mpi4py"], tmp_path)
+    run([mpiexec(), "-n", "1", sys.executable, *PROGRAM, "mpi4py"], tmp_path)
 
 
 @pytest.mark.parametrize("module", ["executorlib", "ipyparallel"])
