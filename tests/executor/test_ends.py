@@ -43,7 +43,15 @@ def run(program):
 
 
 @pytest.mark.parametrize("ending", ["", "executor.shutdown(wait=False)", "del executor"])
-@pytest.mark.parametrize("master", ["papyros.MultiThreadedMaster(2)", "papyros.MultiProcessMaster(1)"])
+@pytest.mark.parametrize(
+    "master",
+    [
+        "papyros.MultiThreadedMaster(2)",
+        "papyros.MultiProcessMaster(1)",
+        "(cluster := papyros.LocalCluster(slaves=1)).master()",
+    ],
+    ids=["threads", "processes", "cluster"],
+)
 def test_a_program_that_ends_has_done_what_it_submitted(tmp_path, master, ending):
     path = tmp_path / "told"
     told, _ = run(PROGRAM.format(path=str(path), master=master, ending=ending))
@@ -56,6 +64,25 @@ def test_a_program_that_ends_after_its_master_was_closed_does_not_wait(tmp_path)
         PROGRAM.format(path=str(tmp_path / "told"), master="papyros.MultiProcessMaster(1)", ending="master.close()")
     )
     assert told == ""
+    assert seconds < PATIENCE
+
+
+def test_a_program_that_ends_after_its_cluster_was_closed_does_not_wait(tmp_path):
+    program = PROGRAM.format(
+        path=str(tmp_path / "told"),
+        master="(cluster := papyros.LocalCluster(slaves=1)).master()",
+        ending="executor.submit(time.sleep, 600); cluster.close()",
+    )
+    told, seconds = run(program)
+    assert seconds < PATIENCE, told
+
+
+def test_a_program_over_a_pool_that_ends_does_not_wait_for_what_the_pool_takes_no_more(tmp_path):
+    """Python ends pools before it asks anybody else: what waits in the master by then has nobody to do it."""
+    pool = "__import__('concurrent.futures').futures.ThreadPoolExecutor(1)"
+    master = f"papyros.ExecutorMaster({pool}, 1)"
+    ending = "for _ in range(200): executor.submit(tell, 'pear')"
+    _, seconds = run(PROGRAM.format(path=str(tmp_path / "told"), master=master, ending=ending))
     assert seconds < PATIENCE
 
 
