@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from typing import Any
@@ -40,6 +41,12 @@ CLIENT_SCHEME = "ray://"
 LISTENING_SECONDS = 10.0
 
 
+#: How often to look, while Ray has jobs, whether the program is connected still: Ray drops them without a word.
+LOOK_SECONDS = 1.0
+
+DISCONNECTED = "the program is not connected to Ray any more: somebody has called ray.shutdown()"
+
+
 class RayMaster(DelegatingMaster):
     """Has jobs run by the workers of a Ray cluster.
 
@@ -74,6 +81,7 @@ class RayMaster(DelegatingMaster):
 
     _engine = "Ray"
     _can_stop = True
+    _looking = False  # whether somebody will look
 
     def __init__(
         self,
@@ -103,6 +111,7 @@ class RayMaster(DelegatingMaster):
                 max_processed_bytes=max_processed_bytes,
                 echo=echo,
             )
+            self._session = ray.get_runtime_context().get_job_id()
             # What died is tried again by this master, which tells how, and knows what may run at most once.
             self._run = ray.remote(run_parcel).options(
                 num_cpus=num_cpus, num_gpus=num_gpus, resources=dict(resources or {}), max_retries=0
@@ -117,10 +126,28 @@ class RayMaster(DelegatingMaster):
 
     def _submit(self, payload: Any, entry: Entry) -> Ticket:  # noqa: ARG002 - Ray has no priorities
         if not ray.is_initialized():  # Ray would start another cluster, unasked
-            raise BrokenExecutor("the program is not connected to Ray any more: somebody has called ray.shutdown()")
+            raise BrokenExecutor(DISCONNECTED)
+        self._look_later()
         digest, blob = payload
         definition = self._packer.definitions[digest]
         return _RayTicket(self._run.remote(definition, bytes(blob), self._largest, self._family))
+
+    def _look_later(self) -> None:
+        with self._lock:
+            if not self._looking:
+                self._looking = True
+                self._alarm.set(time.monotonic() + LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Give jobs an outcome that Ray has forgotten, since the program has left it."""
+        with self._lock:
+            self._looking = False
+            flying = list(self._flying)
+        if not ray.is_initialized() or ray.get_runtime_context().get_job_id() != self._session:
+            for entry in flying:
+                self._fail(entry, BrokenExecutor(DISCONNECTED))
+        elif flying:
+            self._look_later()
 
     def _lost_slave(self, error: BaseException) -> bool:
         return isinstance(error, LOSSES)

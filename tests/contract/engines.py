@@ -112,6 +112,7 @@ STOPS = {
         "test_a_job_that_may_run_once_can_be_stopped",
         "test_stopping_the_last_job_wakes_who_waits_for_it",
         "test_stopping_a_job_makes_room_for_those_that_a_bound_held_back",
+        "test_a_job_is_stopped_or_popped_but_never_both_and_never_goes_on",
     ],
     "test_retries": ["test_a_late_failure_does_not_bring_a_cancelled_job_back"],
     "test_families": [

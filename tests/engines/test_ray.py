@@ -14,7 +14,7 @@ import pytest
 
 import papyros
 from tests.contract import families
-from tests.contract.jobs_for_tests import double, end_slave, fail_until, starts, wait_at
+from tests.contract.jobs_for_tests import call, double, end_slave, fail_until, starts, wait_at
 from tests.engines.jobs import note_order, note_times, order, overlaps, stay, stays
 from tests.support import PATIENCE, at_most, gone, processed, wait_until
 
@@ -33,10 +33,12 @@ def cluster(free_port):
     from ray.cluster_utils import Cluster
 
     port = free_port()
-    # Ray Client starts a process for each client, for which it waits 30 seconds: too few where all is busy.
+    # Ray Client forks a process for each client, for which it waits 30 seconds: too few where all is busy.
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setenv("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "120")
-    head = {"num_cpus": CPUS, "include_dashboard": False, "ray_client_server_port": port}
+    monkeypatch.setenv("RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S", "60")
+    # With it, what is forked in the midst of calls of gRPC dies at times, and Ray's client waits for it for minutes.
+    monkeypatch.setenv("GRPC_ENABLE_FORK_SUPPORT", "0")
+    head = {"num_cpus": CPUS, "num_gpus": 1, "include_dashboard": False, "ray_client_server_port": port}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     cluster.client_address = f"ray://127.0.0.1:{port}"
     wait_until(lambda: listens(port), "the client server")
@@ -176,6 +178,26 @@ def test_a_program_that_disconnects_is_told_of_each_job(make):
     assert not ray.is_initialized(), "Ray starts another cluster when it is asked for something"
 
 
+@pytest.mark.parametrize("again", [False, True], ids=["for good", "and connects again"])
+def test_jobs_that_run_when_the_program_disconnects_are_told_soon(cluster, make, gates, again):
+    master, gate = make(slaves=1), gates()
+    jobs = [wait_at(gate.path, number) for number in range(3)]
+    for job in jobs:
+        master.addJob(job)
+    gate.wait_for_arrivals(1)
+    ray.shutdown()
+    if again:
+        ray.init(cluster.address, log_to_driver=False)
+    try:
+        with at_most(10):
+            assert set(master.processedJobs(LONG)) == set(jobs)
+        assert {type(job.exception) for job in jobs} == {papyros.SlaveLost}
+        assert all("not connected to Ray any more" in str(job.exception) for job in jobs)
+    finally:
+        master.close()
+        ray.shutdown()
+
+
 # What jobs ask for. -------------------------------------------------------------------------
 
 
@@ -189,6 +211,16 @@ def test_cpus_are_those_of_ray(make, tmp_path):
     greedy = make(num_cpus=CPUS, slaves=4)  # although Ray is given four at a time
     assert len(list(greedy.execute(note_times(str(folder), number, 0.4) for number in range(4)))) == 4
     assert overlaps(folder) == 0
+
+
+def test_gpus_are_those_of_ray(make, tmp_path):
+    """Ray takes the number for granted, and tells the jobs which of them are theirs."""
+    master = make(num_gpus=1, slaves=4)
+    assert len(list(master.execute(note_times(str(tmp_path), number, 0.4) for number in range(4)))) == 4
+    assert overlaps(tmp_path) == 0
+    assert processed(master, call(os.getenv, "CUDA_VISIBLE_DEVICES")).result == "0"
+    assert processed(master, families.tree_sum(3)).result == 15, "children need no GPU beside that of their parent"
+    assert not processed(make(), call(os.getenv, "CUDA_VISIBLE_DEVICES")).result
 
 
 def test_priorities_are_kept_by_the_master(make, tmp_path, gates):
