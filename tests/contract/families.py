@@ -77,6 +77,23 @@ def map_reduce(texts):
 
 
 @papyros.job
+def busy_sum(seconds, *numbers):
+    time.sleep(seconds)
+    return sum(numbers)
+
+
+@papyros.job
+def busy_map_reduce(count, seconds):
+    """Map and reduce likewise, with jobs that take some time each."""
+    master = papyros.current_master()
+    sums = [job.result for job in master.execute(busy_sum(seconds, number) for number in range(count))]
+    while len(sums) > 1:
+        pairs = [sums[number : number + 2] for number in range(0, len(sums), 2)]
+        sums = [job.result for job in master.execute(busy_sum(seconds, *pair) for pair in pairs)]
+    return sums[0]
+
+
+@papyros.job
 def run_child(job):
     """Return what a child returned, or raise what it raised."""
     master = papyros.current_master()
