@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 import threading
 import time
@@ -217,11 +219,13 @@ _connection = _Connection()
 
 
 def _connect(address: str | None) -> None:
+    if address is None and not os.environ.get("RAY_ADDRESS") and _is_dead_here():
+        address = "local"
     client = address is not None and address.startswith(CLIENT_SCHEME)
     if address is not None and address not in ("auto", "local"):
         _check_listening(address.removeprefix(CLIENT_SCHEME))
     # A client server has a dashboard or not, whatever its clients say.
-    options: dict[str, Any] = {} if address else {"include_dashboard": False}
+    options: dict[str, Any] = {} if address not in (None, "local") else {"include_dashboard": False}
     try:
         ray.init(address, log_to_driver=False, **options)
     except ConnectionError as error:
@@ -232,6 +236,19 @@ def _connect(address: str | None) -> None:
             "10001, unless ray start --ray-client-server-port said otherwise. A program on a machine of the cluster "
             "itself makes a RayMaster of the address without ray://, which has the port 6379"
         ) from error
+
+
+def _is_dead_here() -> bool:
+    """Whether the cluster is gone that Ray has noted as that of this machine: Ray would try for minutes."""
+    with contextlib.suppress(ImportError, AttributeError, OSError, TypeError):  # how it is noted is Ray's own affair
+        from ray._private.utils import read_ray_address
+
+        if noted := read_ray_address():
+            try:
+                _check_listening(noted)
+            except (ConnectionError, ValueError):
+                return True
+    return False
 
 
 def _check_listening(address: str) -> None:

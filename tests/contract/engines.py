@@ -54,7 +54,7 @@ def stand(kind: str) -> Any:
         return _dask()
     if kind == "ray":
         ray = pytest.importorskip("ray")
-        ray.init(num_cpus=4, include_dashboard=False, logging_level="ERROR")
+        ray.init("local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
         return ray
     if kind in ("processpool", "loky"):
         with _executor(kind, 1) as executor:

@@ -92,6 +92,17 @@ def test_a_master_starts_a_ray_of_its_own_which_others_share_and_the_last_one_en
         ray.shutdown()
 
 
+def test_a_note_of_a_cluster_that_is_gone_does_not_keep_anybody_waiting(monkeypatch, free_port):
+    """Ray leaves it behind when a machine is switched off, and would try for minutes."""
+    from ray._private import utils
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(utils, "read_ray_address", lambda: f"127.0.0.1:{free_port()}")
+    with at_most(LONG), papyros.open_master("ray://", slaves=1) as master:
+        assert processed(master, double(2)).result == 4
+    assert not ray.is_initialized()
+
+
 def test_one_word_opens_a_cluster_by_its_client_server_and_its_jobs_run_there(cluster):
     """As in Ray itself, `ray://` is Ray Client."""
     with papyros.open_master(cluster.client_address) as master:
