@@ -114,7 +114,12 @@ class Line:
         except OSError as error:
             self._sock.close()
             raise LineBrokenError(f"the connection to {uri} broke: {error}") from error
-        threading.Thread(target=self._watch, name="papyros-line", daemon=True).start()
+        try:
+            threading.Thread(target=self._watch, name="papyros-line", daemon=True).start()
+        except RuntimeError:
+            # From Python 3.12 on, no thread is started any more when the program ends, and what it has submitted is
+            # still to be done. Then nobody watches, but the socket itself bounds a silence.
+            self._sock.settimeout(silence)
 
     def expect(self, silence: float) -> None:
         """Allow calls on this line so many seconds without a sign of life."""
