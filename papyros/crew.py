@@ -50,6 +50,9 @@ FRESHNESS = 0.25
 #: Slaves that die before they are ready: so many in a row, and the crew gives up.
 MAX_FALSE_STARTS = 3
 
+#: A slave that cannot be started, for want of memory, say, is tried again after so long.
+HIRE_AGAIN_SECONDS = 1.0
+
 #: How long `close` waits for slaves to end by themselves before they are killed.
 CLOSE_SECONDS = 1.0
 
@@ -93,6 +96,7 @@ class Crew:
         self._seconds: float | None = None
         self._false_starts = 0
         self._staff_at: float | None = None  # when a spare may have to be sent away
+        self._hire_at: float | None = None  # when to try again to start slaves, since the system did not let us
         self._level_at: float | None = None  # when to share out what was not, should it wait still
         self._staffed = False  # there are as many as there should be, and none lends its place
         self._careful_until = 0.0  # a job has taken its slave along
@@ -209,7 +213,11 @@ class Crew:
             broken = True
         finally:
             self._ready.set()
-            self._dismiss_all()
+            try:
+                self._dismiss_all()
+            except Exception:
+                log.exception("the slaves of a crew could not be sent away in order")
+                broken = True
             if broken:  # only now, since what is given back before it is among what nobody will do any more
                 self._source.broken("the crew of slaves broke down; the log has the traceback")
             self._sweeper.close()
@@ -227,13 +235,37 @@ class Crew:
         if self._staffed:
             return
         if self._false_starts < MAX_FALSE_STARTS:
-            for _ in range(missing(self._slaves, self._wanted)):
-                self._hire()
+            self._hire_missing()
         unneeded, self._staff_at = spares(self._slaves, self._wanted, time.monotonic())
         for slave in unneeded:
             slave.dismissed = True
             slave.dismiss()
         self._staffed = len(self._slaves) == self._wanted and not any(slave.lent for slave in self._slaves)
+
+    def _hire_missing(self) -> None:
+        if self._hire_at is not None and time.monotonic() < self._hire_at:
+            return
+        self._hire_at = None
+        for _ in range(missing(self._slaves, self._wanted)):
+            try:
+                self._hire()
+            except OSError as error:
+                self._cannot_hire(error)
+                return
+
+    def _cannot_hire(self, error: OSError) -> None:
+        """Try again later: the system has no file descriptor, process or memory to spare, which may pass."""
+        log.warning("a slave cannot be started now: %s", error)
+        self._hire_at = time.monotonic() + HIRE_AGAIN_SECONDS
+        if self._ready.is_set():
+            return
+        self._false_starts += 1  # there never were any: it may not pass at all
+        if self._false_starts >= MAX_FALSE_STARTS:
+            self._give_up(str(error))
+
+    def _give_up(self, reason: object) -> None:
+        self._ready.set()
+        self._source.broken(f"slaves cannot be started: {reason}")
 
     def _hire(self) -> None:
         slave = SlaveProcess(self._options, self._sweeper.mark)
@@ -306,14 +338,15 @@ class Crew:
         self._dying = None
         if slave.dismissed:
             return
-        self._settle(slave, running[0] if running else None, started, death)
+        # One that died by itself with an outcome in its hands is taken to have died of that job: it may each time.
+        last = started[-1] if started and slave.sentence is None else None
+        self._settle(slave, running[0] if running else last, started, death)
         if slave.lent:
             self._source.lent(sum(other.lent for other in self._slaves))
         if not slave.ready:
             self._false_starts += 1
         if self._false_starts >= MAX_FALSE_STARTS:
-            self._ready.set()
-            self._source.broken(f"slaves cannot be started: {death}")
+            self._give_up(death)
 
     def _settle(self, slave: SlaveProcess, running: Task | None, started: list[Task], death: Death) -> None:
         """Say what becomes of the tasks of a slave that died: only the one that ran is charged."""
@@ -353,16 +386,23 @@ class Crew:
             slave.dismiss()
         deadline = time.monotonic() + CLOSE_SECONDS
         for slave in list(self._slaves):
-            slave.wait(max(0.0, deadline - time.monotonic()))
-            slave.kill()
-            slave.wait(CLOSE_SECONDS)
-            self._take_in(slave)
-            started = slave.started()
-            self._bury(slave)
-            self._give_back(slave, started)
+            self._dismiss(slave, deadline)
         if self._dying is not None:
             self._give_back(*self._dying)
         self._source.returned([task.tag for task in self._returned], "")
+
+    def _dismiss(self, slave: SlaveProcess, deadline: float) -> None:
+        slave.wait(max(0.0, deadline - time.monotonic()))
+        slave.kill()
+        slave.wait(CLOSE_SECONDS)
+        try:
+            self._take_in(slave)
+        finally:  # whatever that raises, it is neither left alive nor are its tasks forgotten
+            started = slave.started()
+            try:
+                self._bury(slave)
+            finally:
+                self._give_back(slave, started)
 
     def _give_back(self, slave: SlaveProcess, started: list[Task]) -> None:
         """Give back the tasks of a slave that ended with this crew: what it had started may not be started again."""
@@ -374,7 +414,7 @@ class Crew:
     def _patience(self) -> float | None:
         """How long to wait for something to happen, before a job may have run for too long."""
         moments = [slave.check_at for slave in self._slaves if slave.check_at is not None]
-        moments += [moment for moment in (self._staff_at, self._level_at) if moment is not None]
+        moments += [moment for moment in (self._staff_at, self._level_at, self._hire_at) if moment is not None]
         return min(LONGEST_PATIENCE, max(0.0, min(moments) - time.monotonic())) if moments else None
 
     def _check_times(self) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import logging
 import mmap
 import os
+import select
 import selectors
 import signal
 import socket
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Death", "Heard", "Lent", "Outcomes", "Printed", "SlaveProcess", "python_environment"]
 
+log = logging.getLogger(__name__)
+
 #: Libraries that start threads of their own; with many slaves, one for each slave is enough.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -49,6 +53,9 @@ TOLD_CHARACTERS = 1000
 #: So many bytes may be on their way between a slave and its crew, where the system allows it: the fewer times a large
 #: payload keeps one side waiting for the other, the better.
 SEND_BYTES = 1 << 20
+
+#: What reading a connection raises to which a job has written.
+_GARBLED = (ValueError, IndexError, OverflowError, MemoryError)
 
 #: How long a process that was killed may take to be gone.
 REAP_SECONDS = 5.0
@@ -140,33 +147,14 @@ class SlaveProcess:
         self._epoch = 0
         self._mark = f"{crew}.{uuid.uuid4().hex}"
         self._oom_kills = oom_kills()
-        ours, theirs = socket.socketpair()
-        for sock in (ours, theirs):
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
-        self._token_out, self._token_in = os.pipe()
-        os.set_blocking(self._token_out, False)
-        os.set_blocking(self._token_in, False)
-        with theirs, tempfile.TemporaryFile() as slate:
-            slate.truncate(inside.SLATE_BYTES)
-            self._slate = mmap.mmap(slate.fileno(), inside.SLATE_BYTES)
-            fds = (theirs.fileno(), self._token_out, slate.fileno())
-            self._popen = subprocess.Popen(
-                [sys.executable, "-c", inside.PROGRAM, *map(str, fds), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                pass_fds=fds,
-                env=_slave_environment() | {MARK: self._mark},
-                start_new_session=True,  # Ctrl-C reaches the crew only; and what a job starts can be ended with it
-            )
-        ours.setblocking(False)
-        self._sock = ours
-        self._reader = FrameReader(ours)
-        self.outbox = Outbox(ours)
+        self._lines: deque[str] = deque(maxlen=LAST_LINES)
+        with contextlib.ExitStack() as undo:
+            self._start(undo)
+            undo.pop_all()
+        self._reader = FrameReader(self._sock)
+        self.outbox = Outbox(self._sock)
         self.pid = self._popen.pid
         self.name = f"{socket.gethostname()}/{self.pid}"
-        self._lines: deque[str] = deque(maxlen=LAST_LINES)
-        self._death = _DeathWatch(self._popen)
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
         self._streams = [
@@ -176,6 +164,35 @@ class SlaveProcess:
         path = [p or str(Path.cwd()) for p in options.path]
         hello = {"path": path, "max_bytes": options.max_bytes, "family": options.family}
         self.outbox.put(pack_frame(inside.HELLO, 0, [json.dumps(hello).encode()]))
+
+    def _start(self, undo: contextlib.ExitStack) -> None:
+        """Start the process; `undo` is told how to let go of all that was made, should the rest of it fail."""
+        self._sock, theirs = socket.socketpair()
+        undo.callback(self._sock.close)
+        for sock in (self._sock, theirs):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
+        self._sock.setblocking(False)
+        with theirs:
+            self._token_out, self._token_in = os.pipe()
+            for token in (self._token_out, self._token_in):
+                undo.callback(os.close, token)
+                os.set_blocking(token, False)
+            with _memory_file() as slate:
+                slate.truncate(inside.SLATE_BYTES)
+                self._slate = mmap.mmap(slate.fileno(), inside.SLATE_BYTES)
+                undo.callback(self._slate.close)
+                fds = (theirs.fileno(), self._token_out, slate.fileno())
+                self._popen = subprocess.Popen(
+                    [sys.executable, "-c", inside.PROGRAM, *map(str, fds), str(os.getpid())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    pass_fds=fds,
+                    env=_slave_environment() | {MARK: self._mark},
+                    start_new_session=True,  # Ctrl-C reaches the crew only; and what a job starts can be ended with it
+                )
+        undo.callback(_abandon, self._popen)
+        self._death = _DeathWatch(self._popen)
 
     # File descriptors, for a selector ---------------------------------------------------
 
@@ -274,29 +291,41 @@ class SlaveProcess:
         self.outbox.put(pack_frame(inside.NEWS, 0, [message]))
 
     def receive(self) -> Iterator[Outcomes | Printed | Heard | Lent]:
-        """Yield what came: outcomes, in the order of the queue, and what jobs printed or said of their children."""
-        for frame in self._frames():
-            if frame.kind == inside.READY:
-                self.ready = True
-                self.name = bytes(frame.body).decode()
-                self._memory_before = frame.number << 20
-            elif frame.kind == inside.OUTCOMES:
-                seconds = array("d")
-                seconds.frombytes(frame.body[: 8 * frame.number])
-                encoded = split_column(frame.body, frame.number, 8 * frame.number)
-                tasks = [self.queue.popleft() for _ in encoded]
-                self._received += frame.number
-                yield Outcomes(tasks, encoded, seconds)
-            elif frame.kind == inside.PRINTED and (task := self._find(frame.number)) is not None:
-                text = bytes(frame.body[1:]).decode(errors="replace")
-                if frame.body[:1] == inside.ON_STDERR:
-                    self._lines.extend(line[-TOLD_CHARACTERS:] for line in text.splitlines())
-                yield Printed(task, text)
-            elif frame.kind == inside.FAMILY and (task := self._find(frame.number)) is not None:
-                yield Heard(task, frame.body)
-            elif frame.kind == inside.LENT:
-                self.lent = bool(frame.number)
-                yield Lent(self.lent)
+        """Yield what came: outcomes, in the order of the queue, and what jobs printed or said of their children.
+
+        A slave that does not speak as slaves do, since a job has written to its connection, is killed.
+        """
+        try:
+            for frame in self._frames():
+                yield from self._events(frame)
+        except _GARBLED as error:
+            log.warning("slave %s says what no slave says (%s), so it is killed", self.name, error)
+            self.kill()
+
+    def _events(self, frame: Frame) -> Iterator[Outcomes | Printed | Heard | Lent]:
+        if frame.kind == inside.READY:
+            self.ready = True
+            self.name = bytes(frame.body).decode()
+            self._memory_before = frame.number << 20
+        elif frame.kind == inside.OUTCOMES:
+            seconds = array("d")
+            seconds.frombytes(frame.body[: 8 * frame.number])
+            encoded = split_column(frame.body, frame.number, 8 * frame.number)
+            if frame.number > len(self.queue):
+                raise ValueError(f"{frame.number} outcomes for {len(self.queue)} jobs")
+            tasks = [self.queue.popleft() for _ in encoded]
+            self._received += frame.number
+            yield Outcomes(tasks, encoded, seconds)
+        elif frame.kind == inside.PRINTED and (task := self._find(frame.number)) is not None:
+            text = bytes(frame.body[1:]).decode(errors="replace")
+            if frame.body[:1] == inside.ON_STDERR:
+                self._lines.extend(line[-TOLD_CHARACTERS:] for line in text.splitlines())
+            yield Printed(task, text)
+        elif frame.kind == inside.FAMILY and (task := self._find(frame.number)) is not None:
+            yield Heard(task, frame.body)
+        elif frame.kind == inside.LENT:
+            self.lent = bool(frame.number)
+            yield Lent(self.lent)
 
     def _find(self, ordinal: int) -> Task | None:
         """Return the task that the slave started as its so manieth one."""
@@ -350,7 +379,8 @@ class SlaveProcess:
         _signal_group(self.pid, signal.SIGKILL)  # before it is reaped, so that the number is still its own
         self._death.wait(REAP_SECONDS)
         code, peak = _reap(self._popen)
-        sweep(self._mark)
+        with contextlib.suppress(OSError):  # out of file descriptors, say: the sweeper has another look
+            sweep(self._mark)
         for stream in self._streams:
             stream.close()
         self._sock.close()
@@ -419,9 +449,9 @@ class _DeathWatch:
         os.close(end)
 
     def wait(self, timeout: float) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.fd, selectors.EVENT_READ)
-            selector.select(timeout)
+        poll = select.poll()  # which takes no file descriptor, of which there may be none left
+        poll.register(self.fd, select.POLLIN)
+        poll.poll(timeout * 1000)
 
     def close(self) -> None:
         if self._thread is not None:
@@ -442,6 +472,22 @@ def python_environment() -> dict[str, str]:
 def _slave_environment() -> dict[str, str]:
     """Return the environment of a slave, with modest thread pools unless the user says otherwise."""
     return dict.fromkeys(THREAD_LIMITS, "1") | python_environment()
+
+
+def _memory_file() -> IO[bytes]:
+    """Return a file in memory; where the system has none, one that is gone from its folder at once."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("papyros-slate"), "r+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)
+
+
+def _abandon(popen: subprocess.Popen[bytes]) -> None:
+    """End a process that nobody can look after."""
+    popen.kill()
+    popen.wait()
+    for stream in (popen.stdout, popen.stderr):
+        if stream is not None:
+            stream.close()
 
 
 def _reap(popen: subprocess.Popen[bytes]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ each time that it takes tokens back.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
@@ -34,7 +35,7 @@ import threading
 import time
 from array import array
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 from papyros.current import FamilyMaster, Place
 from papyros.errors import NoCurrentMasterError, PayloadError
@@ -149,11 +150,13 @@ class Slave:
         self._few = 0  # once so few jobs are here, it is time to ask for more
         self._unsent = threading.Event()
         self._idle = False
+        self._forked = False  # this is a process that a job has forked
 
     def serve(self) -> None:
         """Work until the crew closes the connection."""
         threading.Thread(target=self._watch_crew, name="papyros-watch", daemon=True).start()
         threading.Thread(target=self._guard_outcomes, name="papyros-guard", daemon=True).start()
+        os.register_at_fork(after_in_child=self._let_go_in_fork)
         self._place.enter()
         try:
             while True:
@@ -250,6 +253,8 @@ class Slave:
         started = time.monotonic()
         SLATE.pack_into(self._slate, 0, self._started, self._started - 1, started)
         encoded, seconds = self._outcome_of(definition, blob)
+        if self._forked:
+            os._exit(1)  # loading or packing something has forked it
         finished = time.monotonic()
         SLATE.pack_into(self._slate, 0, self._started, self._started, finished)
         (self._quick.add if seconds < GATHER_SECONDS else self._quick.discard)(definition)
@@ -290,6 +295,8 @@ class Slave:
         except BaseException as error:  # noqa: BLE001 - loading may run code of the user's that raises anything
             return encode_outcome(Outcome.failed(error), None), 0.0
         outcome = run_job(job, self.name)
+        if self._forked:
+            _leave_fork(outcome)
         self._place.end_job()
         if self.echo:
             sys.stdout.flush()
@@ -393,6 +400,13 @@ class Slave:
 
     # The end ----------------------------------------------------------------------------
 
+    def _let_go_in_fork(self) -> None:
+        """In a process that a job has forked: be no second slave on the same connection."""
+        self._forked = True
+        self.echo = False  # it prints as any process does
+        self._lock = threading.Lock()  # a thread that is not here may have held it
+        self._sock.close()  # this end of it only
+
     def _watch_crew(self) -> None:
         """End this process soon after its crew is gone, whatever a job is doing."""
         poll = select.poll()
@@ -467,6 +481,22 @@ class _EchoBytes(io.RawIOBase):
     def flush(self) -> None:
         if not self.closed:
             self._echo.flush()
+
+
+def _leave_fork(outcome: Outcome) -> NoReturn:
+    """End a process that a job has forked, and that came back from the job, as a program of its own would have."""
+    code: Any = 0
+    if isinstance(outcome.exception, SystemExit):
+        code = outcome.exception.code
+    elif outcome.exception is not None:
+        code = outcome.traceback
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 def peak_memory() -> int:

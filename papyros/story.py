@@ -32,6 +32,6 @@ def show_print(job: str, slave: str, text: str) -> None:
 def show(stream: IO[str] | None, text: str) -> None:
     """Write a text to a terminal, which may be gone, or never have been there."""
     if stream is not None:
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):  # it may be anybody's: a window that was closed, say
             stream.write(text)
             stream.flush()
