@@ -338,9 +338,7 @@ class Crew:
         self._dying = None
         if slave.dismissed:
             return
-        # One that died by itself with an outcome in its hands is taken to have died of that job: it may each time.
-        last = started[-1] if started and slave.sentence is None else None
-        self._settle(slave, running[0] if running else last, started, death)
+        self._settle(slave, _culprit(slave, running, started), started, death)
         if slave.lent:
             self._source.lent(sum(other.lent for other in self._slaves))
         if not slave.ready:
@@ -572,3 +570,13 @@ class Crew:
         key = self._selector.get_key(slave.socket_fd)
         if key.events != events:
             self._selector.modify(slave.socket_fd, events, key.data)
+
+
+def _culprit(slave: SlaveProcess, running: tuple[Task, float] | None, started: list[Task]) -> Task | None:
+    """Return the task of which a slave died, of those that it had started."""
+    if started and slave.garbled:
+        return started[0]  # by the next time slaves tell of each outcome at once, so that it is this one
+    if running is not None:
+        return running[0]
+    # One that died by itself with an outcome in its hands did so of that job, or it might do so again and again.
+    return started[-1] if started and slave.sentence is None else None

@@ -126,12 +126,13 @@ class SlaveProcess:
         lent: whether it lends its place, since the job that it runs waits for children.
         dismissed: whether it was sent away.
         idle_since: since when it is one too many, and has nothing to do.
+        garbled: whether what came from it could not be read, so that no outcome after that can be.
         gone: whether it is dead and buried.
     """
 
     def __init__(self, options: CrewOptions, crew: str = "") -> None:
         self.queue: deque[Task] = deque()
-        self.lent = self.dismissed = False
+        self.lent = self.dismissed = self.garbled = False
         self.idle_since: float | None = None
         self.check_at: float | None = None
         self.sentence: tuple[Task, str] | None = None
@@ -299,6 +300,7 @@ class SlaveProcess:
             for frame in self._frames():
                 yield from self._events(frame)
         except _GARBLED as error:
+            self.garbled = True
             log.warning("slave %s says what no slave says (%s), so it is killed", self.name, error)
             self.kill()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -271,6 +272,45 @@ def end_slave(folder, name, how):
         os._exit(7)
     os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)
     threading.Event().wait()
+
+
+#: Ways in which a process ends that a job has forked, and its exit code.
+FORK_ENDS = {"return": 0, "exit": 3, "raise": 1, "exec": 1, "print": 0}
+
+
+@papyros.job
+def fork_and_wait(how):
+    """Return the exit code of a process that goes on where this one does."""
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if how == "exit":
+        sys.exit(3)
+    if how == "raise":
+        raise ValueError("the child has failed")
+    if how == "exec":
+        os.execvp("no-such-program-anywhere", ["x"])
+    if how == "print":
+        print("this is the child")
+    return "the child"
+
+
+@papyros.job
+def close_descriptors(folder, name):
+    """Do as what makes a daemon of itself does, in the wrong process."""
+    note_start(folder, name)
+    os.closerange(3, 256)
+    return name
+
+
+@papyros.job
+def scribble(folder, name):
+    """Write to whatever is open."""
+    note_start(folder, name)
+    for fd in range(3, 64):
+        with contextlib.suppress(OSError):
+            os.write(fd, b"\xff" * 100)
+    return name
 
 
 @papyros.job

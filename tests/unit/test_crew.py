@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import papyros
+from papyros import crew as crew_module
 from papyros import process
 from tests.contract.jobs_for_tests import (
     Square,
@@ -335,6 +337,43 @@ def test_a_slave_that_does_not_start_at_first_is_tried_again(source, monkeypatch
     assert source.outcomes[1].get() == 9
     assert source.reasons == []
     assert len(attempts) == 3
+
+
+def test_a_slave_that_cannot_be_replaced_at_once_is_replaced_later(source, tmp_path, monkeypatch, caplog):
+    """No file descriptor is left, no process, no memory: that may pass, and those that there are go on."""
+    monkeypatch.setattr(crew_module, "HIRE_AGAIN_SECONDS", 0.05)
+    with crew_of(source, 2) as crew:
+        assert crew.wait_ready(PATIENCE)
+        failures = iter([OSError(errno.EMFILE, "Too many open files")] * 5)
+        start = process.SlaveProcess._start
+
+        def fail(self, undo):
+            if (error := next(failures, None)) is not None:
+                raise error
+            start(self, undo)
+
+        monkeypatch.setattr(process.SlaveProcess, "_start", fail)
+        source.add(1, end_slave(str(tmp_path), "job", "kill"))
+        source.add(2, Square(3))
+        source.wait_for_outcomes(1)
+        assert source.outcomes[2].get() == 9
+        wait_until(
+            lambda: caplog.text.count("a slave cannot be started now: [Errno 24] Too many open files") == 5, "five"
+        )
+        wait_until(lambda: len(crew.views()) == 2 and all(view.ready for view in crew.views()), "two slaves again")
+        assert not source.reasons
+
+
+def test_slaves_that_the_system_never_lets_start_break_the_crew(source, monkeypatch):
+    def fail(self, undo):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(crew_module, "HIRE_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr(process.SlaveProcess, "_start", fail)
+    with crew_of(source, 1):
+        source.wait_for(lambda: source.reasons, "it to give up")
+    assert "slaves cannot be started" in source.reasons[0]
+    assert "Cannot allocate memory" in source.reasons[0]
 
 
 def test_a_source_that_fails_breaks_the_crew_and_not_the_program(source, monkeypatch, caplog):
