@@ -45,6 +45,7 @@ from papyros.outcome import Outcome
 from papyros.packing import PackingMaster
 from papyros.process import Outcomes, SlaveProcess
 from papyros.running import run_job
+from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, build_job, encode_outcome, load_definition
 
@@ -211,7 +212,7 @@ class _Service:
 
 
 def _slave_process() -> SlaveProcess:
-    slave = SlaveProcess(CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
+    slave = SlaveProcess(CrewOptions(MAX_PAYLOAD_BYTES, sys.path), Screen())
     while not slave.ready:
         list(slave.receive())
         slave.outbox.flush()

@@ -25,6 +25,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from papyros.process import Death, Heard, Lent, Outcomes, Printed, SlaveProcess
+from papyros.screen import Screen
 from papyros.shares import LONG_SECONDS
 from papyros.staff import at_work, missing, spares
 from papyros.sweeper import Sweeper
@@ -92,6 +93,7 @@ class Crew:
         self._requests: deque[Callable[[], None]] = deque()
         self._slaves: list[SlaveProcess] = []
         self._sweeper = Sweeper()
+        self._screen = Screen()
         self._returned: deque[Task] = deque()  # tasks of slaves that died, to be run first
         self._seconds: float | None = None
         self._false_starts = 0
@@ -221,6 +223,7 @@ class Crew:
             if broken:  # only now, since what is given back before it is among what nobody will do any more
                 self._source.broken("the crew of slaves broke down; the log has the traceback")
             self._sweeper.close()
+            self._screen.close()
             self._drained.set()
             self._selector.close()
 
@@ -268,7 +271,7 @@ class Crew:
         self._source.broken(f"slaves cannot be started: {reason}")
 
     def _hire(self) -> None:
-        slave = SlaveProcess(self._options, self._sweeper.mark)
+        slave = SlaveProcess(self._options, self._screen, self._sweeper.mark)
         self._slaves.append(slave)
         watch: list[tuple[int, Callable[[], None]]] = [
             (slave.socket_fd, lambda: self._on_socket(slave)),

@@ -18,7 +18,7 @@ from papyros.packing import PackingMaster
 from papyros.process import Death
 from papyros.status import SlaveStatus, Status
 from papyros.store import Held
-from papyros.story import show_print, tell_overdue
+from papyros.story import tell_overdue
 from papyros.tasks import CrewOptions, Finished, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry, encode_lost, encode_overdue
 
@@ -202,7 +202,7 @@ class _LedgerSource:
     def printed(self, tag: Any, slave: str, text: str) -> None:
         with self._master._lock:
             job = self._master._entry_text(tag)
-        show_print(job, slave, text)
+        self._master._screen.show_print(job, slave, text)
 
     def heard(self, tag: Any, message: memoryview) -> None:
         master = self._master

@@ -7,6 +7,7 @@ from papyros.entries import Entry
 from papyros.jobs import Job
 from papyros.ledger import Ledger
 from papyros.outcome import Outcome
+from papyros.screen import Screen
 from papyros.story import tell_deaths
 from papyros.terms import Terms
 from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, Packer, decode_outcome, encode_lost
@@ -40,6 +41,7 @@ class PackingMaster(BookkeepingMaster):
         super().__init__(max_waiting, max_processed, max_waiting_bytes, max_processed_bytes, ledger_of_payloads())
         self._packer = Packer(check_bytes(max_bytes))
         self._echo = echo
+        self._screen = Screen()
 
     #: Whether the packer, with the shared values that it keeps, is this master's alone.
     _owns_packer = True
@@ -47,6 +49,8 @@ class PackingMaster(BookkeepingMaster):
     def close(self) -> None:
         """Let go of everything; see `Master.close`."""
         super().close()
+        if not self._forked:
+            self._screen.close()
         if self._owns_packer and not self._forked:
             self._packer.forget_all()
 

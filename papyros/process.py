@@ -30,8 +30,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from papyros import slave as inside
 from papyros.forensics import oom_kills, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, pack_frame, split_column
+from papyros.screen import Screen
 from papyros.store import needs_of
-from papyros.story import show
 from papyros.sweeping import MARK, sweep
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ class SlaveProcess:
 
     Args:
         options: what the slave is told.
+        screen: where what it prints is shown.
         crew: the mark of its crew.
 
     Attributes:
@@ -130,7 +131,7 @@ class SlaveProcess:
         gone: whether it is dead and buried.
     """
 
-    def __init__(self, options: CrewOptions, crew: str = "") -> None:
+    def __init__(self, options: CrewOptions, screen: Screen, crew: str = "") -> None:
         self.queue: deque[Task] = deque()
         self.lent = self.dismissed = self.garbled = False
         self.idle_since: float | None = None
@@ -159,8 +160,8 @@ class SlaveProcess:
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
         self._streams = [
-            _Stream(self._popen.stdout, lambda: sys.stdout, None),
-            _Stream(self._popen.stderr, lambda: sys.stderr, self._lines),
+            _Stream(self._popen.stdout, lambda text: screen.show(sys.stdout, text), None),
+            _Stream(self._popen.stderr, lambda text: screen.show(sys.stderr, text), self._lines),
         ]
         path = [p or str(Path.cwd()) for p in options.path]
         hello = {"path": path, "max_bytes": options.max_bytes, "family": options.family}
@@ -398,11 +399,11 @@ class SlaveProcess:
 class _Stream:
     """A standard stream of a slave, forwarded line by line to the same stream of this process."""
 
-    def __init__(self, pipe: IO[bytes], target: Callable[[], IO[str] | None], lines: deque[str] | None) -> None:
+    def __init__(self, pipe: IO[bytes], show: Callable[[str], None], lines: deque[str] | None) -> None:
         os.set_blocking(pipe.fileno(), False)
         self._pipe = pipe
         self.fd = pipe.fileno()
-        self._target = target
+        self._show = show
         self._lines = lines
         self._partial = b""
 
@@ -424,7 +425,7 @@ class _Stream:
         if self._lines is not None:
             self._lines.extend(text[-TOLD_CHARACTERS:] for text in texts)
         if texts:
-            show(self._target(), "\n".join(texts) + "\n")
+            self._show("\n".join(texts) + "\n")
 
     def close(self) -> None:
         self.forward()

@@ -55,7 +55,6 @@ from papyros.frames import unpack_message
 from papyros.jobs import Job
 from papyros.packing import PackingMaster
 from papyros.status import Status
-from papyros.story import show_print
 from papyros.wire import LARGE_BYTES, MAX_PAYLOAD_BYTES, encode_refusal, is_told
 
 __all__ = ["DistributedMaster"]
@@ -540,7 +539,7 @@ class DistributedMaster(PackingMaster):
         for number, slave, text in prints:
             with self._lock:
                 job = self._job_text(number)
-            show_print(job, slave, text)
+            self._screen.show_print(job, slave, text)
 
     def _warn(self, slaves: int) -> None:
         """Say, once, why nothing comes: it has been asked for a while."""

@@ -19,6 +19,7 @@ from papyros.process import (
     SlaveProcess,
     python_environment,
 )
+from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
 from tests.contract.jobs_for_tests import Square, hang, say, starts, write_without_end
@@ -27,7 +28,7 @@ from tests.support import PATIENCE, wait_until
 
 @pytest.fixture
 def slave():
-    slave = SlaveProcess(CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
+    slave = SlaveProcess(CrewOptions(MAX_PAYLOAD_BYTES, sys.path), Screen())
     yield slave
     if not slave.gone:
         slave.bury()

@@ -1,0 +1,111 @@
+"""What jobs print, on its way to standard streams that may be gone, or that nobody reads for a while.
+
+Those who show it (the thread of a crew, the receiver of a client) have slaves to look after, and time limits
+to keep: they may not wait for a reader. So what does not fit now is kept, up to a bound, for a thread that waits
+in their place. No jobs, masters or slaves in here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import sys
+import threading
+import time
+from collections import deque
+from typing import IO
+
+__all__ = ["Screen"]
+
+#: Of what nobody reads, so many characters are kept; the oldest go first.
+KEPT_CHARACTERS = 1 << 20
+
+#: So many characters are written at a time: no more bytes than a pipe has room for when it says that it has some.
+PIECE_CHARACTERS = select.PIPE_BUF // 4 if hasattr(select, "PIPE_BUF") else 128
+
+#: How often the thread that waits for a reader looks whether it is still wanted, in seconds.
+LOOK_SECONDS = 0.1
+
+#: How long `close` waits for a reader, in seconds.
+CLOSE_SECONDS = 0.5
+
+
+class Screen:
+    """Shows texts without waiting for anybody; any thread may use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: deque[tuple[IO[str], str]] = deque()
+        self._characters = 0
+        self._thread: threading.Thread | None = None
+        self._closed_at: float | None = None
+
+    def show(self, stream: IO[str] | None, text: str) -> None:
+        """Write a text to a stream, which may be gone, or None; what does not fit now is kept for later."""
+        if stream is None:
+            return
+        with self._lock:
+            rest = text if self._kept else _write(stream, text)
+            if rest:
+                self._keep(stream, rest)
+
+    def show_print(self, job: str, slave: str, text: str) -> None:
+        """Show what a job printed, each line with the job and its slave before it."""
+        self.show(sys.stdout, "".join(f"[{job} on {slave}] {line}\n" for line in text.splitlines()))
+
+    def close(self) -> None:
+        """Give up what nobody reads, after half a second."""
+        with self._lock:
+            self._closed_at = time.monotonic() + CLOSE_SECONDS
+            thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _keep(self, stream: IO[str], text: str) -> None:
+        self._kept.append((stream, text[-KEPT_CHARACTERS:]))
+        self._characters += len(self._kept[-1][1])
+        while self._characters > KEPT_CHARACTERS:
+            self._characters -= len(self._kept.popleft()[1])
+        if self._thread is None and self._closed_at is None:
+            self._thread = threading.Thread(target=self._wait_for_readers, name="papyros-screen", daemon=True)
+            self._thread.start()
+
+    def _wait_for_readers(self) -> None:
+        while True:
+            with self._lock:
+                while self._kept:
+                    stream, text = self._kept.popleft()
+                    self._characters -= len(text)
+                    if rest := _write(stream, text):
+                        self._kept.appendleft((stream, rest))
+                        self._characters += len(rest)
+                        break
+                if not self._kept or (self._closed_at is not None and time.monotonic() > self._closed_at):
+                    self._kept.clear()
+                    self._characters = 0
+                    self._thread = None
+                    return
+                waits_for = self._kept[0][0]
+            _has_room(waits_for, LOOK_SECONDS)
+
+
+def _write(stream: IO[str], text: str) -> str:
+    """Write as much of a text as a stream takes without making anybody wait; return the rest."""
+    with contextlib.suppress(Exception):  # the stream may be anybody's: a window that was closed, say
+        while text:
+            if not _has_room(stream, 0.0):
+                return text
+            piece, text = text[:PIECE_CHARACTERS], text[PIECE_CHARACTERS:]
+            stream.write(piece)
+            stream.flush()
+    return ""
+
+
+def _has_room(stream: IO[str], timeout: float) -> bool:
+    """Wait, for at most so many seconds, until something can be written; one that is no file can always be."""
+    try:
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        return bool(poll.poll(timeout * 1000))
+    except (AttributeError, OSError, ValueError):
+        return True

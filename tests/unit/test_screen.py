@@ -1,0 +1,95 @@
+"""What jobs print reaches who reads it, and nobody waits for one who does not."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import sys
+
+import pytest
+
+from papyros.screen import KEPT_CHARACTERS, Screen
+from tests.support import at_most, wait_until
+
+
+class Gone(io.StringIO):
+    """A stream that is another one's affair: a window, say, that was closed."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def write(self, text):
+        raise self.error
+
+
+@pytest.fixture
+def screen():
+    screen = Screen()
+    yield screen
+    screen.close()
+
+
+@pytest.fixture
+def pipe():
+    """A stream, and the file descriptor of the end at which it is read."""
+    end, begin = os.pipe()
+    os.set_blocking(end, False)
+    with open(begin, "w", encoding="utf-8") as stream:
+        yield stream, end
+        os.close(end)
+        with contextlib.suppress(BrokenPipeError):
+            stream.flush()
+
+
+def read_all(end):
+    """Read what is there now."""
+    chunks = []
+    with contextlib.suppress(BlockingIOError):
+        while chunk := os.read(end, 1 << 16):
+            chunks.append(chunk)
+    return b"".join(chunks).decode()
+
+
+def test_a_print_has_the_job_and_its_slave_before_each_line(screen, capsys):
+    screen.show_print("job #1", "lab1/42", "one\ntwo\n")
+    assert capsys.readouterr().out == "[job #1 on lab1/42] one\n[job #1 on lab1/42] two\n"
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("closed"), RuntimeError("deleted")], ids=repr)
+def test_a_stream_that_fails_is_nobodys_business(screen, error, monkeypatch):
+    screen.show(Gone(error), "text")
+    screen.show(None, "text")
+    monkeypatch.setattr(sys, "stdout", Gone(error))
+    screen.show_print("job #1", "lab1/42", "text")
+
+
+def test_what_nobody_reads_now_is_read_later_in_order(screen, pipe):
+    stream, end = pipe
+    lines = [f"{number} é{'x' * 90}\n" for number in range(5000)]  # several times what a pipe holds
+    with at_most(2):
+        for line in lines:
+            screen.show(stream, line)
+    read = []
+    wait_until(lambda: read.append(read_all(end)) or len("".join(read)) >= len("".join(lines)), "all of it")
+    assert "".join(read) == "".join(lines)
+
+
+def test_of_what_nobody_reads_the_end_is_kept(screen, pipe):
+    stream, end = pipe
+    lines = [f"{number:09}\n" for number in range(KEPT_CHARACTERS // 10 * 2)]
+    for line in lines:
+        screen.show(stream, line)
+    read = []
+    wait_until(lambda: read.append(read_all(end)) or "".join(read).endswith(lines[-1]), "the end of it")
+    assert len("".join(read)) < KEPT_CHARACTERS + (1 << 18)
+
+
+def test_closing_does_not_wait_for_a_reader(pipe):
+    stream, _ = pipe
+    screen = Screen()
+    screen.show(stream, "x" * (1 << 18))
+    with at_most(2):
+        screen.close()
+        screen.show(stream, "too late")
