@@ -15,7 +15,8 @@ HOUSE = Path(papyros.__file__).parent
 
 #: From those who know nobody to those who know all others. A module may import what is further up.
 STOREYS = [
-    {"errors", "cpus", "deadlines", "forensics", "frames", "sharing", "status", "store", "story", "sweeping", "terms"},
+    {"errors", "cpus", "deadlines", "forensics", "frames", "screen", "sharing", "status", "store", "story", "sweeping"}
+    | {"terms"},
     {"byvalue", "checks", "outcome", "sweeper", "tasks"},
     {"jobs", "pickling"},
     {"waiting", "turns", "delays", "shares"},
