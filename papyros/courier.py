@@ -215,10 +215,11 @@ class LaneCourier:
         """The program ends: as with other executors, what was submitted is done before."""
         self.end()
         if not self._over.wait(PATIENT_SECONDS):
+            left = len(self._lane.futures)
             log.warning(
-                "the program is over, but for %d jobs of an executor that are waited for; "
+                "the program is over, but for %s of an executor; "
                 "shutdown(cancel_futures=True) drops those that no slave was given",
-                len(self._lane.futures),
+                "1 job that is waited for" if left == 1 else f"{left} jobs that are waited for",
             )
         self.join()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from itertools import islice
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from papyros.calls import calls_of
@@ -17,6 +19,8 @@ from papyros.jobfuture import JobFuture
 from papyros.master import Master
 
 __all__ = ["ExecutorMaster", "JobFuture", "MasterExecutor"]
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -108,6 +112,15 @@ class MasterExecutor(Executor):
         calls = zip(*iterables, strict=False)
         futures = deque(self.submit(fn, *args) for args in islice(calls, buffersize))
         return _results(weakref.ref(self), fn, futures, calls if buffersize else iter(()), end)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shut down, and wait for all calls; after a Ctrl-C only for those that run already."""
+        interrupted = isinstance(error, KeyboardInterrupt)
+        if interrupted:
+            log.warning("interrupted: calls that wait are cancelled, those that run are waited for; Ctrl-C ends that")
+        self.shutdown(wait=True, cancel_futures=interrupted)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and let go of what the executor holds.

@@ -127,6 +127,22 @@ def test_leaving_the_block_waits_for_all_also_after_an_exception(make_master):
         executor.submit(add, 1)
 
 
+def test_a_ctrl_c_in_the_block_cancels_what_waits(make_concurrent_master, caplog):
+    """Else nothing would seem to happen for as long as all that waits takes."""
+    gate = make_concurrent_master.gates()
+    with MasterExecutor(make_concurrent_master(2)) as executor:
+        running = [executor.submit(pass_gate, gate.path, number) for number in range(2)]
+        gate.wait_for_arrivals(2)
+        waiting = [executor.submit(add, number) for number in range(50)]
+        left = Background(executor.__exit__, KeyboardInterrupt, KeyboardInterrupt(), None)
+        assert concurrent.futures.wait(waiting, PATIENCE).not_done == set()
+        assert all(future.cancelled() for future in waiting)
+        gate.open()
+        left.result()
+    assert [future.result(0) for future in running] == [0, 1]
+    assert "those that run are waited for" in caplog.text
+
+
 def test_results_can_be_had_after_shutdown(make_master):
     executor = MasterExecutor(make_master())
     futures = [executor.submit(fail_or_add, number) for number in range(20)]
