@@ -19,7 +19,7 @@ from tests.chaos.conftest import LEASE, SLACK, listener, start_host
 from tests.chaos.jobs import note, pause
 from tests.contract.jobs_for_tests import double
 from tests.distributed.jobs import starts, trace
-from tests.distributed.programs import free_port, uri_of
+from tests.distributed.programs import HOST_UP, free_port, uri_of
 from tests.support import wait_until
 
 
@@ -75,19 +75,32 @@ def test_row_07_all_jobs_are_processed_when_the_master_is_killed_and_a_new_one_c
         assert max(len(starts(tmp_path, job.result)) for job in jobs) <= 2
 
 
-def test_row_07_what_ran_when_the_master_was_killed_is_handed_in_to_the_next_one(launch, names, group, gates, tmp_path):
+@pytest.mark.parametrize("opened", ["before the next master comes", "when the host serves the next master"])
+def test_row_07_what_ran_when_the_master_was_killed_is_handed_in_to_the_next_one_and_not_run_again(
+    launch, names, group, gates, tmp_path, opened
+):
+    """There are 100 jobs, and one slave host, so none of them is ever anywhere that the next master cannot know of."""
     gate = gates()
     first = launch.master(group, names, f"--lease={LEASE}")
-    start_host(launch, group, names, 2)
+    host = start_host(launch, group, names, 2)
     with DistributedMaster(group, names, host_master=False) as client:
-        for name in "ab":
+        running, waiting = ["a", "b"], [f"{number:02}" for number in range(98)]
+        for name in running:
             client.addJob(trace(str(tmp_path), name, gate.path))
         gate.wait_for_arrivals(2)
+        for name in waiting:
+            client.addJob(note(str(tmp_path), name))
         first.end(signal.SIGKILL)
-        gate.open()
+        if opened.startswith("before"):
+            gate.open()
         launch.master(group, names, f"--lease={LEASE}")
-        assert sorted(job.result for job in client.processedJobs(30)) == ["a", "b"]
+        if opened.startswith("when"):
+            wait_until(lambda: host.text.count(HOST_UP) == 2, "the slave host serves the next master")
+            gate.open()
+        assert sorted(job.result for job in client.processedJobs(30)) == sorted(running + waiting)
         assert client.popProcessedJob(0) is None
+        assert {name: len(starts(tmp_path, name)) for name in running + waiting} == dict.fromkeys(running + waiting, 1)
+        assert client.status().late == 0
 
 
 def test_row_07_a_client_hosts_the_master_when_it_is_killed_and_nobody_else_does(launch, names, group, tmp_path):
