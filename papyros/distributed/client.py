@@ -347,7 +347,7 @@ class DistributedMaster(PackingMaster):
         with self._lock:
             if answer["stay"] != self._stay:
                 self._stay = answer["stay"]
-                reason = "the master was lost, and with it what became of the job"
+                reason = "the master was lost, or had given this client up: what became of the job is not known"
                 self._ledger.give_back(self._holder, list(self._holder.assigned), reason if self._stay_before else None)
                 self._stay_before = True
                 self._outcomes_came()
