@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field
@@ -104,6 +105,7 @@ class Session:
     delayed: int = 0  # jobs that wait for their next try, not in the line
     delayed_bytes: int = 0
     seconds: float | None = None  # how long its jobs take, as far as is known
+    result_bytes: float = 0.0  # what their results take, likewise
     parent: Entry | None = None  # whose children these jobs are
     depth: int = 0  # how many generations are between them and a client
     kin: list[Session] = field(default_factory=list, repr=False)  # of a client: the families with jobs in the line
@@ -139,10 +141,22 @@ class Session:
         """Whether processed jobs that are not popped can keep others from being assigned."""
         return self.max_processed is not None or self.max_processed_bytes is not None
 
+    @property
+    def is_full(self) -> bool:
+        """Whether results that are not popped take all the bytes that they may."""
+        return self.max_processed_bytes is not None and self.processed_bytes >= self.max_processed_bytes
+
+    @property
+    def fitting(self) -> float:
+        """How many more results fit beside those that are still to come, as far as their size is known."""
+        if self.max_processed_bytes is None or not self.result_bytes:
+            return math.inf
+        return (self.max_processed_bytes - self.processed_bytes) / self.result_bytes - self.assigned
+
     def assignable(self) -> int:
         """How many waiting jobs may be assigned now without processed ones piling up."""
         waiting = len(self.line)
-        if self.max_processed_bytes is not None and self.processed_bytes >= self.max_processed_bytes:
+        if self.is_full:
             return 0
         if self.max_processed is None:
             return waiting

@@ -395,6 +395,7 @@ class Ledger:
         self._unassign(entry)
         known = session.seconds
         session.seconds = seconds if known is None else known + FRESHNESS * (seconds - known)
+        session.result_bytes += (size - session.result_bytes) * (FRESHNESS if known is not None else 1.0)
         entry.size = size
         self._process(entry, outcome)
         return True

@@ -29,7 +29,8 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
     """Return how many more jobs a holder should have (guided self-scheduling, Polychronopoulos and Kuck 1987).
 
     One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but never more than an
-    even share of half of what waits, so that at the end nobody sits on jobs that others could start.
+    even share of half of what waits, so that at the end nobody sits on jobs that others could start. Nor more
+    ahead than those whose results will find room where results are bounded: what is assigned comes.
 
     Args:
         holder: who asks.
@@ -48,8 +49,12 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
     if known and (mean := sum(known) / len(known)) < LONG_SECONDS:
         ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / max(1e-6, mean)))
     fair = waiting / (2 * slaves)
-    wanted = holder.places + int(holder.slaves * min(ahead, fair))
-    return min(waiting, max(0, wanted - len(holder.assigned)))
+    held = len(holder.assigned)
+    wanted = holder.places + int(holder.slaves * min(ahead, fair)) - held
+    if wanted > holder.places - held:
+        fitting = sum(session.fitting for session in sessions)
+        wanted = int(max(holder.places - held, min(wanted, fitting)))
+    return min(waiting, max(0, wanted))
 
 
 def idle_share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:

@@ -100,7 +100,8 @@ class DistributedMaster(PackingMaster):
         max_bytes: the arguments of a job may not be larger.
         max_waiting_bytes: `addJob` waits for room while the arguments of jobs that wait here take so many bytes
             or more.
-        max_processed_bytes: no more jobs are sent while results that wait to be popped take so many bytes or more.
+        max_processed_bytes: no more jobs are sent, and no more results received, while those that wait to be popped
+            take so many bytes or more.
         echo: whether to show what jobs print and log line by line, each with the job it is of.
 
     Raises:
@@ -142,6 +143,7 @@ class DistributedMaster(PackingMaster):
             echo=echo,
         )
         self._limited = max_waiting is not None or max_waiting_bytes is not None
+        self._limits_results = max_processed_bytes is not None
         self.group = check_group(group)
         self._stop_event = threading.Event()
         self._warned = False
@@ -191,6 +193,8 @@ class DistributedMaster(PackingMaster):
 
     def _work_came(self) -> None:
         self._news.notify()
+        if self._limits_results:
+            self._joined.notify_all()  # what was popped makes room for what the receiver may collect
 
     def _waiting_elsewhere(self) -> tuple[int, int]:
         return max(0, self._total[0] - self._left[0]), max(0, self._total[1] - self._left[1])
@@ -498,7 +502,10 @@ class DistributedMaster(PackingMaster):
         with self._lock:
             stay = self._stay
         while not self._stop_event.is_set():
-            answer, message = line.call("collect", self._key, self._acknowledged, bounded, self._patience)
+            # One that has no room shows that it lives, and says what it has received.
+            room = not self._limits_results or self._await_room_for_results()
+            said = (self._patience,) if room else (0.0, False)
+            answer, message = line.call("collect", self._key, self._acknowledged, bounded, *said)
             _check(answer)
             prints, outcomes = [], []
             if answer["news"]:
@@ -521,6 +528,17 @@ class DistributedMaster(PackingMaster):
                 self._outcomes_came()
                 if self._packer.kept.stale:
                     self._news.notify()  # so that the master lets go of what nobody shares any more
+
+    def _await_room_for_results(self) -> bool:
+        """Wait while results that are not popped take all the room there is for them; False after a while."""
+        deadline = Deadline(min(ROOM_SECONDS, self._patience))
+        with self._lock:
+            while any(session.assigned for session in self._ledger.sessions.values()) and all(
+                session.is_full for session in self._ledger.sessions.values() if session.assigned
+            ):
+                if self._stop_event.is_set() or self._trouble or not deadline.wait(self._joined):
+                    return False
+        return True
 
     def _checked(self, done: JobOutcome) -> JobOutcome:
         """Return an outcome, if it is what a slave host sealed that was given this job; else one that says so."""

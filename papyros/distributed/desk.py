@@ -40,11 +40,15 @@ GRACE_SECONDS = 60.0
 #: not assigned while so many bytes of its results wait to be collected.
 SESSION_BYTES = 256 << 20
 
+#: The same for their number, since the books of a job take half a kilobyte, however little is in it.
+SESSION_JOBS = 500_000
+
 #: So much of what a client's jobs print is kept until the client collects it.
 PRINT_BYTES = 1 << 20
 
-#: The answers to so many cancellations are kept, in case they were lost on their way.
+#: The answers to so many cancellations are kept, in case they were lost on their way; of so many jobs, or one answer.
 MAX_TICKETS = 100
+MAX_TICKET_JOBS = 1_000_000
 
 #: Outcomes of jobs that nobody knows yet are kept for clients that lost their master: so many bytes.
 EARLY_BYTES = 256 << 20
@@ -81,8 +85,9 @@ class ClientDesk:
     def remember_cancelled(self, ticket: int, numbers: list[int]) -> None:
         """Keep the answer to a cancellation, which may be asked for again; the oldest goes."""
         self.cancelled[ticket] = numbers
-        if len(self.cancelled) > MAX_TICKETS:
-            del self.cancelled[next(iter(self.cancelled))]
+        jobs = sum(map(len, self.cancelled.values()))
+        while len(self.cancelled) > MAX_TICKETS or (jobs > MAX_TICKET_JOBS and len(self.cancelled) > 1):
+            jobs -= len(self.cancelled.pop(next(iter(self.cancelled))))
 
     def take_prints(self) -> list[tuple[int, str, str]]:
         """Hand out what was printed."""
@@ -168,7 +173,8 @@ class Desk:
             entry = self._entry(*parent) if parent is not None else None
             if parent is not None and (entry is None or entry.state is PROCESSED):
                 return None
-            session = self.ledger.open(key, max_processed_bytes=SESSION_BYTES, parent=entry)
+            bounds = (SESSION_JOBS, SESSION_JOBS, SESSION_BYTES, SESSION_BYTES)
+            session = self.ledger.open(key, *bounds, parent=entry)
             client = self.clients[key] = ClientDesk(session, self.clock())
         client.seen = self.clock()
         return client

@@ -35,7 +35,7 @@ from papyros.distributed.batches import (
 )
 from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.daemon import offer
-from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, SESSION_BYTES, Desk
+from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, Desk
 from papyros.distributed.messages import ANNOTATION
 from papyros.distributed.security import Role
 from papyros.distributed.values import ValueService
@@ -139,7 +139,7 @@ class MasterService(ValueService):
             if client is None or desk.closing:
                 return UNKNOWN
             if sequence > client.sequence:
-                if client.session.line.size >= SESSION_BYTES:
+                if not client.session.has_room():
                     if over:
                         return {"known": True, "accepted": False, "left": _left(client.session)}
                     return client.news.ticket()
@@ -148,21 +148,23 @@ class MasterService(ValueService):
             return {"known": True, "accepted": True, "left": _left(client.session)}
 
     @offer(Role.CLIENT)
-    def collect(self, key: str, acknowledged: int, bounded: bool, patience: float) -> Waiting:
+    def collect(self, key: str, acknowledged: int, bounded: bool, patience: float, room: bool = True) -> Waiting:
         """Return outcomes and prints, and wait for them if there are none yet.
 
         The answer tells how many jobs have left the waiting line; a client that
-        bounds their number hears of that at once.
+        bounds their number hears of that at once. One that has no `room` for outcomes, and
+        only shows that it lives, gets none but those that it has not acknowledged.
         """
-        return Waiting(partial(self._collect, key, acknowledged, bounded), patience)
+        limit = COLLECT_JOBS if room else 0
+        return Waiting(partial(self._collect, key, acknowledged, bounded, limit), patience)
 
-    def _collect(self, key: str, acknowledged: int, bounded: bool, over: bool) -> dict[str, Any] | Ticket:
+    def _collect(self, key: str, acknowledged: int, bounded: bool, limit: int, over: bool) -> dict[str, Any] | Ticket:
         desk = self._desk
         with desk.lock:
             client = desk.client(key)
             if client is None or desk.closing:
                 return UNKNOWN
-            delivery = desk.ledger.collect(client.session, acknowledged, COLLECT_JOBS, COLLECT_BYTES)
+            delivery = desk.ledger.collect(client.session, acknowledged, limit, COLLECT_BYTES)
             left = _left(client.session)
             if not (delivery.entries or client.prints or (bounded and left != client.left_told) or over):
                 return client.news.ticket()

@@ -1,0 +1,229 @@
+"""What a master keeps of its clients is bounded, whatever they do or leave undone: with small bounds, no network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from papyros.distributed import desk as desk_module
+from papyros.distributed import service as service_module
+from papyros.distributed.batches import (
+    AddedJob,
+    HostReport,
+    JobOutcome,
+    pack_added,
+    pack_report,
+    unpack_host_jobs,
+)
+from papyros.distributed.seals import ticket_of
+from papyros.outcome import Outcome
+from papyros.terms import Terms
+from papyros.wire import encode_outcome
+from tests.contract.jobs_for_tests import double
+from tests.unit.test_service import SEAL, Caller
+
+KB = 1000
+
+
+@pytest.fixture
+def caller(monkeypatch):
+    monkeypatch.setattr(desk_module, "SESSION_BYTES", 10 * KB)
+    monkeypatch.setattr(desk_module, "EARLY_BYTES", 10 * KB)
+    caller = Caller()
+    yield caller
+    caller.service.close()
+
+
+@dataclasses.dataclass
+class Client:
+    """A client that adds jobs one by one, as long as they are taken."""
+
+    caller: Caller
+    name: str
+    terms: Terms = dataclasses.field(default_factory=Terms)
+    sequence: int = 0
+    acknowledged: int = 0
+
+    def __post_init__(self):
+        self.caller.call("join", self.name)
+
+    @property
+    def session(self):
+        return self.caller.desk.clients[self.name].session
+
+    def add(self, size):
+        """Try to add one more job; return whether the master took it. What is not taken is said again."""
+        job = AddedJob(self.sequence + 1, bytes(16), bytes(size), self.terms, SEAL)
+        answer = self.caller.call("add", self.name, self.sequence + 1, 0.0, message=pack_added([job]))
+        self.sequence += answer["accepted"]
+        return answer["accepted"]
+
+    def add_all(self, size, most=1000):
+        """Add jobs until the master takes no more; return how many it took."""
+        return next((number for number in range(most) if not self.add(size)), most)
+
+    def collect(self):
+        answer = self.caller.call("collect", self.name, self.acknowledged, False, 0.0)
+        self.acknowledged = answer["number"]
+        return answer["count"]
+
+
+class Host:
+    """A slave host whose slaves take no time."""
+
+    def __init__(self, caller, slaves=1, name="host"):
+        self.caller = caller
+        self.name = name
+        self.answer = caller.call("enlist", name, slaves)
+        self.sequence = self.acknowledged = 0
+
+    def fetch(self):
+        answer = self.caller.call("fetch", self.name, self.acknowledged, 0, 0.0)
+        self.acknowledged = answer["number"]
+        return list(unpack_host_jobs(memoryview(self.caller.batch))) if answer["count"] else []
+
+    def report(self, jobs, outcome):
+        """Say that all of these jobs, each a session and a number, have this outcome."""
+        self.sequence += 1
+        done = [JobOutcome(session, number, outcome, 0.01, "lab/1", ticket_of(SEAL), SEAL) for session, number in jobs]
+        message = pack_report(HostReport.empty()._replace(outcomes=done))
+        uid, stay = self.answer["uid"], self.answer["stay"]
+        assert self.caller.call("report", self.name, self.sequence, uid, stay, message=message)["taken"]
+
+    def work_off(self, outcome, rounds=1000):
+        """Run jobs until there are no more to be had; return how many."""
+        count = 0
+        for _ in range(rounds):
+            jobs = self.fetch()
+            if not jobs:
+                return count
+            self.report([(job.session, job.number) for job in jobs], outcome)
+            count += len(jobs)
+        raise AssertionError(f"there is no end to it after {count} jobs")
+
+
+def test_jobs_without_slaves_wait_at_the_client_when_the_master_has_enough_of_them(caller):
+    client = Client(caller, "client")
+    assert client.add_all(KB) == 10
+    assert client.session.line.size == 10 * KB
+    other = Client(caller, "other")
+    assert other.add(KB), "what one client has does not keep another one's waiting"
+
+
+def test_there_is_room_for_another_waiting_job_when_one_was_assigned(caller):
+    client = Client(caller, "client")
+    client.add_all(KB)
+    assert len(Host(caller).fetch()) == 1
+    assert client.add_all(KB) == 1
+
+
+def test_tiny_jobs_are_bounded_by_their_number(caller, monkeypatch):
+    monkeypatch.setattr(desk_module, "SESSION_JOBS", 50)
+    client = Client(caller, "client")
+    assert client.add_all(1) == 50
+
+
+def test_jobs_that_wait_for_their_next_try_take_room(caller):
+    """They have left the line, and so could let in others without end."""
+    job = double(1)
+    job.retries = 5
+    failed = encode_outcome(Outcome.failed(ConnectionError("not now")), job)
+    client = Client(caller, "client", Terms(retries=5, backoff=1000.0))
+    host = Host(caller)
+    count = 0
+    while client.add(KB):
+        count += host.work_off(failed)
+        assert count <= 10
+    assert client.session.delayed == 10
+
+
+@pytest.mark.parametrize("collects", [False, True], ids=["never collects", "never says that it has what it collected"])
+def test_results_of_a_client_that_does_not_take_them_keep_its_jobs_from_being_assigned(caller, collects):
+    client, other, host = Client(caller, "client"), Client(caller, "other"), Host(caller)
+    count = 0
+    for _ in range(100):
+        client.add(10)
+        count += host.work_off(bytes(KB))
+        if collects:
+            client.collect()
+            client.acknowledged = 0
+    assert 10 <= count <= 10 + 2, "those that were assigned by then still come"
+    assert client.session.processed_bytes == count * KB
+    other.add(10)
+    assert host.work_off(bytes(KB)) == 1, "another client's are assigned"
+
+
+def test_jobs_are_assigned_again_when_results_were_collected(caller):
+    client, host = Client(caller, "client"), Host(caller)
+    client.add_all(10, 100)
+    while count := host.work_off(bytes(KB)):
+        assert count <= 12
+        while client.collect():
+            pass
+    assert client.session.entries == {}
+    assert client.session.processed_bytes == 0
+
+
+def test_tiny_results_are_bounded_by_their_number(caller, monkeypatch):
+    monkeypatch.setattr(desk_module, "SESSION_JOBS", 50)
+    client, host = Client(caller, "client"), Host(caller)
+    count = 0
+    for _ in range(100):
+        client.add(1)
+        count += host.work_off(b"")
+    assert count == 50
+
+
+def test_outcomes_that_come_before_their_client_are_bounded_and_what_is_dropped_runs_again(caller):
+    host = Host(caller)
+    for number in range(1, 21):
+        host.report([("client", number)], bytes(KB))
+    assert caller.desk._early_bytes == 10 * KB
+    host.report([("client", 1)], bytes(KB))  # said again
+    assert caller.desk._early_bytes == 10 * KB
+    client = Client(caller, "client")
+    assert client.add_all(10, 20) == 20
+    assert caller.desk._early_bytes == 0
+    assert len(client.session.processed) == 10
+    assert len(client.session.line) == 10
+
+
+def test_outcomes_of_clients_that_never_come_are_dropped_after_the_grace_time(caller, monkeypatch):
+    host = Host(caller)
+    for number in range(20):
+        host.report([("client", number)], bytes(KB))
+    now = caller.desk.clock()
+    monkeypatch.setattr(caller.desk, "clock", lambda: now + caller.desk.grace + 1)
+    caller.desk._swept = now + caller.desk.grace  # it did not sleep
+    caller.service.sweep()
+    assert caller.desk._early == {}
+    assert caller.desk._early_bytes == 0
+
+
+def test_answers_to_cancellations_are_bounded_by_the_number_of_jobs_in_them(caller, monkeypatch):
+    monkeypatch.setattr(desk_module, "MAX_TICKET_JOBS", 100)
+    client = Client(caller, "client")
+    for ticket in range(1, 31):
+        client.add_all(1, 10)
+        caller.call("cancel", "client", True, ticket)
+    kept = caller.desk.clients["client"].cancelled
+    assert list(kept) == list(range(21, 31)), "the newest, which may be asked for again"
+    client.add_all(1, 300)
+    caller.call("cancel", "client", True, 31)
+    assert {ticket: len(numbers) for ticket, numbers in kept.items()} == {31: 300}, "the last one, however large"
+
+
+def test_prints_of_a_client_that_does_not_collect_are_bounded(caller):
+    client, host = Client(caller, "client"), Host(caller)
+    client.add(1)
+    host.fetch()
+    for number in range(30):
+        report = HostReport.empty()._replace(prints=[("client", 1, "lab/1", f"{number} ".ljust(100 * KB))])
+        host.sequence += 1
+        uid, stay = host.answer["uid"], host.answer["stay"]
+        caller.call("report", "host", host.sequence, uid, stay, message=pack_report(report))
+    desk = caller.desk.clients["client"]
+    assert desk.printed_bytes == sum(len(text) for *_, text in desk.prints) <= desk_module.PRINT_BYTES
+    assert desk.prints[-1][2].startswith("29 ")
+    assert service_module.COLLECT_BYTES > desk_module.PRINT_BYTES, "all of it fits into an answer"
