@@ -12,7 +12,7 @@ from papyros.deadlines import Deadline
 from papyros.distributed.line import SILENCE_SECONDS, Line, LineBrokenError, LineRefusedError
 from papyros.distributed.naming import Address
 from papyros.distributed.security import Role, Security
-from papyros.distributed.seeker import Seeker
+from papyros.distributed.seeker import Seeker, delays
 from papyros.errors import ClusterError, GroupTakenError, MasterNotFoundError, NameServerNotFoundError, PapyrosError
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Hosting", "MasterFinder"]
 
 log = logging.getLogger(__name__)
-
-#: How long a first connection waits before it is tried again.
-RETRY_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -80,7 +77,7 @@ class MasterFinder:
         self._server: MasterServer | None = None
 
     def first(self, deadline: Deadline) -> Line:
-        """Return a line to the master; what is not there, in time, is an error.
+        """Return a line to the master; what is not there, in time, is an error. Says once what it waits for.
 
         Raises:
             NameServerNotFoundError: no name server answers.
@@ -88,7 +85,8 @@ class MasterFinder:
             KeyRefusedError: the master has another key.
             VersionMismatchError: the master has a version that does not go with this one.
         """
-        while True:
+        told: type[BaseException] | None = None
+        for delay in delays():
             try:
                 line = self._seeker.find()
                 if line is None and self._hosting is not None:
@@ -102,8 +100,12 @@ class MasterFinder:
                 missing = error
             if deadline.expired():
                 raise missing
-            log.info("%s", missing)
-            self._stop.wait(min(RETRY_SECONDS, deadline.remaining() or RETRY_SECONDS))
+            if type(missing) is not told:  # who else is registered may change meanwhile, and does not matter
+                told = type(missing)
+                log.warning("waiting for the master of the group %r: %s", self._group, missing)
+            remaining = deadline.remaining()
+            self._stop.wait(delay if remaining is None else min(delay, remaining))
+        raise AssertionError("there is always another try")
 
     def again(self) -> Line:
         """Return a line to the master after one was lost, for which it may be necessary to wait.

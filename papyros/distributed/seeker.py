@@ -13,7 +13,7 @@ from papyros.distributed.naming import Address, NameServer, check_reachable, who
 from papyros.distributed.security import Role, Security
 from papyros.errors import ClusterError, NameServerNotFoundError
 
-__all__ = ["Seeker"]
+__all__ = ["Seeker", "delays"]
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class Seeker:
     def seek(self, patience: float | None = None) -> Line | None:
         """Seek until the master is found; None when it was not within `patience` seconds, or is to stop."""
         deadline = None if patience is None else time.monotonic() + patience
-        for delay in _delays():
+        for delay in delays():
             try:
                 line = self.find()
                 waits_for = self._absent()
@@ -110,7 +110,7 @@ class Seeker:
         return None
 
 
-def _delays() -> Iterator[float]:
+def delays() -> Iterator[float]:
     """Growing delays, spread so that those who lost a master do not come back all at once."""
     delay = FIRST_DELAY
     while True:

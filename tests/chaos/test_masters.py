@@ -14,13 +14,13 @@ import pytest
 import papyros
 from papyros import DistributedMaster
 from papyros.distributed.keys import find_key
-from papyros.errors import NameServerNotFoundError
+from papyros.errors import MasterNotFoundError, NameServerNotFoundError
 from tests.chaos.conftest import LEASE, SLACK, listener, start_host
 from tests.chaos.jobs import note, pause
 from tests.contract.jobs_for_tests import double
 from tests.distributed.jobs import starts, trace
 from tests.distributed.programs import HOST_UP, free_port, uri_of
-from tests.support import wait_until
+from tests.support import PATIENCE, Background, wait_until
 
 
 def let_pass(seconds):
@@ -141,6 +141,7 @@ def test_row_09_work_goes_on_without_a_name_server_and_an_empty_one_learns_who_i
 
 
 def test_row_10_a_slave_host_without_a_name_server_asks_ever_less_often_and_says_once_what_it_waits_for(launch, group):
+    find_key()  # without one, the host says that it made one
     with listener() as silent:
         address = f"127.0.0.1:{silent.getsockname()[1]}"
         host = launch.part(f"--group={group}", f"--nameserver={address}", "--slaves=1", name="host")
@@ -162,6 +163,41 @@ def test_row_10_a_client_that_finds_no_name_server_says_so_at_once(group):
     with pytest.raises(NameServerNotFoundError, match="no name server answers at"):
         DistributedMaster(group, f"127.0.0.1:{free_port()}")
     assert time.monotonic() - started < 3 + SLACK
+
+
+def test_row_10_a_client_with_a_timeout_says_once_what_it_waits_for_and_goes_on_when_it_comes(launch, group, caplog):
+    """First there is no name server, then none that knows the group's master, and then all is there."""
+    port = free_port()
+    address = f"localhost:{port}"
+
+    def work():
+        with DistributedMaster(group, address, host_master=False, timeout=PATIENCE) as client:
+            client.addJob(double(21))
+            return client.popProcessedJob(PATIENCE).result
+
+    def said(words):
+        return [record for record in caplog.records if words in record.getMessage()]
+
+    waiting = Background(work)
+    wait_until(lambda: said(f"no name server answers at {address}"), "words about the name server")
+    launch.nameserver(port)
+    wait_until(lambda: said(f"no master of the group {group!r} answers"), "words about the master")
+    launch.master(group, address, f"--lease={LEASE}")
+    start_host(launch, group, address, 1)
+    assert waiting.result() == 42
+    told = said("waiting for the master of the group")
+    assert len(told) == 2, [record.getMessage() for record in told]
+    assert all(record.levelname == "WARNING" for record in told), "seen without any configuration"
+
+
+@pytest.mark.parametrize("there", ["nothing", "name server"])
+def test_row_10_a_client_whose_timeout_is_over_gives_up_and_says_why(names, group, there):
+    error = NameServerNotFoundError if there == "nothing" else MasterNotFoundError
+    address = names if there == "name server" else f"127.0.0.1:{free_port()}"
+    started = time.monotonic()
+    with pytest.raises(error, match=r"pyro5-ns|--group="):
+        DistributedMaster(group, address, host_master=False, timeout=1)
+    assert 1 <= time.monotonic() - started < 1 + SLACK
 
 
 def test_row_10_a_name_server_that_never_answers_is_none(group):
