@@ -162,6 +162,10 @@ class Crew:
         self._request(begin)
         return not self._thread.is_alive() or self._drained.wait(timeout)
 
+    def hurry(self) -> None:
+        """Have `drain` wait no longer, whether it has begun or not. Any thread may call this."""
+        self._drained.set()
+
     def views(self) -> list[SlaveView]:
         """Return what each slave does now. Any thread may call this; it never waits."""
         now = time.monotonic()

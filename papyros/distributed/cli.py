@@ -63,6 +63,8 @@ QUESTIONS = ("status", "doctor", "new_key", "show_key_fingerprint")
 #: How long running jobs may take to end after SIGTERM.
 DRAIN_SECONDS = 60.0
 
+DRAINING = "draining: running jobs end, no more are taken; a second signal ends it now"
+
 #: More slaves than this are a mistake.
 MOST_SLAVES = 10_000
 
@@ -276,8 +278,6 @@ def _run(options: argparse.Namespace) -> int:
     if options.status:
         return _print_status(group, nameserver, security)
     with StopSignals() as stop:
-        if lifeline is not None:
-            lifeline.watch(stop.set)
         if options.standalone:
             return _run_standalone(options, group, nameserver, stop)
         if options.slaves is not None:
@@ -351,6 +351,8 @@ def _run_master(
         taken.append(error)
         stop.set()
 
+    if lifeline is not None:
+        lifeline.watch(stop.set)
     server = MasterServer(
         group,
         nameserver,
@@ -421,11 +423,12 @@ def _run_host(
     host = SlaveHost(group, nameserver, security, slaves, max_bytes, tell, on_failure=stop.set)
     host.start()
     if lifeline is not None:
+        lifeline.watch(lambda: _end_now(host, stop))
         threading.Thread(target=_announce, args=(host, lifeline), daemon=True).start()
     try:
         stop.wait()
         if stop.number == signal.SIGTERM and not host.broken:
-            tell("draining: running jobs end, no more are taken; a second signal ends it now")
+            tell(DRAINING)
             host.drain(options.drain or DRAIN_SECONDS)
     finally:
         host.close()
@@ -433,6 +436,12 @@ def _run_host(
         raise ClusterError(host.broken)
     tell(f"the slave host of the group {group!r} has ended")
     return 0
+
+
+def _end_now(host: SlaveHost, stop: StopSignals) -> None:
+    """End a slave host whose program is gone, also while it drains: nobody waits for that any more."""
+    stop.set()
+    host.hurry()
 
 
 def _announce(host: SlaveHost, lifeline: Lifeline) -> None:
@@ -453,6 +462,7 @@ def _run_standalone(options: argparse.Namespace, group: str, nameserver: Address
         )
         stop.wait()
         if stop.number == signal.SIGTERM:
+            _print(DRAINING)
             cluster.drain(options.drain or DRAIN_SECONDS)
     return 0
 

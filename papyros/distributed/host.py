@@ -112,6 +112,7 @@ class SlaveHost:
         self._flying: list[tuple[str, int]] = []  # jobs whose outcomes are on their way to the master
         self._sequence = 0
         self._draining = threading.Event()
+        self._hurried = False
         self._queue: deque[Task] = deque()
         self._definitions: dict[bytes, bytes] = {}
         self._values = HostValues(self, self._key, lambda: self._beat)
@@ -155,9 +156,16 @@ class SlaveHost:
         drained = self._crew.drain(deadline.remaining())
         with self._lock:
             while self._reporting or self._report.is_owed():
-                if not deadline.wait(self._told):
+                if self._hurried or not deadline.wait(self._told):
                     return False
-        return drained
+        return drained and not self._hurried
+
+    def hurry(self) -> None:
+        """Have `drain` wait no longer, whether it has begun or not. Any thread may call this."""
+        with self._lock:
+            self._hurried = True
+            self._told.notify_all()
+        self._crew.hurry()
 
     def close(self) -> None:
         """Stop what runs, give all of it back, end the slaves, leave."""

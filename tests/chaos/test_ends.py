@@ -7,11 +7,13 @@ import time
 
 import pytest
 
+import papyros
 from papyros import DistributedMaster
 from tests.chaos.conftest import LEASE, SLACK, start_host
 from tests.chaos.jobs import note
 from tests.distributed.jobs import starts, trace
-from tests.distributed.programs import slaves_of, wait_until_gone
+from tests.distributed.programs import STANDALONE_UP, free_port, processes, slaves_of, wait_until_gone
+from tests.support import Background, wait_until
 
 
 def test_row_22_sigterm_lets_a_slave_host_finish_hand_back_and_leave(launch, names, group, gates, tmp_path):
@@ -74,6 +76,63 @@ def test_row_22_a_master_that_is_ended_leaves_no_orphan_and_the_next_one_has_all
         launch.master(group, names, f"--lease={LEASE}")
         gate.open()
         assert sorted(job.result for job in client.processedJobs(30)) == ["running", "waiting"]
+
+
+@pytest.mark.parametrize("signals", [1, 2], ids=["once", "twice"])
+def test_row_22_sigterm_lets_a_standalone_cluster_finish_what_runs_and_twice_ends_it_now(
+    launch, group, gates, tmp_path, mark, signals
+):
+    gate = gates()
+    address = f"localhost:{free_port()}"
+    cluster = launch.part("--standalone", "--slaves=1", f"--group={group}", f"--nameserver={address}", name="all")
+    cluster.wait_for(STANDALONE_UP)
+    with DistributedMaster(group, address, host_master=False) as client:
+        client.addJob(trace(str(tmp_path), "running", gate.path))
+        gate.wait_for_arrivals(1)
+        client.addJob(note(str(tmp_path), "waiting"))
+        cluster.send(signal.SIGTERM)
+        cluster.wait_for("draining")
+        if signals == 2:
+            sent = time.monotonic()
+            cluster.send(signal.SIGTERM)
+            cluster.ended(5)
+            wait_until(lambda: not processes(mark), "an end to all parts and slaves", 5)
+            assert time.monotonic() - sent <= 2 + SLACK
+        else:
+            assert cluster.running, "it waits for what runs"
+            gate.open()
+            assert client.popProcessedJob(20).result == "running"
+            assert cluster.ended(10) == 0
+        assert client.popProcessedJob(0) is None
+        assert client.numPendingJobs() == signals, (
+            "what was not finished was handed back, and waits for the next master"
+        )
+        assert starts(tmp_path, "waiting") == []
+
+
+def test_row_22_drain_lets_a_local_cluster_finish_what_runs(gates, tmp_path, capfd):
+    gate, said = gates(), []
+
+    def drains():
+        said.extend(capfd.readouterr())
+        return "draining" in "".join(said)
+
+    with (
+        papyros.LocalCluster(slaves=1, options=["--logging"]) as cluster,
+        cluster.master(host_master=False) as client,
+    ):
+        client.addJob(trace(str(tmp_path), "running", gate.path))
+        gate.wait_for_arrivals(1)
+        client.addJob(note(str(tmp_path), "waiting"))
+        draining = Background(cluster.drain, 30)
+        wait_until(drains, "the slave host drains")
+        assert draining.running
+        gate.open()
+        assert client.popProcessedJob(20).result == "running"
+        draining.result()
+        assert client.popProcessedJob(0) is None
+        assert client.numPendingJobs() == 1
+        assert starts(tmp_path, "waiting") == []
 
 
 CLIENT = """

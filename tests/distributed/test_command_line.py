@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -13,12 +14,14 @@ import papyros
 from papyros import DistributedMaster
 from papyros.cpus import usable_cpus
 from tests.contract.jobs_for_tests import double
+from tests.distributed.jobs import trace
 from tests.distributed.programs import (
     HOST_UP,
     MASTER_UP,
     PART,
     STANDALONE_UP,
     free_port,
+    groups,
     processes,
     refusal,
     slaves_of,
@@ -70,6 +73,24 @@ def test_a_wrong_port_is_refused(port, capsys):
     line = refusal(capsys, f"--port={port}")
     assert "--port" in line
     assert repr(port) in line or ascii(port) in line
+
+
+@pytest.mark.parametrize("option", ["--lease", "--grace", "--drain"])
+@pytest.mark.parametrize("seconds", ["0", "-1", "abc", "", "nan", "inf", "1s", "1,5"])
+def test_a_wrong_number_of_seconds_is_refused(option, seconds, capsys):
+    line = refusal(capsys, f"{option}={seconds}")
+    assert option in line
+    assert repr(seconds) in line
+    assert "number of seconds above 0" in line
+
+
+@pytest.mark.parametrize(
+    ("seconds", "error"), [(-1, ValueError), (math.nan, ValueError), ("3", TypeError), ([], TypeError)]
+)
+def test_a_client_that_is_to_host_after_no_number_of_seconds_is_refused(seconds, error, names, group):
+    with pytest.raises(error, match=r"timeout|number"):
+        DistributedMaster(group, names, host_after=seconds)
+    assert group not in groups(names)
 
 
 WRONG_GROUPS = {
@@ -176,6 +197,46 @@ def test_the_status_of_a_group_that_is_not_there_is_an_error_that_names_those_th
     assert f"no master of the group '{group}x'" in other.text
     assert group in other.text.partition("groups that have one: ")[2]
     assert "Traceback" not in nobody.text + other.text
+
+
+def ask_for_status(launch, names, group):
+    asked = launch.part(f"--group={group}", f"--nameserver={names}", "--status", name="status")
+    assert asked.ended() == 0
+    return asked.text
+
+
+def test_the_status_of_a_group_shows_what_its_slaves_run(launch, names, group, gates, tmp_path):
+    gate = gates()
+    master = launch.master(group, names)
+    host = launch.host(group, names, 2)
+    with DistributedMaster(group, names, host_master=False) as client:
+        client.addJob(trace(str(tmp_path), "held", gate.path))
+        gate.wait_for_arrivals()
+        lines = ask_for_status(launch, names, group).splitlines()
+        assert re.fullmatch(rf"master of the group '{group}', process {master.pid} on \S+", lines[0])
+        assert lines[1:3] == ["  2 slaves, 1 client", "  jobs: 0 waiting, 1 assigned, 0 processed"]
+        slaves = {f"{os.uname().nodename}/{pid}" for pid in slaves_of(host.pid)}
+        does = dict(line.strip().split(": ", 1) for line in lines if "/" in line)
+        assert does.keys() == slaves
+        assert any(re.fullmatch(r"trace #1 for \d+\.\d s", words) for words in does.values())
+        assert "stalled" not in "".join(lines)
+        gate.open()
+        assert client.popProcessedJob(30).result == "held"
+
+
+def test_the_status_of_a_group_without_slaves_says_why_nothing_happens(launch, names, group):
+    launch.master(group, names)
+    why = "3 jobs wait, no slave is connected"
+    with DistributedMaster(group, names, host_master=False) as client:
+        assert client.status().stalled == ""
+        for number in range(3):
+            client.addJob(double(number))
+        wait_until(lambda: client.status().stalled == why, "a reason")
+        assert ask_for_status(launch, names, group).splitlines()[-1] == f"  stalled: {why}"
+        launch.host(group, names)
+        assert len(client.processedJobs(30)) == 3
+        assert client.status().stalled == ""
+        assert "stalled" not in ask_for_status(launch, names, group)
 
 
 def test_logging_shows_more(launch, names, group):
