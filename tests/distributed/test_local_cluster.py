@@ -252,12 +252,11 @@ def test_a_program_that_catches_ctrl_c_goes_on_with_all_of_its_slaves(kind, laun
     """
     program = launch.script(start + "    master.addJob(double(1)); master.popProcessedJob()\n" + more, terminal=True)
     program.wait_for("ready")
-    before = processes(mark)
+    wait_until(lambda: len(processes(mark)) == KINDS[kind][1] + 1, "all of its processes, the sweeper too")
     program.press(CTRL_C)
     program.wait_for("90")
     assert program.ended() == 0
     assert "Traceback" not in program.text
-    assert len(before) == KINDS[kind][1] + 1
 
 
 def test_the_parts_of_a_cluster_end_when_their_program_is_killed_while_they_start(launch, mark):
