@@ -64,6 +64,9 @@ log = logging.getLogger(__name__)
 #: So many jobs go into one message, at most.
 SEND_JOBS = 500
 
+#: Where results are bounded in bytes, so many jobs are with the master whatever their results take, or two a slave.
+BUSY_JOBS = 20
+
 #: How long a call waits at the master for room for more jobs before it asks again.
 ROOM_SECONDS = 1.0
 
@@ -100,8 +103,8 @@ class DistributedMaster(PackingMaster):
         max_bytes: the arguments of a job may not be larger.
         max_waiting_bytes: `addJob` waits for room while the arguments of jobs that wait here take so many bytes
             or more.
-        max_processed_bytes: no more jobs are sent, and no more results received, while those that wait to be popped
-            take so many bytes or more.
+        max_processed_bytes: no more results are received while those that wait to be popped take so many bytes or
+            more. Nor are more jobs sent than those whose results will find room, beside some that keep slaves busy.
         echo: whether to show what jobs print and log line by line, each with the job it is of.
 
     Raises:
@@ -144,6 +147,7 @@ class DistributedMaster(PackingMaster):
         )
         self._limited = max_waiting is not None or max_waiting_bytes is not None
         self._limits_results = max_processed_bytes is not None
+        self._slaves = 0  # how many there are, as far as the master has told
         self.group = check_group(group)
         self._stop_event = threading.Event()
         self._warned = False
@@ -166,6 +170,7 @@ class DistributedMaster(PackingMaster):
         self._sent: dict[int, Entry] = {}
         self._leaving: set[int] = set()  # in a message that the sender is about to send for the first time
         self._left = (0, 0)  # how many of those that were sent left the master's waiting line, and their bytes
+        self._left_number = 0  # the number of the answer that told so: they may overtake each other
         self._total = (0, 0)  # how many were sent, and their bytes
         self._unwanted: list[int] = []
         self._acknowledged = 0
@@ -293,7 +298,8 @@ class DistributedMaster(PackingMaster):
         cancelled = array("Q")
         cancelled.frombytes(reply)
         with self._lock:
-            self._note_left(answer["left"])
+            if self._stay == stay:
+                self._note_left(answer["left"])
             gone = [number for number in cancelled if (self._sent.pop(number, None)) is not None]
             for number in gone:
                 if number in self._jobs:
@@ -361,6 +367,7 @@ class DistributedMaster(PackingMaster):
                 self._defined.clear()
                 self._values.clear()
                 self._total = self._left = (0, 0)
+                self._left_number = 0
                 self._acknowledged = self._sequence = 0
                 self._room.notify_all()
                 self._message = None
@@ -447,11 +454,24 @@ class DistributedMaster(PackingMaster):
             or bool(self._unwanted)
             or self._packer.kept.stale
             or self._values.owed
-            or any(session.assignable() for session in self._ledger.sessions.values())
+            or (self._sendable() > 0 and any(session.assignable() for session in self._ledger.sessions.values()))
         )
 
+    def _sendable(self) -> int:
+        """How many jobs may go into the next message.
+
+        Where results are bounded in bytes, those whose results will find room, as far as is known;
+        and whatever these take, enough to keep all slaves busy.
+        """
+        if not self._limits_results:
+            return SEND_JOBS
+        waiting = [session for session in self._ledger.sessions.values() if session.line]
+        fitting = sum(session.fitting for session in waiting if session.result_bytes)
+        busy = max(BUSY_JOBS, 2 * self._slaves) - len(self._holder.assigned)
+        return int(min(SEND_JOBS, max(busy, fitting)))
+
     def _next_batch(self) -> list[AddedJob]:
-        entries = self._ledger.assign(self._holder, SEND_JOBS)
+        entries = self._ledger.assign(self._holder, self._sendable())
         self._sent.update((entry.number, entry) for entry in entries)
         self._total = (self._total[0] + len(entries), self._total[1] + sum(entry.size for entry in entries))
         for entry in entries:
@@ -526,8 +546,8 @@ class DistributedMaster(PackingMaster):
                 if not self._sent:
                     self._sent.clear()  # it would keep the room for as many as there ever were
                 self._outcomes_came()
-                if self._packer.kept.stale:
-                    self._news.notify()  # so that the master lets go of what nobody shares any more
+                if self._packer.kept.stale or self._limits_results:
+                    self._news.notify()  # the master lets go of what nobody shares any more, and gets more jobs
 
     def _await_room_for_results(self) -> bool:
         """Wait while results that are not popped take all the room there is for them; False after a while."""
@@ -562,6 +582,7 @@ class DistributedMaster(PackingMaster):
     def _warn(self, slaves: int) -> None:
         """Say, once, why nothing comes: it has been asked for a while."""
         with self._lock:
+            self._slaves = slaves
             waiting = len(self._sent)
         if slaves or not waiting:
             self._warned = False
@@ -571,6 +592,10 @@ class DistributedMaster(PackingMaster):
             log.warning("%s, no slave is connected to the master of the group %r", jobs, self.group)
 
     def _note_left(self, left: Sequence[int]) -> None:
+        *left, number = left
+        if number < self._left_number:
+            return  # another thread was told something newer
+        self._left_number = number
         if tuple(left) != self._left:
             self._left = (left[0], left[1])
             if self._limited:

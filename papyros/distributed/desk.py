@@ -68,6 +68,7 @@ class ClientDesk:
         self.news = Bell()
         self.sequence = 0
         self.left_told = (0, 0)
+        self.left_number = 0  # grows with each answer that tells it
         self.definitions: dict[bytes, bytes] = {}
         self.labels: dict[bytes, str] = {}
         self.values: dict[bytes, Held] = {}  # what its jobs share, by digest; also what other clients have shared

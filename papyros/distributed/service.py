@@ -35,11 +35,11 @@ from papyros.distributed.batches import (
 )
 from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.daemon import offer
-from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, Desk
+from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, ClientDesk, Desk
 from papyros.distributed.messages import ANNOTATION
 from papyros.distributed.security import Role
 from papyros.distributed.values import ValueService
-from papyros.entries import ASSIGNED, Entry, Session
+from papyros.entries import ASSIGNED, Entry
 from papyros.frames import unpack_message
 from papyros.status import SlaveStatus
 
@@ -141,11 +141,11 @@ class MasterService(ValueService):
             if sequence > client.sequence:
                 if not client.session.has_room():
                     if over:
-                        return {"known": True, "accepted": False, "left": _left(client.session)}
+                        return {"known": True, "accepted": False, "left": _left(client)}
                     return client.news.ticket()
                 client.sequence = sequence
                 desk.add(client, jobs)
-            return {"known": True, "accepted": True, "left": _left(client.session)}
+            return {"known": True, "accepted": True, "left": _left(client)}
 
     @offer(Role.CLIENT)
     def collect(self, key: str, acknowledged: int, bounded: bool, patience: float, room: bool = True) -> Waiting:
@@ -165,12 +165,12 @@ class MasterService(ValueService):
             if client is None or desk.closing:
                 return UNKNOWN
             delivery = desk.ledger.collect(client.session, acknowledged, limit, COLLECT_BYTES)
-            left = _left(client.session)
-            if not (delivery.entries or client.prints or (bounded and left != client.left_told) or over):
+            left = _left(client)
+            if not (delivery.entries or client.prints or (bounded and left[:2] != client.left_told) or over):
                 return client.news.ticket()
             if delivery.entries:
                 desk.wake_hosts(len(client.session.line))  # that it collects may have made room for results
-            client.left_told = left
+            client.left_told = left[:2]
             number, entries = delivery.number, list(delivery.entries)
             alone = len(entries) == 1 and entries[0].size > COLLECT_BYTES  # it may fill a message all by itself
             prints = [] if alone else client.take_prints()
@@ -206,7 +206,7 @@ class MasterService(ValueService):
                 else:
                     cancelled = self._desk.stop(client, _numbers(), waiting)
                 client.remember_cancelled(ticket, cancelled)
-            left = _left(client.session)
+            left = _left(client)
         _answer(array("Q", cancelled).tobytes())
         return {"known": True, "left": left}
 
@@ -382,10 +382,16 @@ class MasterService(ValueService):
         self._desk.close_alarm()
 
 
-def _left(session: Session) -> tuple[int, int]:
-    """How many jobs have left the waiting line of a session for good, as far as is known, and their bytes."""
+def _left(client: ClientDesk) -> tuple[int, int, int]:
+    """How many jobs have left the waiting line of a client for good, as far as is known, and their bytes.
+
+    With it goes a number that grows: answers may overtake each other, and an older one is not to count.
+    """
+    client.left_number += 1
     # Those that wait for their next try are not in the line, but take up room all the same.
-    return session.counts.left - session.delayed, session.counts.left_bytes - session.delayed_bytes
+    session = client.session
+    counts = session.counts
+    return counts.left - session.delayed, counts.left_bytes - session.delayed_bytes, client.left_number
 
 
 def _message() -> memoryview:

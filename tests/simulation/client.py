@@ -382,7 +382,7 @@ class Client(Actor):
 
     def _note_left(self, left: Sequence[int]) -> None:
         if left[0] > self._left:
-            self._left = left[0]  # jobs; the others are their bytes
+            self._left = left[0]  # jobs; the others are their bytes, and the number of the answer
             self._room.notify()
 
 
