@@ -1,4 +1,4 @@
-"""Faults, row 8: a call's request is lost, its reply is lost, its reply is late; for each remote call."""
+"""Faults, row 8: a call's request is lost or late, its reply is lost or late; for each remote call, of all parts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import pytest
 import papyros
 from papyros.distributed.daemon import _OFFER
 from papyros.distributed.line import Line, LineBrokenError
-from papyros.distributed.naming import ask_status
+from papyros.distributed.naming import NameServer, ask_status
 from papyros.distributed.service import MasterService
-from papyros.errors import GroupTakenError
+from papyros.errors import GroupTakenError, NameServerNotFoundError
+from tests.distributed.programs import free_port
 from tests.faults import jobs
 from tests.support import PATIENCE, security, wait_until
 
@@ -72,6 +73,9 @@ class Fault:
     def wrapped(self):
         def call(line, method, *arguments, **options):
             if not self.hits(method):
+                return self._call(line, method, *arguments, **options)
+            if self.kind == "request late":
+                time.sleep(DELAY)  # the fault itself
                 return self._call(line, method, *arguments, **options)
             if self.kind != "request lost":
                 answer = self._call(line, method, *arguments, **options)
@@ -195,14 +199,23 @@ def ask_for_status(server):
             ask_status(server.uri, security())
 
 
+def register(server):
+    """Register a master as soon as a name server answers, as the command line does."""
+    for _ in range(10):
+        with contextlib.suppress(NameServerNotFoundError):
+            server.register()
+            return
+    raise AssertionError("no name server ever answers")
+
+
 def tell_the_story(group, gates):
     """Do everything that leads to a remote call, and return what came of it."""
     server = group.master()
-    server.register()
+    register(server)
     second = group.master()
     for _ in range(3):
         try:
-            second.register()
+            register(second)
         except GroupTakenError:
             continue
         server = second  # nobody answered it: now the other one gives way
@@ -262,12 +275,74 @@ def test_no_call_that_a_master_offers_is_left_out():
     assert offered == set(METHODS)
 
 
+WHICH = {"1st": (1,), "2nd": (2,), "3rd": (3,), "first three": (1, 2, 3)}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("which", [(1,), (2,), (3,), (1, 2, 3)], ids=["1st", "2nd", "3rd", "first three"])
-@pytest.mark.parametrize("kind", ["request lost", "reply lost", "reply late"])
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [(kind, which) for kind in ("request lost", "reply lost", "reply late") for which in WHICH]
+    + [("request late", "first three")],
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_row_08_a_fault_in_a_remote_call_changes_nothing(group, gates, monkeypatch, method, kind, which):
-    fault = Fault(method, kind, which)
+    fault = Fault(method, kind, WHICH[which])
     monkeypatch.setattr(Line, "call", fault.wrapped())
     assert tell_the_story(group, gates) == WANTED
     check_starts(group)
+
+
+# The name server --------------------------------------------------------------------------
+
+#: What is asked of a name server on the way to a master that takes the place of one that was killed.
+QUESTIONS = ["lookup", "register", "remove"]
+
+
+class NameServerFault(Fault):
+    """Does something to some questions to the name server, whichever of the two kinds that is."""
+
+    def wrapped(self):
+        ask = NameServer._ask
+
+        def asked(names, method, *arguments):
+            if not self.hits(method):
+                return ask(names, method, *arguments)
+            if self.kind == "request late":
+                time.sleep(DELAY)  # the fault itself
+            if self.kind != "request lost":
+                answer = ask(names, method, *arguments)
+                if self.kind == "reply late":
+                    time.sleep(DELAY)  # the fault itself
+                if self.kind.endswith("late"):
+                    return answer
+            raise NameServerNotFoundError(f"the test lost it: {self.kind}")
+
+        return asked
+
+
+@pytest.mark.parametrize(
+    ("kind", "which"),
+    [
+        ("reply lost", "first three"),
+        *[
+            pytest.param(kind, which, marks=pytest.mark.slow)
+            for kind in ("request lost", "reply lost", "request late", "reply late")
+            for which in WHICH
+            if (kind, which) != ("reply lost", "first three")
+        ],
+    ],
+)
+@pytest.mark.parametrize("method", QUESTIONS)
+def test_row_08_a_fault_in_a_question_to_the_name_server_changes_nothing(
+    group, gates, monkeypatch, method, kind, which
+):
+    names = NameServer(group.names, security())
+    names.register(group.name, f"PYRO:papyros.master@127.0.0.1:{free_port()}")  # of one that was killed
+    fault = NameServerFault(method, kind, WHICH[which])
+    monkeypatch.setattr(NameServer, "_ask", fault.wrapped())
+    assert tell_the_story(group, gates) == WANTED
+    check_starts(group)
+    assert fault.calls
+    assert names.lookup(group.name) in [server.uri for server in group._servers]
+    group.close()
+    assert names.lookup(group.name) is None or method == "remove"

@@ -122,6 +122,15 @@ def test_row_12_a_question_over_a_half_open_connection_ends_in_time(server, wire
     assert ask_status(uri, security()).waiting == 0
 
 
+def test_row_08_requests_and_replies_that_are_late_change_nothing(group, wire):
+    wire.delay = 0.05
+    assert group.host().wait_ready(PATIENCE)
+    client = group.client()
+    assert process(client, traces(group, "late")) == wanted("late")
+    check_once(group)
+    wire.delay = 0.0
+
+
 def test_row_13_a_network_that_is_gone_for_a_second_makes_no_job_run_twice(group, wire, gates):
     assert group.host().wait_ready(PATIENCE)
     client = group.client()

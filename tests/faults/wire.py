@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+import time
 
 #: To linger for no time is to reset.
 RESET = struct.pack("ii", 1, 0)
@@ -20,6 +21,7 @@ class Wire:
 
     Attributes:
         cut_after: connections are closed after so many bytes towards the master, if that is not None.
+        delay: what comes is passed on so many seconds later, in both directions.
         made: how many connections there were.
     """
 
@@ -28,6 +30,7 @@ class Wire:
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._server.getsockname()[1])
         self.cut_after: int | None = None
+        self.delay = 0.0
         self.made = 0
         self._flowing = threading.Event()
         self._flowing.set()
@@ -97,6 +100,8 @@ class Wire:
         with contextlib.suppress(OSError):
             while data := source.recv(1 << 16):
                 self._flowing.wait()
+                if self.delay:
+                    time.sleep(self.delay)  # the fault itself
                 if source in self._deaf:
                     continue
                 if left is not None:
