@@ -26,12 +26,17 @@ from tests.support import Background, fork, security, wait_until
 MB = 1 << 20
 
 
-def memory(pid: int, what: str = "VmRSS") -> int:
+def memory(pid: int | str, what: str = "VmRSS") -> int:
     """Return how much memory a process has, or had at most (``VmHWM``), in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(what):
             return int(line.split()[1]) * 1024
     raise AssertionError(f"{what} of {pid} cannot be read")
+
+
+@pytest.fixture(params=["multiprocess", "distributed"])
+def kind(request):
+    return request.param
 
 
 # Row 11 ---------------------------------------------------------------------------------
@@ -164,6 +169,42 @@ def test_row_16_something_large_takes_no_more_than_two_and_a_half_times_its_memo
     peaks = {name: max(memory(pid, "VmHWM") for pid in each) for name, each in pids.items()}
     too_much = {name: round((peak - base) / size, 2) for name, peak in peaks.items() if peak > 2.5 * size + base}
     assert not too_much, f"times its size: {too_much}"
+
+
+PROGRAM = """
+    import sys
+    import papyros
+    from tests.chaos.jobs import blob, size_of
+    from tests.chaos.test_bounds import memory
+    from tests.contract.jobs_for_tests import double
+
+    kind, what, size, group, names = sys.argv[1:]
+    size = int(size)
+    with papyros.MultiProcessMaster(1) if kind == "multiprocess" else papyros.DistributedMaster(
+        group, names, host_master=False
+    ) as master:
+        master.addJob(double(1))
+        master.popProcessedJob()
+        base = memory("self", "VmHWM")
+        master.addJob(size_of(bytes([1]) * size) if what == "argument" else blob(size))
+        job = master.popProcessedJob(100)
+        assert (job.result if what == "argument" else len(job.result)) == size
+        print("times its size:", (memory("self", "VmHWM") - base) / size)
+"""
+
+
+@pytest.mark.parametrize("size", [200 * MB, pytest.param(1000 * MB, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("what", ["argument", "result"])
+def test_row_16_something_large_takes_a_program_no_more_than_two_and_a_half_times_its_memory(
+    launch, names, group, kind, size, what
+):
+    """What the program itself has of it is among that."""
+    if kind == "distributed":
+        launch.master(group, names)
+        start_host(launch, group, names, 1)
+    program = launch.script(PROGRAM, kind, what, str(size), group, names, name="program")
+    assert program.ended(120) == 0
+    assert 1 <= float(program.find(r"times its size: (\S+)")[1]) <= 2.5, program.text
 
 
 @pytest.mark.parametrize("kind", ["multiprocess", "distributed"])
@@ -370,11 +411,6 @@ def test_row_21_jobs_that_wait_for_slaves_do_not_fill_the_masters_memory(launch,
     assert client.ended() == 0
     assert "popped 150" in client.text
     assert memory(master.pid, "VmHWM") < 400 * MB
-
-
-@pytest.fixture(params=["multiprocess", "distributed"])
-def kind(request):
-    return request.param
 
 
 # Row 23 ---------------------------------------------------------------------------------

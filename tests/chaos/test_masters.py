@@ -115,6 +115,23 @@ def test_row_07_a_client_hosts_the_master_when_it_is_killed_and_nobody_else_does
         assert client.numPendingJobs() == 0
 
 
+def test_row_07_a_client_that_is_to_host_the_next_master_leaves_that_to_one_that_comes_in_time(
+    launch, names, group, tmp_path
+):
+    first = launch.master(group, names, f"--lease={LEASE}")
+    start_host(launch, group, names, 2)
+    with DistributedMaster(group, names, host_after=PATIENCE) as client:
+        for number in range(20):
+            client.addJob(pause(str(tmp_path), str(number), 0.05))
+        assert client.popProcessedJob(20) is not None
+        first.end(signal.SIGKILL)
+        wait_until(lambda: client._trouble, "the client without a master")
+        second = launch.master(group, names, f"--lease={LEASE}")
+        assert len(client.processedJobs(20)) == 19
+        assert f"process {second.pid} " in client.status().master
+        assert client._finder._server is None
+
+
 # Row 9 ----------------------------------------------------------------------------------
 
 

@@ -334,6 +334,33 @@ def test_row_18_a_memory_bomb_ends_its_slave_and_the_outcome_says_memory(memory_
     launch.end_all()
 
 
+EATING = """
+    import os, sys
+    from pathlib import Path
+    Path(sys.argv[1], "cgroup.procs").write_text(str(os.getpid()))
+    import papyros
+    from tests.chaos.jobs import eat_memory
+    from tests.contract.jobs_for_tests import double
+
+    with papyros.MultiProcessMaster(1) as master:
+        eats, doubles = eat_memory(), double(1)
+        for job in (eats, doubles):
+            master.addJob(job)
+        master.processedJobs(40)
+        print(type(eats.exception).__name__, eats.exception, doubles.result, "is all", sep="\\n")
+"""
+
+
+def test_row_18_a_memory_bomb_in_a_program_ends_its_slave_and_the_outcome_says_memory(memory_cgroup, launch):
+    program = launch.script(EATING, str(memory_cgroup), name="program")
+    told = program.wait_for("is all", 60)
+    assert program.ended() == 0
+    told = told.partition("SlaveLost\n")[2]  # what is logged of each death comes before
+    assert told.count("was killed by SIGKILL") == 3
+    assert told.count("memory was the likely cause") == 3, told
+    assert "\n2\nis all" in told
+
+
 def test_row_18_c_code_that_gives_up_without_memory_has_its_peak_told(workshop):
     workshop.client.addJob(jobs.abort_when_out_of_memory(1 << 29))
     job = workshop.client.popProcessedJob(40)
