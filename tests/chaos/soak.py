@@ -1,9 +1,10 @@
 """All killers together, for minutes: nothing is lost, nothing comes twice, nothing is left behind.
 
 ``python -m tests.chaos.soak --seconds 600`` starts a name server, a master, three slave hosts with two
-slaves each, and two clients that add jobs of different durations, of which some fail and some are tried
-again. Meanwhile slaves, slave hosts, the master and the name server are killed, and started again. At
-all times and for each client, added = delivered + failed + cancelled + pending.
+slaves each, and two clients that add jobs of different durations: some fail, some are tried again, some
+must run at most once, some run out of time, some have children, and some are cancelled. Meanwhile
+slaves, slave hosts, the master and the name server are killed, and started again. At all times and for each
+client, added = delivered + failed + cancelled + pending; and at the end no part has grown.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ INTERVALS = {"slave": 2.0, "host": 10.0, "master": 30.0, "names": 20.0}
 #: At most so many jobs of a client are pending.
 PENDING = 100
 
+#: A part may have so many threads and descriptors more than at first: a master's alarm starts with the first retry.
+LAZY = 1
+
 #: How long it may take, after the last kill, until all that is pending is delivered.
 SETTLE_SECONDS = 90.0
 
@@ -71,6 +75,30 @@ def wavering(number, seconds, luck):
     return number
 
 
+@papyros.job(at_most_once=True)
+def once(number, seconds, folder):
+    """Leave a trace of each start."""
+    Path(folder, f"{number}.{uuid.uuid4().hex}").touch()
+    time.sleep(seconds)
+    return number
+
+
+@papyros.job(timeout=0.3)
+def endless(number, seconds):
+    time.sleep(1000)
+
+
+@papyros.job
+def parent(number, seconds):
+    master = papyros.current_master()
+    for _ in range(3):
+        master.addJob(steady(number, seconds / 3))
+    children = [job.result for job in iter(master.popProcessedJob, None)]
+    if children != [number] * 3:
+        raise AssertionError(f"the children of {number} came to {children}")
+    return number
+
+
 class ViolationError(Exception):
     """Something does not hold that must hold at all times."""
 
@@ -84,6 +112,7 @@ class Tally:
     failed: int = 0
     cancelled: int = 0
     lost_slaves: int = 0
+    timeouts: int = 0
     longest_outage: float = 0.0
     seen: set[int] = field(default_factory=set)
 
@@ -91,8 +120,9 @@ class Tally:
 class Client:
     """A client of the cluster, which adds jobs and pops them in a thread of its own."""
 
-    def __init__(self, name: str, nameserver: str, seed: int) -> None:
+    def __init__(self, name: str, nameserver: str, seed: int, folder: Path) -> None:
         self.name = name
+        self.folder = folder
         self.tally = Tally()
         self.violations: list[str] = []
         self.stopping = threading.Event()
@@ -138,12 +168,18 @@ class Client:
         number = self.tally.added
         seconds = self._random.choice([0.0, 0.0, 0.001, 0.01, 0.1, 0.5])
         kind = self._random.random()
-        if kind < 0.8:
+        if kind < 0.65:
             job: papyros.Job = steady(number, seconds)
-        elif kind < 0.9:
+        elif kind < 0.75:
             job = failing(number, seconds)
-        else:
+        elif kind < 0.85:
             job = wavering(number, seconds, 0.7)
+        elif kind < 0.95:
+            job = once(number, seconds, str(self.folder))
+        elif kind < 0.98:
+            job = parent(number, seconds)
+        else:
+            job = endless(number, seconds)
         self._master.addJob(job)
         self._jobs[number] = job
         self.tally.added += 1
@@ -171,14 +207,17 @@ class Client:
 
     def _judge(self, job: papyros.Job, number: int) -> None:
         error = job.exception
-        if error is None and not isinstance(job, failing):
+        if error is None and not isinstance(job, (failing, endless)):
             if job.result != number:
                 raise ViolationError(f"{job!r} has the result {job.result!r}")
             self.tally.delivered += 1
         elif isinstance(error, papyros.SlaveLost):
             self.tally.failed += 1
             self.tally.lost_slaves += 1
-        elif isinstance(error, Unlucky) and not isinstance(job, steady):
+        elif isinstance(error, papyros.JobTimeout) and isinstance(job, endless):
+            self.tally.failed += 1
+            self.tally.timeouts += 1
+        elif isinstance(error, Unlucky) and isinstance(job, (failing, wavering)):
             self.tally.failed += 1
         else:
             raise ViolationError(f"{job!r} has the outcome {error!r}")
@@ -253,6 +292,16 @@ class Cluster:
             return ask_status(uri, security()) if uri is not None else None
         return None
 
+    @property
+    def ours(self) -> list[str]:
+        """The parts that are not Pyro's."""
+        return [name for name in self._parts if name != "names"]
+
+    def size(self, name: str) -> tuple[int, int]:
+        """Return how many file descriptors a part has open, and how many threads it has."""
+        folder = Path("/proc", str(self._parts[name].pid))
+        return len(list((folder / "fd").iterdir())), len(list((folder / "task").iterdir()))
+
     def note_late(self) -> None:
         if (status := self.status()) is not None:
             self.late += status.late
@@ -306,7 +355,11 @@ def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     try:
         if not wait(lambda: (status := cluster.status()) and len(status.slaves) == HOSTS * SLAVES, 60):
             raise ViolationError("the cluster does not come up")
-        clients += [Client(f"client {number}", cluster.nameserver, seed + number) for number in range(2)]
+        sizes = {name: tuple(size + LAZY for size in cluster.size(name)) for name in cluster.ours}
+        for number in range(2):
+            traces = folder / f"traces-{number}"
+            traces.mkdir()
+            clients.append(Client(f"client {number}", cluster.nameserver, seed + number, traces))
         for client in clients:
             client.start()
         _harm(cluster, clients, chance, time.monotonic() + seconds)
@@ -321,6 +374,8 @@ def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
             violations.append(f"at the end: {cluster.status()}")
         for client in clients:
             client.close()
+            violations += _started_twice(client)
+        violations += _grown(cluster, sizes)
         cluster.end()
     except ViolationError as error:
         violations.append(str(error))
@@ -342,6 +397,23 @@ def _harm(cluster: Cluster, clients: Sequence[Client], chance: random.Random, en
             continue
         cluster.kill(kind, chance)
         due[kind] = time.monotonic() + chance.expovariate(1 / INTERVALS[kind])
+
+
+def _started_twice(client: Client) -> list[str]:
+    """Return which jobs of a client were started again that must not be, in words."""
+    starts = Counter(path.name.partition(".")[0] for path in client.folder.iterdir())
+    return [f"{client.name}: once({number}) was started {count} times" for number, count in starts.items() if count > 1]
+
+
+def _grown(cluster: Cluster, before: dict[str, tuple[int, ...]]) -> list[str]:
+    """Return which parts have more file descriptors or threads than before there were clients, in words."""
+    grown = []
+    for name, most in before.items():
+        if not wait(lambda name=name, most=most: all(map(int.__le__, cluster.size(name), most)), 15):
+            grown.append(
+                f"{name} has {cluster.size(name)} file descriptors and threads, and may have {most}"
+            )
+    return grown
 
 
 def _left_behind(mark: str, threads: set[threading.Thread], fds: int) -> list[str]:
@@ -370,6 +442,7 @@ def _figures(
         "delivered": sum(tally.delivered for tally in tallies),
         "failed": sum(tally.failed for tally in tallies),
         "of these, slaves lost": sum(tally.lost_slaves for tally in tallies),
+        "of these, out of time": sum(tally.timeouts for tally in tallies),
         "cancelled": sum(tally.cancelled for tally in tallies),
         "jobs/s": round(done / seconds, 1),
         "longest outage, s": round(max((tally.longest_outage for tally in tallies), default=0.0), 1),
