@@ -11,9 +11,9 @@ from queue import Full
 from typing import TYPE_CHECKING
 
 from papyros.deadlines import FOREVER, Deadline
-from papyros.entries import Entry, Session
+from papyros.entries import WAITING, Entry, Session
 from papyros.errors import MasterClosedError, PayloadError, PendingJobError
-from papyros.jobs import Job, check_job, claim, forget_outcome, release, settle, terms_of
+from papyros.jobs import Job, check_job, claim, forget_outcome, keeper_of, release, settle, terms_of
 from papyros.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ class Lane:
         terms = master._terms(terms_of(job))
         deadline = FOREVER if timeout is None else Deadline(timeout)
         entry = Entry(session, 0, None, 0, terms)
-        if not claim(job, entry):
-            raise PendingJobError(f"{job!r} is pending already: pop or cancel it before it is added again")
+        former = job._outcome
         try:
+            if not claim(job, entry):
+                raise PendingJobError(f"{job!r} is pending already: pop or cancel it before it is added again")
             try:
                 entry.payload, entry.size = master._pack(job)
             except PayloadError as error:
@@ -49,22 +50,48 @@ class Lane:
                 if session.narrow and entry.outcome is None:
                     self._wait_for_room(job, deadline)
                 number = entry.number = next(master._numbers)
-                self._note(job, number)
-                master._jobs[number] = job
                 try:
+                    self._note(job, number)
+                    master._jobs[number] = job
                     master._ledger.enter(entry)
                     if entry.outcome is None:
                         master._work_came()
                     else:
                         master._outcomes_came()
+                    forget_outcome(job)
                 except BaseException:
-                    master._ledger.discard(session, [number])
-                    del master._jobs[number]
+                    self._take_back(entry)
                     raise
-                forget_outcome(job)
         except BaseException:
-            release(job)
+            self._undo_add(job, entry, former)
             raise
+
+    def _undo_add(self, job: Job, entry: Entry, former: Outcome | None) -> None:
+        """Leave a job as it was before it was added; Ctrl-C comes anywhere, also when all is done."""
+        if keeper_of(job) is not entry:
+            return  # another one keeps it, or somebody has popped it meanwhile
+        if self._session.entries.get(entry.number) is entry:
+            with self._master._lock:
+                self._take_back(entry)
+        if keeper_of(job) is entry:
+            if former is not None:
+                job._outcome = former
+            release(job)
+
+    def _take_back(self, entry: Entry) -> None:
+        """Take a job out of the books again, as far as it is there. Called with the lock held."""
+        master, session, number = self._master, self._session, entry.number
+        master._ledger.mend()
+        if session.entries.get(number) is entry:
+            held = entry.holder is not None
+            master._ledger.discard(session, [number])
+            if held and master._can_stop:
+                master._stop_running([entry])
+            master._dropped([number])
+            master._jobs.pop(number, None)
+        elif entry.state is WAITING:  # it was not there yet; otherwise somebody has popped it
+            master._jobs.pop(number, None)
+        master._let_go([])
 
     def _note(self, job: Job, number: int) -> None:
         """Take note of a job that is about to be added. Called with the lock held."""
@@ -88,37 +115,53 @@ class Lane:
 
     def pop(self, timeout: float | None = None) -> Job | None:
         """Return the next processed job, or None; see `Master.popProcessedJob`."""
-        master, session = self._master, self._session
         deadline = FOREVER if timeout is None else Deadline(timeout)
-        master._check_process()
-        with master._lock:
-            while (entry := master._ledger.pop_one(session)) is None:
-                if not session.entries or master._closed:
-                    return None
-                if not self._await_outcome(deadline):
-                    return None
-            job = self._take_out(entry)
-        return self._hand_over(job, entry)
+        self._master._check_process()
+        return self._pop(deadline)
 
     def pop_ready(self) -> Job | None:
         """Return a job that is processed already, or None."""
-        master = self._master
-        with master._lock:
-            entry = master._ledger.pop_one(self._session)
-            if entry is None:
-                return None
-            job = self._take_out(entry)
-        return self._hand_over(job, entry)
+        return self._pop(None)
 
-    def _hand_over(self, job: Job, entry: Entry) -> Job:
+    def _pop(self, deadline: Deadline | None) -> Job | None:
+        master, session = self._master, self._session
+        taken = None
         try:
-            settle(job, self._master._unpack(job, entry))
+            with master._lock:
+                while (taken := self._take_next()) is None:
+                    if deadline is None or not session.entries or master._closed:
+                        return None
+                    if not self._await_outcome(deadline):
+                        return None
+            job, entry = taken
+            settle(job, master._unpack(job, entry))
         except BaseException:
-            with self._master._lock:
-                self._master._jobs[entry.number] = job
-                self._master._ledger.put_back(entry, entry.outcome)
+            if taken is not None:
+                with master._lock:
+                    self._put_back(*taken)
             raise
         return job
+
+    def _take_next(self) -> tuple[Job, Entry] | None:
+        """Take out the job that was processed first, or None. Called with the lock held."""
+        entry = self._master._ledger.pop_one(self._session)
+        if entry is None:
+            return None
+        job = self._master._jobs[entry.number]
+        try:
+            self._take_out(entry)
+        except BaseException:
+            self._put_back(job, entry)
+            raise
+        return job, entry
+
+    def _put_back(self, job: Job, entry: Entry) -> None:
+        """Undo a pop, of which the caller does not have the job. Called with the lock held."""
+        forget_outcome(job)
+        claim(job, entry)
+        self._master._jobs[entry.number] = job
+        self._master._ledger.put_back(entry, entry.outcome)
+        self._master._came.notify_all()
 
     def _take_out(self, entry: Entry) -> Job:
         master = self._master

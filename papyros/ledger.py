@@ -33,6 +33,7 @@ from typing import Any
 
 from papyros.delays import Delays
 from papyros.entries import ASSIGNED, FORGOTTEN, PROCESSED, WAITING, Counts, Delivery, Entry, Holder, Session
+from papyros.mending import mend
 from papyros.shares import idle_share, share
 from papyros.terms import DEFAULT_TERMS, Terms
 from papyros.turns import Turns
@@ -209,6 +210,10 @@ class Ledger:
         entry.state = FORGOTTEN
         entry.payload = entry.outcome = None  # the line may hold the entry for a while yet
         _take(entry.session.entries, entry.number)
+
+    def mend(self) -> None:
+        """Put the books right after a change of them was interrupted; see `papyros.mending`."""
+        mend(self.sessions.values(), self.holders.values(), self._turns, set(self._delays))
 
     # Holders and what they run ----------------------------------------------------------
 
@@ -448,11 +453,18 @@ class Ledger:
         """Take the job out of the ledger that was processed first; None if none is."""
         if not session.processed:
             return None
-        entry = session.processed.popleft()
-        entry.state = FORGOTTEN
-        _take(session.entries, entry.number)
-        session.processed_bytes -= entry.size
-        session.counts.popped += 1
+        entry = session.processed[0]
+        try:
+            session.processed.popleft()
+            entry.state = FORGOTTEN
+            session.processed_bytes -= entry.size
+            session.counts.popped += 1
+            _take(session.entries, entry.number)
+        except BaseException:  # Ctrl-C: nobody has it in their hands
+            entry.state = PROCESSED
+            session.entries[entry.number] = entry
+            self.mend()
+            raise
         return entry
 
     def pop(self, session: Session, limit: int = 1) -> list[Entry]:

@@ -118,8 +118,8 @@ class MultiProcessMaster(PackingMaster):
         if not self._started:
             self._start()
         if self._hungry:
-            self._hungry = False
             self._crew.poke()
+            self._hungry = False  # in this order: Ctrl-C may come in between
         if self._broken:
             self._fail_waiting()
 

@@ -10,7 +10,7 @@ here changes a job's state.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -59,6 +59,18 @@ class Turns:
             client.kin.remove(session)
         if not client.line and not client.kin and client in self._clients:
             self._clients.remove(client)
+
+    def refill(self, sessions: Iterable[Session]) -> None:
+        """Let those of these sessions take turns that have jobs in their lines, and no others; who was first stays so."""
+        sessions = list(sessions)
+        for session in sessions:
+            session.client.kin.clear()
+        for session in sessions:
+            if session.parent is not None and session.line:
+                session.client.kin.append(session)
+        ready = dict.fromkeys(session.client for session in sessions if session.line)
+        clients = [client for client in dict.fromkeys(self._clients) if client in ready]
+        self._clients = deque(dict.fromkeys([*clients, *ready]))
 
     def next(self) -> Session:
         """Return the session whose turn it is; the next client is next."""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
+from collections.abc import Iterable
 from heapq import heappop, heappush
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,6 +93,16 @@ class WaitingLine:
         self.size -= entry.size
         if not self._length:
             self.clear()
+
+    def refill(self, entries: Iterable[Entry]) -> None:
+        """Let these jobs wait, and no others, whatever the line is like: a change of it may have been interrupted."""
+        self._levels.clear()
+        self._priorities.clear()
+        self._returned.clear()
+        self._removed.clear()
+        self._length = self.size = 0
+        for entry in sorted(entries, key=attrgetter("number")):
+            self.append(entry)
 
     def clear(self) -> list[Entry]:
         """Empty the line; return the jobs that were in it."""
