@@ -18,6 +18,7 @@ import time
 import weakref
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from papyros.checks import check_bound
@@ -144,7 +145,7 @@ class BookkeepingMaster(Master):
 
     def _withdraw(self, session: Session, numbers: Sequence[int]) -> list[int]:
         """Discard those jobs that no slave was given yet; return their numbers. Called without the lock."""
-        with self._lock:
+        with self._lock, self._mending():
             withdrawn = [number for number in numbers if self._ledger.cancel(session, number)]
             self._let_go(withdrawn)
         return withdrawn
@@ -187,7 +188,7 @@ class BookkeepingMaster(Master):
     def cancelJob(self, job: Job) -> bool:
         """Discard a job, also while it runs, where that can be; see `Master.cancelJob`."""
         self._check_process()
-        with self._lock:
+        with self._lock, self._mending():
             entry = self._entry_of(job)
             if entry is None or entry.state is PROCESSED:
                 return False
@@ -202,7 +203,7 @@ class BookkeepingMaster(Master):
     def cancelAllJobs(self) -> None:
         """Discard all jobs that no slave was given yet; see `Master.cancelAllJobs`."""
         self._check_process()
-        with self._lock:
+        with self._lock, self._mending():
             for session in self._own_sessions():
                 self._let_go(self._ledger.cancel_waiting(session))
 
@@ -231,7 +232,7 @@ class BookkeepingMaster(Master):
             self._closed = True
         self._alarm.close()
         self._stop()
-        with self._lock:
+        with self._lock, self._mending():
             for session in self._own_sessions():
                 self._discard_unprocessed(session)
         atexit.unregister(self.close)
@@ -277,10 +278,31 @@ class BookkeepingMaster(Master):
         if self._closed:
             raise MasterClosedError(f"this {type(self).__name__} is closed: it takes no more jobs")
 
+    @contextmanager
+    def _mending(self) -> Iterator[None]:
+        """Put the books right if Ctrl-C comes in the midst of a change of them. Used with the lock held."""
+        try:
+            yield
+        except BaseException:
+            self._mend()
+            raise
+
+    def _mend(self) -> None:
+        """Put the books right, and let go of jobs that have left the ledger. Called with the lock held."""
+        self._ledger.mend()
+        self._let_go([number for number, job in self._jobs.items() if not self._is_kept(job)])
+
+    def _is_kept(self, job: Job) -> bool:
+        entry = keeper_of(job)
+        if not isinstance(entry, Entry) or self._ledger.sessions.get(entry.session.key) is not entry.session:
+            return False
+        return entry.session.entries.get(entry.number) is entry
+
     def _let_go(self, numbers: Iterable[int]) -> None:
         """Let go of jobs that left the ledger unprocessed. Called with the lock held."""
         for number in numbers:
-            release(self._jobs.pop(number))
+            release(self._jobs[number])
+            del self._jobs[number]  # after that: what is interrupted in between is mended by what is still here
         self._let_go_of_orphans()
         self._room.notify_all()
         self._came.notify_all()

@@ -58,7 +58,8 @@ class Lane:
                         master._work_came()
                     else:
                         master._outcomes_came()
-                    forget_outcome(job)
+                    if former is not None:
+                        forget_outcome(job)
                 except BaseException:
                     self._take_back(entry)
                     raise
@@ -180,7 +181,7 @@ class Lane:
     def close(self) -> None:
         """Drop all jobs of this lane, whatever their state."""
         master, session = self._master, self._session
-        with master._lock:
+        with master._lock, master._mending():
             numbers = list(session.entries)
             master._ledger.drop(session.key)
             master._let_go(numbers)

@@ -12,7 +12,7 @@ import threading
 from papyros.entries import Entry
 from papyros.errors import JobTimeout
 from papyros.outcome import Outcome
-from papyros.singlethreaded import SingleThreadedMaster
+from papyros.singlethreaded import Interrupts, SingleThreadedMaster
 
 __all__ = ["NestedMaster", "open_family"]
 
@@ -29,18 +29,18 @@ class NestedMaster(SingleThreadedMaster):
         """Drop the children that are left."""
         self.close()
 
-    def _run_interruptibly(self, entry: Entry) -> Outcome:
+    def _run_interruptibly(self, entry: Entry, interrupts: Interrupts) -> Outcome:
         seconds = entry.terms.timeout
         if seconds is None:
-            return super()._run_interruptibly(entry)
+            return super()._run_interruptibly(entry, interrupts)
         outcomes: list[Outcome] = []
 
         def run() -> None:
-            outcomes.append(SingleThreadedMaster._run_interruptibly(self, entry))
+            outcomes.append(SingleThreadedMaster._run_interruptibly(self, entry, Interrupts()))
 
         thread = threading.Thread(target=run, name="papyros-timed-child", daemon=True)
-        thread.start()
-        thread.join(min(seconds, threading.TIMEOUT_MAX))
+        interrupts.let_through(thread.start)
+        interrupts.let_through(thread.join, min(seconds, threading.TIMEOUT_MAX))
         if outcomes:
             return outcomes[0]
         text = (

@@ -9,10 +9,10 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 from papyros.bookkeeping import BookkeepingMaster
 from papyros.current import Place
@@ -24,7 +24,10 @@ from papyros.outcome import Outcome
 from papyros.running import run_job
 from papyros.status import SlaveStatus
 
-__all__ = ["SingleThreadedMaster"]
+__all__ = ["Interrupts", "SingleThreadedMaster"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class SingleThreadedMaster(BookkeepingMaster):
@@ -67,19 +70,23 @@ class SingleThreadedMaster(BookkeepingMaster):
 
     def _await_child(self, session: Session, deadline: Deadline) -> bool:
         # Within the job that waits, so no other jobs than those that it waits for.
-        entry = self._ledger.assign_next(self._holder, session)
-        return self._run(entry) if entry is not None else deadline.wait(self._came)
+        with _held_interrupts() as interrupts:
+            entry = self._ledger.assign_next(self._holder, session)
+            if entry is not None:
+                return self._run(entry, interrupts)
+        return deadline.wait(self._came)
 
     def _run_next(self) -> bool:
         """Run the next waiting job, with the lock released meanwhile; False when there is none."""
-        batch = self._ledger.assign(self._holder, 1)
-        return self._run(batch[0]) if batch else False
+        with _held_interrupts() as interrupts:
+            batch = self._ledger.assign(self._holder, 1)
+            return self._run(batch[0], interrupts) if batch else False
 
-    def _run(self, entry: Entry) -> bool:
+    def _run(self, entry: Entry, interrupts: Interrupts) -> bool:
         self._room.notify()
         self._lock.release()
         try:
-            outcome = self._run_interruptibly(entry)
+            outcome = self._run_interruptibly(entry, interrupts)
         except BaseException:
             # It was the user who interrupted, not the job who raised: the job goes back.
             self._lock.acquire()
@@ -92,16 +99,15 @@ class SingleThreadedMaster(BookkeepingMaster):
         self._outcomes_came()
         return True
 
-    def _run_interruptibly(self, entry: Entry) -> Outcome:
+    def _run_interruptibly(self, entry: Entry, interrupts: Interrupts) -> Outcome:
         place = Place(lambda: Family(self, entry))
         token = place.enter()
         try:
-            with _interrupts() as interrupted:
-                outcome = run_job(entry.payload, threading.current_thread().name)
+            outcome = interrupts.let_through(run_job, entry.payload, threading.current_thread().name)
         finally:
             place.leave(token)
             place.end_job()
-        if outcome.exception is not None and (interrupted or _quit_debugger(outcome.exception)):
+        if outcome.exception is not None and (interrupts.came or _quit_debugger(outcome.exception)):
             raise outcome.exception
         return outcome
 
@@ -110,34 +116,65 @@ def _wants_retry(entry: Entry, outcome: Outcome) -> bool:
     return outcome.exception is not None and wants_retry(entry.payload, outcome.exception)
 
 
+class Interrupts:
+    """A handler of Ctrl-C that holds it back while the books are changed.
+
+    What comes while a job runs is raised at once, as Python does by itself, and noted: so Ctrl-C, which is
+    the user's, can be told from a KeyboardInterrupt that the job raises, which is the job's.
+    """
+
+    def __init__(self) -> None:
+        self.holding = True
+        self.came = False  # and was raised: whatever job waits for whatever other one, it is for all of them
+        self._held = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Take note of Ctrl-C, and raise it unless it is held back."""
+        if self.holding:
+            self._held = True
+        else:
+            self.came = True
+            signal.default_int_handler(number, frame)
+
+    def let_through(self, call: Callable[P, R], *args: P.args, **kwds: P.kwargs) -> R:
+        """Make a call that Ctrl-C may interrupt."""
+        self.holding = False
+        try:
+            self.raise_held()
+            return call(*args, **kwds)
+        finally:
+            self.holding = True
+
+    def raise_held(self) -> None:
+        """Raise what was held back."""
+        if self._held:
+            self._held = False
+            self.came = True
+            raise KeyboardInterrupt
+
+
 @contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Tell Ctrl-C, which is the user's, from a KeyboardInterrupt that a job raises, which is the job's."""
-    interrupted: list[int] = []
+def _held_interrupts() -> Iterator[Interrupts]:
+    """Hold Ctrl-C back, if it would raise in this thread, until the end or until it is let through."""
     before = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
-    if isinstance(before, _Note):
-        yield before.interrupted  # of the job that waits for this one: whoever is interrupted, it is for both
-        return
-    if before is not signal.default_int_handler:
-        yield interrupted
-        return
-    note = _Note(interrupted)
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-class _Note:
-    """A handler of signals that notes that one came, and does what Python does by itself."""
-
-    def __init__(self, interrupted: list[int]) -> None:
-        self.interrupted = interrupted
-
-    def __call__(self, number: int, frame: FrameType | None) -> Any:
-        self.interrupted.append(number)
-        return signal.default_int_handler(number, frame)
+    if isinstance(before, Interrupts):  # in a job that waits for this one
+        interrupts = before
+        interrupts.holding = True
+        try:
+            yield interrupts
+        finally:
+            interrupts.holding = False
+    elif before is signal.default_int_handler:
+        interrupts = Interrupts()
+        signal.signal(signal.SIGINT, interrupts)
+        try:
+            yield interrupts
+        finally:
+            signal.signal(signal.SIGINT, before)
+    else:
+        interrupts = Interrupts()  # which is told of none
+        yield interrupts
+    interrupts.raise_held()
 
 
 def _quit_debugger(error: BaseException) -> bool:

@@ -61,7 +61,7 @@ class Turns:
             self._clients.remove(client)
 
     def refill(self, sessions: Iterable[Session]) -> None:
-        """Let those of these sessions take turns that have jobs in their lines, and no others; who was first stays so."""
+        """Let those sessions take turns that have jobs in their lines, and no others; who is first stays so."""
         sessions = list(sessions)
         for session in sessions:
             session.client.kin.clear()

@@ -21,6 +21,7 @@ STOREYS = [
     {"jobs", "pickling"},
     {"waiting", "turns", "delays", "shares"},
     {"entries"},
+    {"mending"},
     {"ledger"},
     {"master"},
     {"current", "running", "wire", "execution", "calls", "lanes", "mapped"},

@@ -1,0 +1,207 @@
+"""Ctrl-C at any moment while a program adds, pops or cancels: it is raised, and the books stay right.
+
+A real interrupt raises where Python looks for signals: where a function begins, and after a call of one that is
+written in C. The profiler is told of just these, so each of them can have its Ctrl-C, one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import random
+import signal
+import sys
+import threading
+import time
+
+import pytest
+
+import papyros
+from papyros.jobs import keeper_of
+from tests.contract.jobs_for_tests import Square
+from tests.support import PATIENCE, wait_until
+
+HOUSE = os.path.dirname(papyros.__file__)
+
+#: More moments than any call has.
+MANY = 1000
+
+#: So many come in a row, at moments that nobody chose.
+INTERRUPTS = 100
+
+
+@pytest.fixture(autouse=True)
+def real_interrupts():
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals come to the main thread, and the tests run in another one")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class Interruption:
+    """Interrupts a call at its moment of that number.
+
+    Attributes:
+        happened: whether the call had so many moments.
+        raised: whether it was left with a KeyboardInterrupt.
+    """
+
+    def __init__(self, moment):
+        self._left = moment
+        self.happened = self.raised = False
+
+    def _look(self, frame, event, _):
+        if event not in ("call", "c_return") or self.happened or not self._ours(frame):
+            return
+        self._left -= 1
+        if not self._left:
+            self.happened = True
+            signal.raise_signal(signal.SIGINT)
+
+    def _ours(self, frame):
+        # What waits in the standard library has moments that nobody could guard, but those that notify are as ours.
+        code = frame.f_code
+        return code.co_filename.startswith(HOUSE) or code.co_name in ("notify", "notify_all")
+
+    def of(self, call, *args):
+        before = sys.getprofile()
+        try:
+            sys.setprofile(self._look)
+            answer = call(*args)
+            sys.setprofile(before)
+        except KeyboardInterrupt:
+            sys.setprofile(before)
+            self.raised = True
+            return None
+        return answer
+
+
+def moments(at_least):
+    """Interruptions at one moment after the other, until a call has no more."""
+    for number in range(1, MANY):
+        interruption = Interruption(number)
+        yield interruption
+        assert interruption.raised == interruption.happened
+        if not interruption.happened:
+            assert number > at_least
+            return
+    pytest.fail("the call has no end of moments")
+
+
+def pop_all(master):
+    popped = []
+    while (job := master.popProcessedJob(PATIENCE)) is not None:
+        popped.append(job)
+    return popped
+
+
+@pytest.mark.parametrize("options", [{}, {"max_waiting": 100, "max_processed": 100}], ids=["unbounded", "bounded"])
+def test_what_was_interrupted_while_it_was_added_was_not_added(make_master, options):
+    master = make_master(**options)
+    master.addJob(Square(0))
+    assert len(pop_all(master)) == 1
+    for number, interruption in enumerate(moments(at_least=15)):
+        job = Square(number)
+        interruption.of(master.addJob, job)
+        if interruption.raised:
+            assert master.numPendingJobs() == 0
+            assert keeper_of(job) is None
+            master.addJob(job)
+        assert pop_all(master) == [job]
+        assert job.result == number**2
+        assert master.numPendingJobs() == 0
+
+
+def test_an_interrupted_addition_leaves_the_former_outcome(make_master):
+    master = make_master()
+    job = Square(7)
+    master.addJob(job)
+    pop_all(master)
+    for interruption in moments(at_least=15):
+        interruption.of(master.addJob, job)
+        if interruption.raised:
+            assert job.result == 49
+    assert pop_all(master) == [job]
+
+
+def test_a_pop_that_was_interrupted_has_popped_nothing(make_master):
+    master = make_master()
+    for number, interruption in enumerate(moments(at_least=8)):
+        jobs = [Square(number), Square(number + 1)]
+        for job in jobs:
+            master.addJob(job)
+        if not master._runs_in_pops:
+            wait_until(lambda: len(master._main._session.processed) == 2, "both are processed")
+        popped = [interruption.of(master.popProcessedJob)]
+        if interruption.raised:
+            assert master.numPendingJobs() == 2
+            for job in jobs:
+                with pytest.raises(papyros.UnprocessedJobError):
+                    _ = job.result
+                with pytest.raises(papyros.PendingJobError):
+                    master.addJob(job)
+            popped.clear()
+        popped += pop_all(master)
+        assert sorted(popped, key=lambda job: job.args) == jobs
+        assert [job.result for job in jobs] == [number**2, (number + 1) ** 2]
+        assert master.numPendingJobs() == 0
+
+
+@pytest.mark.parametrize("call", ["cancelJob", "cancelAllJobs"])
+def test_what_was_interrupted_while_it_was_cancelled_is_cancelled_or_not(call):
+    master = papyros.SingleThreadedMaster()
+    for number, interruption in enumerate(moments(at_least=8)):
+        jobs = [Square(number), Square(number + 1), Square(number + 2)]
+        for job in jobs:
+            master.addJob(job)
+        interruption.of(getattr(master, call), *([jobs[1]] if call == "cancelJob" else []))
+        kept = [job for job in jobs if keeper_of(job) is not None]
+        assert master.numPendingJobs() == len(kept)
+        assert pop_all(master) == kept
+        for job in jobs:
+            master.addJob(job)
+        assert pop_all(master) == jobs
+    master.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to a thread here")
+def test_whenever_interrupts_come_every_job_is_popped_once(make_master):
+    master = make_master()
+    jobs, popped = [], []
+    chance = random.Random(5)
+    wanted = queue.SimpleQueue()
+
+    def interrupt():
+        while (seconds := wanted.get()) is not None:
+            time.sleep(seconds)  # at any moment, so that there is no event to wait for
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    def add_and_pop_for_ever():
+        if jobs and jobs[-1] not in popped[-1:]:
+            with contextlib.suppress(papyros.PendingJobError):
+                master.addJob(jobs[-1])  # the one that was interrupted, if so
+        while True:
+            for _ in range(3):
+                jobs.append(Square(len(jobs)))
+                master.addJob(jobs[-1])
+            for _ in range(3):
+                popped.append(master.popProcessedJob(PATIENCE))
+
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
+    try:
+        for _ in range(INTERRUPTS):
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - one comes for each that is wanted
+                wanted.put(chance.uniform(0, 0.005))
+                add_and_pop_for_ever()
+    finally:
+        wanted.put(None)
+        interrupter.join()
+    popped += pop_all(master)
+    assert master.numPendingJobs() == 0
+    assert len(popped) == len(set(popped))
+    assert set(popped) >= set(jobs[:-1])  # the last one may have been interrupted
+    assert all(job.result == job.args[0] ** 2 for job in popped)
+    master.close()
