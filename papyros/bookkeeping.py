@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from papyros.checks import check_bound
-from papyros.deadlines import Alarm, Deadline
+from papyros.deadlines import Alarm, Deadline, SafeCondition
 from papyros.entries import ASSIGNED, PROCESSED, Counts, Entry, Session
 from papyros.errors import MasterClosedError, SlaveLost
 from papyros.execution import Execution
@@ -73,11 +73,11 @@ class BookkeepingMaster(Master):
         self._pid = os.getpid()
         self._forked = False
         self._watch_forks()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # nobody takes it twice, but it knows whose it is; see SafeCondition
         #: Notified when an outcome came, or none will come any more.
-        self._came = threading.Condition(self._lock)
+        self._came = SafeCondition(self._lock)
         #: Notified when there is room for another waiting job.
-        self._room = threading.Condition(self._lock)
+        self._room = SafeCondition(self._lock)
         self._ledger = ledger or Ledger(lost=lambda losses: Outcome.failed(SlaveLost(tell_deaths(losses))))
         self._numbers = itertools.count(1)
         self._lane_keys = itertools.count(1)

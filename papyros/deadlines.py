@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -12,7 +13,7 @@ from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
-__all__ = ["FOREVER", "Alarm", "Deadline"]
+__all__ = ["FOREVER", "Alarm", "Deadline", "SafeCondition"]
 
 
 class Deadline:
@@ -56,6 +57,25 @@ class Deadline:
             return False
         condition.wait(min(remaining, threading.TIMEOUT_MAX))
         return True
+
+
+class SafeCondition(threading.Condition):
+    """A condition whose lock is held after a wait that was interrupted, too.
+
+    Ctrl-C may come just when a wait has let go of the lock, or while it takes it again; then `threading.Condition`
+    leaves without it. Only an `RLock` knows whose it is, so the lock is to be one of these.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until notified or the time is up; see `threading.Condition.wait`."""
+        try:
+            return super().wait(timeout)
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # it may not be ours
+                self.release()
+            self.acquire()
+            self.notify_all()  # somebody may have notified this one instead of another
+            raise
 
 
 #: The deadline of those who wait however long it takes.

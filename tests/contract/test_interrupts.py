@@ -19,8 +19,8 @@ import pytest
 
 import papyros
 from papyros.jobs import keeper_of
-from tests.contract.jobs_for_tests import Square
-from tests.support import PATIENCE, wait_until
+from tests.contract.jobs_for_tests import Square, wait_at
+from tests.support import PATIENCE, Background, wait_until
 
 HOUSE = os.path.dirname(papyros.__file__)
 
@@ -28,7 +28,7 @@ HOUSE = os.path.dirname(papyros.__file__)
 MANY = 1000
 
 #: So many come in a row, at moments that nobody chose.
-INTERRUPTS = 100
+INTERRUPTS = 50
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +61,7 @@ class Interruption:
             signal.raise_signal(signal.SIGINT)
 
     def _ours(self, frame):
-        # What waits in the standard library has moments that nobody could guard, but those that notify are as ours.
-        code = frame.f_code
-        return code.co_filename.startswith(HOUSE) or code.co_name in ("notify", "notify_all")
+        return frame.f_code.co_filename.startswith((HOUSE, threading.__file__))
 
     def of(self, call, *args):
         before = sys.getprofile()
@@ -149,6 +147,20 @@ def test_a_pop_that_was_interrupted_has_popped_nothing(make_master):
         assert master.numPendingJobs() == 0
 
 
+def test_a_pop_that_was_interrupted_while_it_waits_leaves_the_lock_to_others(make_concurrent_master):
+    master = make_concurrent_master()
+    gate = make_concurrent_master.gates()
+    job = wait_at(gate.path, "late")
+    master.addJob(job)
+    gate.wait_for_arrivals(1)
+    for interruption in moments(at_least=15):
+        interruption.of(master.popProcessedJob, 0.001)
+        assert master.numPendingJobs() == 1
+        assert Background(master.numPendingJobs).result() == 1
+    gate.open()
+    assert pop_all(master) == [job]
+
+
 @pytest.mark.parametrize("call", ["cancelJob", "cancelAllJobs"])
 def test_what_was_interrupted_while_it_was_cancelled_is_cancelled_or_not(call):
     master = papyros.SingleThreadedMaster()
@@ -179,7 +191,7 @@ def test_whenever_interrupts_come_every_job_is_popped_once(make_master):
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     def add_and_pop_for_ever():
-        if jobs and jobs[-1] not in popped[-1:]:
+        if jobs and jobs[-1] not in popped:
             with contextlib.suppress(papyros.PendingJobError):
                 master.addJob(jobs[-1])  # the one that was interrupted, if so
         while True:
