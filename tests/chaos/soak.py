@@ -410,9 +410,7 @@ def _grown(cluster: Cluster, before: dict[str, tuple[int, ...]]) -> list[str]:
     grown = []
     for name, most in before.items():
         if not wait(lambda name=name, most=most: all(map(int.__le__, cluster.size(name), most)), 15):
-            grown.append(
-                f"{name} has {cluster.size(name)} file descriptors and threads, and may have {most}"
-            )
+            grown.append(f"{name} has {cluster.size(name)} file descriptors and threads, and may have {most}")
     return grown
 
 
