@@ -353,7 +353,7 @@ def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     cluster = Cluster(folder)
     clients: list[Client] = []
     try:
-        if not wait(lambda: (status := cluster.status()) and len(status.slaves) == HOSTS * SLAVES, 60):
+        if not wait(lambda: _complete(cluster, mark), 60):
             raise ViolationError("the cluster does not come up")
         sizes = {name: tuple(size + LAZY for size in cluster.size(name)) for name in cluster.ours}
         for number in range(2):
@@ -384,6 +384,13 @@ def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
         os.environ.pop(MARK, None)
     violations += _left_behind(mark, threads, fds)
     return _figures(cluster, clients, time.monotonic() - started, seed, violations)
+
+
+def _complete(cluster: Cluster, mark: str) -> bool:
+    """Return whether all slaves are ready, and each slave host has its sweeper."""
+    sweepers = sum("sweeping" in command for command in processes(mark).values())
+    status = cluster.status() if sweepers == HOSTS else None
+    return status is not None and sum(slave.ready for slave in status.slaves) == HOSTS * SLAVES
 
 
 def _harm(cluster: Cluster, clients: Sequence[Client], chance: random.Random, end: float) -> None:
