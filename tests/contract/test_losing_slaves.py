@@ -142,7 +142,11 @@ def test_a_slave_that_somebody_else_kills_costs_its_job_one_try_of_three(make_pr
 
 @pytest.mark.parametrize("spoil", [close_descriptors, scribble], ids=["closed", "scribbled"])
 def test_a_job_that_spoils_the_connection_of_its_slave_is_charged(make_process_master, tmp_path, spoil):
-    """The slave dies when the job has ended: of that job, and not of none."""
+    """The slave dies when the job has ended: of that job, and not of none.
+
+    Outcomes that are read together with what was scribbled are lost, too. Then the first of these jobs is charged,
+    and this one may be started more often than three times; but each death is charged, so there is an end to it.
+    """
     master = make_process_master(slaves=1)
     squares = [Square(number) for number in range(20)]
     spoiler = spoil(str(tmp_path), "job")
@@ -152,7 +156,7 @@ def test_a_job_that_spoils_the_connection_of_its_slave_is_charged(make_process_m
     assert all(job.result == job.args[0] ** 2 for job in squares)
     assert type(spoiler.exception) is papyros.SlaveLost
     assert "3 times" in str(spoiler.exception)
-    assert len(starts(tmp_path, "job")) == 3
+    assert 3 <= len(starts(tmp_path, "job")) <= 3 + 2 * len(squares)
 
 
 @pytest.mark.parametrize("how", FORK_ENDS)
