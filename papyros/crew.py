@@ -471,6 +471,8 @@ class Crew:
                 slave.check_at = time.monotonic()
 
     def _unshare(self, digests: Collection[bytes]) -> None:
+        # Somebody may have shared the same again since this was asked for, and jobs been sent that need it.
+        digests = [digest for digest in digests if self._source.place(digest) is None]
         for slave in self._slaves:
             slave.unshare(digests)
             self._watch_outbox(slave)
