@@ -145,7 +145,7 @@ class SlaveProcess:
         self._definitions: dict[bytes, int] = {}
         self._numbers = itertools.count()
         self._needs: dict[bytes, list[bytes]] = {}  # what the definitions that it has need of shared values
-        self._values: set[bytes] = set()  # the shared values that it was told of
+        self._values: dict[bytes, list[Any]] = {}  # the shared values that it was told of, and where they were
         self._epoch = 0
         self._mark = f"{crew}.{uuid.uuid4().hex}"
         self._oom_kills = oom_kills()
@@ -236,6 +236,8 @@ class SlaveProcess:
             number = self._definitions.get(task.definition)
             if number is None:
                 number = self._define(task.definition, definition(task.definition), place)
+            elif task.definition in self._needs:
+                self._offer(self._needs[task.definition], place)  # the same may be elsewhere by now
             numbers.append(number)
         flags = bytes(
             inside.ECHO * terms.echo
@@ -257,13 +259,17 @@ class SlaveProcess:
         needs = needs_of(definition)
         if needs:
             self._needs[digest] = needs
-            places = {need: found for need in needs if need not in self._values and (found := place(need)) is not None}
-            if places:
-                self._values.update(places)
-                told = json.dumps({need.hex(): found for need, found in places.items()}).encode()
-                self.outbox.put(pack_frame(inside.VALUES, 0, [told]))
+            self._offer(needs, place)
         self.outbox.put(pack_frame(inside.DEFINE, number, [definition]))
         return number
+
+    def _offer(self, needs: list[bytes], place: Callable[[bytes], list[Any] | None]) -> None:
+        """Say where values are, unless the slave knows it."""
+        places = {need: found for need in needs if (found := place(need)) not in (None, self._values.get(need))}
+        if places:
+            self._values.update(places)
+            told = json.dumps({need.hex(): found for need, found in places.items()}).encode()
+            self.outbox.put(pack_frame(inside.VALUES, 0, [told]))
 
     def unshare(self, digests: Collection[bytes]) -> None:
         """Have the slave let go of shared values, and of the definitions of jobs that need them."""
@@ -271,8 +277,7 @@ class SlaveProcess:
         numbers = [self._definitions.pop(definition) for definition in needy]
         for definition in needy:
             del self._needs[definition]
-        known = self._values.intersection(digests)
-        self._values -= known
+        known = [digest for digest in digests if self._values.pop(digest, None) is not None]
         if known or numbers:
             told = json.dumps([[digest.hex() for digest in known], numbers]).encode()
             self.outbox.put(pack_frame(inside.UNSHARE, 0, [told]))
