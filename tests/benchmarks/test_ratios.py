@@ -71,6 +71,14 @@ def test_a_fall_by_more_than_a_third_is_noticed():
         fallen({}, {"a": 1.0})
 
 
+def test_a_fall_beside_one_peer_only_is_that_peers():
+    recorded = {"noop: ours / Pool": 3.0, "noop: ours / executor": 6.0, "noop: other / Pool": 3.0}
+    quick_pool = {"noop: ours / Pool": 1.5, "noop: ours / executor": 6.0, "noop: other / Pool": 3.0}
+    assert not fallen(quick_pool, recorded)
+    slow = {"noop: ours / Pool": 1.5, "noop: ours / executor": 3.0, "noop: other / Pool": 3.0}
+    assert fallen(slow, recorded) == {"noop: ours / Pool": (1.5, 3.0), "noop: ours / executor": (3.0, 6.0)}
+
+
 @pytest.fixture
 def reference(tmp_path):
     path = tmp_path / "reference.json"
