@@ -10,14 +10,22 @@ import io
 import pickle
 from collections import ChainMap
 from collections.abc import Callable
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar
 
 import cloudpickle
 
 from papyros.sharing import Shared
 
-__all__ = ["Pickler", "ReferringPickler", "ValuePickler"]
+__all__ = ["MeetingPickler", "Pickler", "ReferringPickler", "ValuePickler", "modules_by_value"]
+
+Refer = Callable[[Shared[Any]], tuple[Any, ...]]
+
+
+def modules_by_value() -> set[str]:
+    """Return the modules and packages that `cloudpickle.register_pickle_by_value` was called with."""
+    names: set[str] = cloudpickle.list_registry_pickle_by_value()
+    return names
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:
@@ -35,13 +43,28 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no t
 class ReferringPickler(Pickler):
     """Pickles handles of shared values as what `refer` reduces them to."""
 
-    def __init__(self, file: io.BytesIO, protocol: int, refer: Callable[[Shared[Any]], tuple[Any, ...]]) -> None:
+    def __init__(self, file: io.BytesIO, protocol: int, refer: Refer) -> None:
         super().__init__(file, protocol)
         self._refer = refer
 
     def reducer_override(self, value: Any) -> Any:
         """See `pickle.Pickler.reducer_override`."""
         return self._refer(value) if type(value) is Shared else super().reducer_override(value)
+
+
+class MeetingPickler(Pickler):
+    """Notes the modules, functions and classes that it meets; refers to handles of shared values, if it can."""
+
+    def __init__(self, file: io.BytesIO, protocol: int, refer: Refer | None, met: list[Any]) -> None:
+        super().__init__(file, protocol)
+        self._refer = refer
+        self._met = met
+
+    def reducer_override(self, value: Any) -> Any:
+        """See `pickle.Pickler.reducer_override`."""
+        if isinstance(value, (ModuleType, FunctionType, type)):
+            self._met.append(value)
+        return self._refer(value) if self._refer and type(value) is Shared else super().reducer_override(value)
 
 
 class ValuePickler(Pickler):

@@ -27,6 +27,7 @@ __all__ = [
     "hold_value",
     "load_value",
     "loads",
+    "modules_by_value",
     "text_of",
 ]
 
@@ -38,9 +39,12 @@ Find = Callable[[bytes], Shared[Any]]
 _ALIGNMENT = 64
 
 
-def dumps_by_value(value: Any, handles: list[Shared[Any]] | None = None) -> bytes:
-    """Pickle; handles of shared values by reference, if they are to be noted, and else with their values."""
-    from papyros.byvalue import Pickler, ReferringPickler  # see there
+def dumps_by_value(value: Any, handles: list[Shared[Any]] | None = None, met: list[Any] | None = None) -> bytes:
+    """Pickle; handles of shared values by reference, if they are to be noted, and else with their values.
+
+    The modules, functions and classes that are met on the way are added to `met`, where that is given.
+    """
+    from papyros.byvalue import MeetingPickler, Pickler, ReferringPickler  # see there
 
     def refer(handle: Shared[Any]) -> tuple[Any, ...]:
         if handles is not None:
@@ -48,8 +52,19 @@ def dumps_by_value(value: Any, handles: list[Shared[Any]] | None = None) -> byte
         return find_shared, (handle.hold(hold_value).digest,)
 
     with io.BytesIO() as file:
-        (Pickler(file, PROTOCOL) if handles is None else ReferringPickler(file, PROTOCOL, refer)).dump(value)
+        if met is not None:
+            pickler = MeetingPickler(file, PROTOCOL, refer if handles is not None else None, met)
+        else:
+            pickler = Pickler(file, PROTOCOL) if handles is None else ReferringPickler(file, PROTOCOL, refer)
+        pickler.dump(value)
         return file.getvalue()
+
+
+def modules_by_value() -> set[str]:
+    """Return the modules and packages that the program has travel by value."""
+    from papyros.byvalue import modules_by_value  # see there
+
+    return modules_by_value()
 
 
 class Rebuilt:

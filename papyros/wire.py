@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
 from papyros.jobs import Job, named_arguments, only_has_arguments, user_state, wants_retry
 from papyros.outcome import Outcome, describe_exception
-from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_value, loads, text_of
+from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_value, loads, modules_by_value, text_of
 from papyros.sharing import Shared
+from papyros.sources import Source, check_sources, note_sources, sources_of
 from papyros.store import CLASS_NEEDS, JOB_NEEDS, Held, Kept, needs_of, with_needs, without_needs
 
 __all__ = [
@@ -97,6 +98,7 @@ class Packer:
         self._digests: dict[type[Job], bytes] = {}
         self._needing: dict[tuple[bytes, ...], bytes] = {}  # definitions of jobs with needs, by what they are made of
         self._class_handles: dict[bytes, list[Shared[Any]]] = {}
+        note_sources()
 
     def pack(self, job: Job) -> Payload:
         """Pack a job.
@@ -191,13 +193,15 @@ class Packer:
 
     def _define(self, job_class: type[Job]) -> bytes:
         handles: list[Shared[Any]] = []
+        met: list[Any] = []
         try:
-            pickled = dumps_by_value(job_class, handles if self.sharing else None)
+            pickled = dumps_by_value(job_class, handles if self.sharing else None, met)
         except Exception as error:
             raise PayloadError(
                 f"the job class {job_class.__qualname__} cannot be pickled, with what it refers to: {brief(error)}"
             ) from error
-        definition = pickle.dumps((job_class.__qualname__, pickled, _search_path()), PROTOCOL)
+        sources = {name: tuple(source) for name, source in sources_of(met, modules_by_value()).items()}
+        definition = pickle.dumps((job_class.__qualname__, pickled, _search_path(), sources), PROTOCOL)
         if handles:  # it refers to them by names of its module
             needs = sorted({held.digest for held in self._keep(handles, job_class)})
             definition = with_needs(CLASS_NEEDS, needs, definition)
@@ -236,13 +240,15 @@ def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | No
     The folders that the client named are looked in last. Shared values that it refers to are those that `find` returns.
 
     Raises:
-        PayloadError: it cannot be unpickled here; the text names the class and says why.
+        PayloadError: it cannot be unpickled here, or would be another class; the text names the class and says why.
     """
     plain = without_needs(CLASS_NEEDS, definition)
-    name, pickled, folders = pickle.loads(plain)
+    name, pickled, folders, told = pickle.loads(plain)
+    sources = {module: Source(*source) for module, source in told.items()}
     for folder in folders:
         if folder not in sys.path and os.path.isdir(folder):
             sys.path.append(folder)
+    check_sources(name, sources)
     try:
         job_class: type[Job] = pickle.loads(pickled) if plain is definition else loads(pickled, find)
     except Exception as error:
@@ -253,6 +259,7 @@ def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | No
                 f"cloudpickle.register_pickle_by_value({error.name})"
             )
         raise PayloadError(f"the job class {name} cannot be loaded: {brief(error)}{hint}") from error
+    check_sources(name, sources)  # what was imported just now
     return job_class
 
 

@@ -17,7 +17,7 @@ HOUSE = Path(papyros.__file__).parent
 STOREYS = [
     {"errors", "cpus", "deadlines", "forensics", "frames", "screen", "sharing", "status", "store", "story", "sweeping"}
     | {"terms"},
-    {"byvalue", "checks", "outcome", "sweeper", "tasks"},
+    {"byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},
     {"jobs", "pickling"},
     {"waiting", "turns", "delays", "shares"},
     {"entries"},

@@ -137,11 +137,11 @@ def test_the_folders_of_the_client_are_looked_in_last_and_only_if_they_are_there
     monkeypatch.chdir(tmp_path)
     packer = Packer()
     definition = packer.definitions[packer.pack(Square(1)).definition]
-    name, pickled, folders = pickle.loads(definition)
+    name, pickled, folders, sources = pickle.loads(definition)
     assert str(tmp_path) in folders
     monkeypatch.setattr(sys, "path", list(sys.path))
     before = list(sys.path)
-    assert load_definition(pickle.dumps((name, pickled, [*folders, str(tmp_path / "nowhere")]))) is Square
+    assert load_definition(pickle.dumps((name, pickled, [*folders, str(tmp_path / "nowhere")], sources))) is Square
     assert sys.path[: len(before)] == before
     assert str(tmp_path) in sys.path
     assert str(tmp_path / "nowhere") not in sys.path
@@ -158,11 +158,11 @@ def test_a_class_whose_module_is_not_there_is_refused_with_a_hint(monkeypatch, t
 
     packer = Packer()
     definition = packer.definitions[packer.pack(only_at_the_client.Far()).definition]
-    name, pickled, _ = pickle.loads(definition)
+    name, pickled, _, sources = pickle.loads(definition)
     monkeypatch.undo()
     del sys.modules["only_at_the_client"]
     with pytest.raises(papyros.PayloadError, match=r"Far cannot be loaded.*install only_at_the_client") as caught:
-        load_definition(pickle.dumps((name, pickled, [])))
+        load_definition(pickle.dumps((name, pickled, [], sources)))
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
