@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import gc
 import logging
-import math
 import os
 import shlex
 import signal
@@ -14,12 +13,9 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
-import papyros
-from papyros.cpus import usable_cpus
 from papyros.distributed.cluster import LocalCluster
-from papyros.distributed.config import apply_pyro_items, read_config
+from papyros.distributed.config import apply_pyro_items
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
 from papyros.distributed.doctor import examine
 from papyros.distributed.host import SlaveHost
@@ -38,6 +34,7 @@ from papyros.distributed.naming import (
     is_here,
     parse_address,
 )
+from papyros.distributed.options import DRAIN_SECONDS, make_parser, read_options
 from papyros.distributed.security import Security
 from papyros.distributed.server import MasterServer
 from papyros.distributed.signals import StopSignals
@@ -57,193 +54,14 @@ __all__ = ["main"]
 #: Options that a standalone cluster hands on to its parts.
 PASSED = ("port", "publish", "lease", "grace", "drain", "max_bytes")
 
-#: Options that ask for something instead of starting a part.
-QUESTIONS = ("status", "doctor", "new_key", "show_key_fingerprint")
-
-#: How long running jobs may take to end after SIGTERM.
-DRAIN_SECONDS = 60.0
-
 DRAINING = "draining: running jobs end, no more are taken; a second signal ends it now"
-
-#: More slaves than this are a mistake.
-MOST_SLAVES = 10_000
-
-DESCRIPTION = """\
-Start one part of a Papyros cluster: the master of a group, or slaves for it.
-
-Three parts make a cluster, started in any order and on any machines:
-
-  pyro5-ns                                   the name server, on port 9090
-  python -m papyros.distributed              the master of the group
-  python -m papyros.distributed --slaves=3   three slaves; repeat this on each machine
-
-Then, in a program:
-
-  from papyros.distributed import DistributedMaster
-  master = DistributedMaster()
-
-Or all three parts at once, on this machine:
-
-  python -m papyros.distributed --standalone --slaves=3
-"""
-
-EPILOG = """\
-Ctrl-C or SIGTERM ends a part and gives back what it had not finished; a second
-one ends it at once. Slaves outlive their master and serve the next one.
-"""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\nTry --help.\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m papyros.distributed",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "--slaves",
-        nargs="?",
-        const=usable_cpus(),
-        type=_slaves,
-        metavar="N",
-        help=f"start N slaves (by default {usable_cpus()}, the CPUs that may be used here) instead of a master",
-    )
-    add("--group", type=_group, metavar="G", help=f"the group that these parts belong to (default: {DEFAULT_GROUP})")
-    add(
-        "--nameserver",
-        type=_nameserver,
-        metavar="HOST[:PORT]",
-        help=f"where the name server is (default: {DEFAULT_NAMESERVER})",
-    )
-    add(
-        "--key-file",
-        type=Path,
-        metavar="FILE",
-        help="the file with the key of the cluster (default: that of the user, made on first use)",
-    )
-    add("--new-key", type=Path, metavar="FILE", help="make a key, in a file that must not exist yet, and end")
-    add("--show-key-fingerprint", action="store_true", help="print what identifies the key without telling it, and end")
-    add("--host", metavar="ADDRESS", help=f"the address that the master listens on (default: {LOOPBACK})")
-    add(
-        "--publish",
-        type=_published,
-        metavar="HOST[:PORT]",
-        help="the address by which others reach the master, if it is another one than it listens on",
-    )
-    add("--port", type=_port, metavar="PORT", help="the port that the master listens on (default: any free one)")
-    add("--lease", type=_seconds, metavar="S", help=f"give up slaves silent for S seconds (default: {LEASE_SECONDS:g})")
-    add(
-        "--grace", type=_seconds, metavar="S", help=f"give up clients silent for S seconds (default: {GRACE_SECONDS:g})"
-    )
-    add(
-        "--drain",
-        type=_seconds,
-        metavar="S",
-        help=f"after SIGTERM, let running jobs end for at most S seconds (default: {DRAIN_SECONDS:g})",
-    )
-    add("--max-bytes", type=_bytes, metavar="N", help="refuse results of jobs that take more than N bytes")
-    add("--status", action="store_true", help="print what the master of the group and its slaves do, and end")
-    add(
-        "--doctor",
-        action="store_true",
-        help="say what works on the way to the master, and what does not",
-    )
-    add("--config", type=Path, metavar="FILE", help="read options from a TOML file; those given here win")
-    add("--logging", action="store_true", default=None, help="show more of what happens")
-    add(
-        "--standalone",
-        action="store_true",
-        default=None,
-        help="start name server, master and slaves on this machine, as one cluster",
-    )
-    add("--version", action="version", version=f"Papyros {papyros.__version__}")
-    add("--lifeline", type=int, help=argparse.SUPPRESS)
-    return parser
-
-
-def _whole(text: str, least: int, most: int, what: str) -> int:
-    """Return a whole number, or refuse it; the digits are counted first, since Python reads no more than 4300."""
-    if text.isascii() and text.isdigit() and len(text) <= 20 and least <= int(text) <= most:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{_shown(text)} is no {what}; write a whole number from {least} to {most}")
-
-
-def _shown(text: str) -> str:
-    return ascii(text) if len(text) < 80 else ascii(text[:80]) + "..."
-
-
-def _slaves(text: str) -> int:
-    return _whole(text, 1, MOST_SLAVES, "number of slaves")
-
-
-def _group(text: str) -> str:
-    try:
-        return check_group(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _nameserver(text: str) -> str:
-    try:
-        parse_address(text)
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _published(text: str) -> str:
-    try:
-        parse_address(text, what="a master, by which others reach it")
-    except ConfigError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return text
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
-
-
-def _bytes(text: str) -> int:
-    return _whole(text, 1, MAX_PAYLOAD_BYTES, "number of bytes")
-
-
-def _port(text: str) -> int:
-    return _whole(text, 0, 65535, "port")
-
-
-#: How a value of a configuration file is checked: as the same option on the command line is.
-CHECKS: dict[str, Callable[[str], object]] = {
-    "group": _group,
-    "nameserver": _nameserver,
-    "publish": _published,
-    "slaves": _slaves,
-    "port": _port,
-    "lease": _seconds,
-    "grace": _seconds,
-    "drain": _seconds,
-    "max_bytes": _bytes,
-}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    parser = make_parser()
     try:
-        return _run(options)
+        return _run(read_options(parser, arguments))
     except ConfigError as error:
         parser.error(str(error))
     except PapyrosError as error:
@@ -252,8 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    _check_one_thing(options)
-    _merge_config(options)
     lifeline = None
     tell: Callable[[str], None] = _print
     if options.lifeline is not None:
@@ -283,26 +99,6 @@ def _run(options: argparse.Namespace) -> int:
         if options.slaves is not None:
             return _run_host(options, group, nameserver, security, stop, lifeline, tell)
         return _run_master(options, group, nameserver, security, stop, lifeline, tell)
-
-
-def _check_one_thing(options: argparse.Namespace) -> None:
-    """Refuse what would be done only in part: a question and a part to start, or two questions."""
-    asked = [name for name in QUESTIONS if getattr(options, name) not in {None, False}]
-    parts = [name for name in ("slaves", "standalone") if getattr(options, name)]
-    if asked and len(asked) + len(parts) > 1:
-        named = [f"--{name.replace('_', '-')}" for name in (*asked, *parts)]
-        raise ConfigError(f"{' and '.join(named)} do not go together: each of them is all that is done")
-
-
-def _merge_config(options: argparse.Namespace) -> None:
-    """Take from the configuration file what the command line does not say."""
-    if options.config is None:
-        return
-    given, items = read_config(options.config, CHECKS)
-    for name, value in given.items():
-        if getattr(options, name) is None:
-            setattr(options, name, value)
-    apply_pyro_items(items)
 
 
 def _make_key(path: Path) -> int:

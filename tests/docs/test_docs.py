@@ -256,8 +256,8 @@ def test_all_options_of_jobs_are_documented_with_their_defaults():
 
 
 def test_the_defaults_of_the_command_line_are_as_documented():
-    from papyros.distributed.cli import DRAIN_SECONDS
     from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
+    from papyros.distributed.options import DRAIN_SECONDS
 
     documented = {row[0].strip("`"): row[2] for row in rows("configuration.md", "The command line")}
     for option, seconds in {"--lease S": LEASE_SECONDS, "--grace S": GRACE_SECONDS, "--drain S": DRAIN_SECONDS}.items():
