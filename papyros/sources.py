@@ -40,15 +40,14 @@ class Source(NamedTuple):
     path: str
 
 
-#: The sources of modules by their names, and the specs that they were imported by: a reloaded module has another one.
-_seen: dict[str, tuple[ModuleSpec | None, Source | None]] = {}
+#: Under this name, the spec that a module was imported by keeps the source that it had: a reloaded one has another spec.
+_NOTED = "_papyros_source"
 
 
 def note_sources() -> None:
     """Note the sources of this program's own modules: the sooner, the surer they are what was imported."""
-    for name in sys.modules.keys() - _seen.keys():
-        spec = _spec_of(name)
-        _seen[name] = spec, _read(spec) if _is_own(name, spec) else None
+    for name in list(sys.modules):
+        _own_source(name)
 
 
 def sources_of(met: Iterable[ModuleType | FunctionType | type], by_value: Collection[str]) -> dict[str, Source]:
@@ -58,8 +57,7 @@ def sources_of(met: Iterable[ModuleType | FunctionType | type], by_value: Collec
         met: the modules, functions and classes that were met while something was pickled.
         by_value: the modules and packages that travel by value themselves.
     """
-    note_sources()
-    own = {name: source for name in _noted() if (source := _own_source(name)) is not None}
+    own = {name: source for name in list(sys.modules) if (source := _own_source(name)) is not None}
     needed: dict[str, Source] = {}
     unread = _needed_first(met, own, by_value)
     while unread:
@@ -138,17 +136,10 @@ def _imported_words(source: Source) -> frozenset[str]:
     return frozenset()
 
 
-def _noted() -> list[str]:
-    return [name for name, (_, source) in list(_seen.items()) if source is not None]
-
-
 def _own_source(name: str) -> Source | None:
-    spec, source = _seen[name]
-    now = _spec_of(name)
-    if now is not spec and now is not None:  # it was reloaded
-        source = _read(now) if _is_own(name, now) else None
-        _seen[name] = now, source
-    return source
+    """Return the source of a module that was imported, if it is the program's own."""
+    spec = _spec_of(name)
+    return _noted(spec) if _is_own(name, spec) else None
 
 
 def _is_own(name: str, spec: ModuleSpec | None) -> bool:
@@ -165,14 +156,11 @@ def _is_own(name: str, spec: ModuleSpec | None) -> bool:
 def _source_here(name: str) -> Source | None:
     """Return the source of a module that was imported here, or else of the one that would be; None if none is known."""
     if name in sys.modules:
-        spec = _spec_of(name)
-        known = _seen.get(name)
-        if known is None or known[0] is not spec or known[1] is None:
-            known = _seen[name] = spec, _read(spec)
-        return known[1]
+        return _noted(_spec_of(name))
     if name.rpartition(".")[0] in (*sys.modules, ""):  # else it would be imported to answer this
         with suppress(Exception):  # finders of the user's may raise anything
-            return _read(importlib.util.find_spec(name))
+            spec = importlib.util.find_spec(name)
+            return _read(spec) if spec is not None else None
     return None
 
 
@@ -183,12 +171,22 @@ def _spec_of(name: str) -> ModuleSpec | None:
     return None
 
 
+def _noted(spec: ModuleSpec | None) -> Source | None:
+    """Return the source of the module of a spec, as it was when it was first asked for."""
+    if spec is None:
+        return None
+    noted: Source | None = vars(spec).get(_NOTED)
+    if noted is None and (noted := _read(spec)) is not None:
+        setattr(spec, _NOTED, noted)
+    return noted
+
+
 def _path_of(spec: ModuleSpec) -> str | None:
     return spec.origin if spec.has_location and spec.origin is not None and spec.origin.endswith(".py") else None
 
 
-def _read(spec: ModuleSpec | None) -> Source | None:
-    path = _path_of(spec) if spec is not None else None
+def _read(spec: ModuleSpec) -> Source | None:
+    path = _path_of(spec)
     digest = _digest_of(path) if path is not None else None
     return None if path is None or digest is None else Source(digest, os.path.realpath(path))
 

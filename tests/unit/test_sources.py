@@ -36,7 +36,6 @@ def folder(tmp_path, monkeypatch):
 def forget():
     for name in [name for name in sys.modules if "of_sources" in name]:
         del sys.modules[name]
-        sources._seen.pop(name, None)
     importlib.invalidate_caches()
 
 
