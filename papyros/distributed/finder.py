@@ -91,6 +91,7 @@ class MasterFinder:
                 line = self._seeker.find()
                 if line is None and self._hosting is not None:
                     line = self._host_here(self._hosting)
+                    self._name_others()
                 if line is not None:
                     return line
                 missing: BaseException = self._no_master()
@@ -165,6 +166,17 @@ class MasterFinder:
         log.info("hosting the master of the group %r at %s", self._group, server.address)
         self._server = server
         return self.line(server.uri)
+
+    def _name_others(self) -> None:
+        """Say which groups there are, if the only master of this one is hosted here: its name may be a slip."""
+        others = self._seeker.names.others(self._group) if self._server is not None else ""
+        if others:
+            log.warning(
+                "no master of the group %r was registered at %s, so this program hosts it; groups that have one: %s",
+                self._group,
+                self._nameserver,
+                others,
+            )
 
     def _no_master(self) -> MasterNotFoundError:
         known = ", ".join(self._seeker.names.groups()) or "none"

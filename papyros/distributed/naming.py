@@ -198,12 +198,20 @@ class NameServer:
             return None
 
     def groups(self) -> list[str]:
-        """Return the groups that have a master registered.
+        """Return the groups that have a master registered; what is no name of a group is left out.
 
         Raises:
             NameServerNotFoundError: no name server answers.
         """
-        return sorted(name.removeprefix(_PREFIX) for name in self._ask("list", _PREFIX))
+        names = [str(name).removeprefix(_PREFIX) for name in self._ask("list", _PREFIX)]
+        return sorted(filter(_GROUP.fullmatch, names))
+
+    def others(self, group: str) -> str:
+        """Return the groups that have a master registered, but for this one, as a text; empty if there are none."""
+        try:
+            return ", ".join(other for other in self.groups() if other != group)
+        except NameServerNotFoundError:
+            return ""
 
     def register(self, group: str, uri: str) -> None:
         """Register the master of a group, in the place of one that does not answer any more.

@@ -77,6 +77,11 @@ class Seeker:
             return f"a master of the group {self.group!r}; the one registered at {self.names.address} does not answer"
         return f"a master of the group {self.group!r}, of which {self.names.address} knows none yet"
 
+    def _others(self) -> str:
+        """Return which groups there are where none of this name is registered, since it may be a slip."""
+        others = self.names.others(self.group) if not self._registered else ""
+        return f"; groups that have one: {others}" if others else ""
+
     def line(self, uri: str, silence: float = SILENCE_SECONDS, connect_timeout: float = CONNECT_SECONDS) -> Line:
         """Return a line to the master at a URI; see `Line`."""
         return Line(uri, self._security, self._role, silence=silence, connect_timeout=connect_timeout)
@@ -102,7 +107,7 @@ class Seeker:
                 return line
             if waits_for != self._told:
                 self._told = waits_for
-                self._tell(f"waiting for {waits_for}")
+                self._tell(f"waiting for {waits_for}{self._others() if waits_for == self._absent() else ''}")
             if deadline is not None and time.monotonic() + delay > deadline:
                 return None
             if self._stop.wait(delay):

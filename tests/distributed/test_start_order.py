@@ -221,6 +221,31 @@ def test_the_stale_name_of_a_killed_master_does_not_keep_a_client_from_hosting(l
         assert doubled(client, [1]) == [2]
 
 
+def test_a_client_that_hosts_a_master_beside_those_of_other_groups_says_which_there_are(launch, names, group, caplog):
+    right, slip = f"{group}.lab", f"{group}.lap"
+    launch.master(right, names)
+    with DistributedMaster(slip, names):
+        [told] = [record.getMessage() for record in caplog.records if slip in record.getMessage()]
+        assert "this program hosts it; groups that have one: " in told
+        assert right in told.partition("groups that have one: ")[2].split(", ")
+        caplog.clear()
+        with DistributedMaster(slip, names), DistributedMaster(right, names):
+            assert not caplog.records
+
+
+def test_slaves_that_wait_for_a_master_say_which_groups_there_are(launch, names, group):
+    launch.master(f"{group}.lab", names)
+    host = launch.part(f"--group={group}.lap", f"--nameserver={names}", "--slaves=1", name="host")
+    told = host.wait_for("groups that have one: ")
+    assert f"waiting for a master of the group '{group}.lap'" in told
+    assert f"{group}.lab" in told.partition("groups that have one: ")[2]
+
+
+def test_a_client_that_hosts_the_only_master_there_is_says_nothing(launch, group, caplog):
+    with DistributedMaster(group, launch.nameserver().address):
+        assert not caplog.records
+
+
 def test_a_second_master_of_a_group_is_refused_and_told_where_the_first_is(launch, names, group):
     first = launch.master(group, names)
     second = launch.part(f"--group={group}", f"--nameserver={names}", name="second")
