@@ -40,7 +40,7 @@ class Source(NamedTuple):
     path: str
 
 
-#: Under this name, the spec that a module was imported by keeps the source that it had: a reloaded one has another spec.
+#: Under this name, the spec that a module was imported by keeps the source that it had: a reloaded one has another.
 _NOTED = "_papyros_source"
 
 
