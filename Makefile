@@ -20,6 +20,7 @@ $(STAMP): pyproject.toml
 	@echo "making a virtual environment in $(VENV): a minute or two, the first time"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(RUN) compileall -q papyros  # or each slave would do it anew where PYTHONDONTWRITEBYTECODE is set
 	touch $@
 
 demo: $(STAMP) ## run the demo on a cluster of this machine, unattended
