@@ -472,7 +472,7 @@ class Crew:
 
     def _unshare(self, digests: Collection[bytes]) -> None:
         # Somebody may have shared the same again since this was asked for, and jobs been sent that need it.
-        digests = [digest for digest in digests if self._source.place(digest) is None]
+        digests = [digest for digest in digests if self._source.held(digest) is None]
         for slave in self._slaves:
             slave.unshare(digests)
             self._watch_outbox(slave)
@@ -546,7 +546,7 @@ class Crew:
 
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
         careful = bool(self._careful_until) and time.monotonic() < self._careful_until
-        slave.send(tasks, self._source.definition, self._source.place, careful)
+        slave.send(tasks, self._source.definition, self._source.held, careful)
         self._watch_outbox(slave)
         timeouts = [task.terms.timeout for task in tasks if task.terms.timeout is not None]
         if timeouts:

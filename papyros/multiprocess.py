@@ -170,10 +170,9 @@ class _LedgerSource:
                 known = self._master._families.definition(digest)
         return known
 
-    def place(self, digest: bytes) -> list[Any] | None:
+    def held(self, digest: bytes) -> Held | None:
         with self._master._lock:
-            held = self._master._held(digest)
-        return held.place if held is not None else None
+            return self._master._held(digest)
 
     def finished(self, batch: list[Finished]) -> None:
         master = self._master

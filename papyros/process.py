@@ -31,7 +31,7 @@ from papyros import slave as inside
 from papyros.forensics import oom_kills, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, pack_frame, split_column
 from papyros.screen import Screen
-from papyros.store import needs_of
+from papyros.store import Held, needs_of
 from papyros.sweeping import MARK, sweep
 
 if TYPE_CHECKING:
@@ -145,7 +145,8 @@ class SlaveProcess:
         self._definitions: dict[bytes, int] = {}
         self._numbers = itertools.count()
         self._needs: dict[bytes, list[bytes]] = {}  # what the definitions that it has need of shared values
-        self._values: dict[bytes, list[Any]] = {}  # the shared values that it was told of, and where they were
+        #: The shared values that it was told of. They are held: it may open them only when it has ended a long job.
+        self._values: dict[bytes, Held] = {}
         self._epoch = 0
         self._mark = f"{crew}.{uuid.uuid4().hex}"
         self._oom_kills = oom_kills()
@@ -223,7 +224,7 @@ class SlaveProcess:
         self,
         tasks: Sequence[Task],
         definition: Callable[[bytes], bytes],
-        place: Callable[[bytes], list[Any] | None] = lambda _: None,
+        value: Callable[[bytes], Held | None] = lambda _: None,
         careful: bool = False,
     ) -> None:
         """Send tasks, and the definitions of their classes, and the places of shared values, that the slave has not.
@@ -235,9 +236,7 @@ class SlaveProcess:
         for task in tasks:
             number = self._definitions.get(task.definition)
             if number is None:
-                number = self._define(task.definition, definition(task.definition), place)
-            elif task.definition in self._needs:
-                self._offer(self._needs[task.definition], place)  # the same may be elsewhere by now
+                number = self._define(task.definition, definition(task.definition), value)
             numbers.append(number)
         flags = bytes(
             inside.ECHO * terms.echo
@@ -253,23 +252,29 @@ class SlaveProcess:
             os.write(self._token_in, epoch * len(tasks))
         self.outbox.put(pack_frame(inside.JOBS, len(tasks), [epoch, numbers.tobytes(), flags, lengths, *blobs]))
 
-    def _define(self, digest: bytes, definition: bytes, place: Callable[[bytes], list[Any] | None]) -> int:
-        """Send a definition, and say where the values are that its jobs need."""
-        number = self._definitions[digest] = next(self._numbers)
+    def _define(self, digest: bytes, definition: bytes, value: Callable[[bytes], Held | None]) -> int:
+        """Send a definition, and say where the values are that its jobs need.
+
+        What is not there any more, be it the definition or a value, was of a job that nobody waits for: it is
+        looked for again when the next one comes.
+        """
+        number = next(self._numbers)
         needs = needs_of(definition)
-        if needs:
-            self._needs[digest] = needs
-            self._offer(needs, place)
+        if self._offer(needs, value) and definition:
+            self._definitions[digest] = number
+            if needs:
+                self._needs[digest] = needs
         self.outbox.put(pack_frame(inside.DEFINE, number, [definition]))
         return number
 
-    def _offer(self, needs: list[bytes], place: Callable[[bytes], list[Any] | None]) -> None:
-        """Say where values are, unless the slave knows it."""
-        places = {need: found for need in needs if (found := place(need)) not in (None, self._values.get(need))}
-        if places:
-            self._values.update(places)
-            told = json.dumps({need.hex(): found for need, found in places.items()}).encode()
+    def _offer(self, needs: list[bytes], value: Callable[[bytes], Held | None]) -> bool:
+        """Say where values are that the slave was not told of; return whether all are there."""
+        found = {need: held for need in needs if need not in self._values and (held := value(need)) is not None}
+        if found:
+            self._values.update(found)
+            told = json.dumps({need.hex(): held.place for need, held in found.items()}).encode()
             self.outbox.put(pack_frame(inside.VALUES, 0, [told]))
+        return all(need in self._values for need in needs)
 
     def unshare(self, digests: Collection[bytes]) -> None:
         """Have the slave let go of shared values, and of the definitions of jobs that need them."""
@@ -389,6 +394,7 @@ class SlaveProcess:
         code, peak = _reap(self._popen)
         with contextlib.suppress(OSError):  # out of file descriptors, say: the sweeper has another look
             sweep(self._mark)
+        self._values.clear()
         for stream in self._streams:
             stream.close()
         self._sock.close()

@@ -316,7 +316,7 @@ class Slave:
                 self.packer.know(loaded, of_class, self._values.find)
             except PayloadError as error:
                 loaded = error  # and so for each further job of this class
-        if definition in self._needy:
+        if definition in self._needy and not isinstance(loaded, PayloadError):
             self._loaded[of_class] = loaded
         self._classes[definition] = loaded
         return loaded

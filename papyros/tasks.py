@@ -10,6 +10,7 @@ from papyros.terms import DEFAULT_TERMS, Terms
 
 if TYPE_CHECKING:
     from papyros.process import Death
+    from papyros.store import Held
 
 __all__ = ["CrewOptions", "Finished", "Silent", "SlaveView", "Source", "Task"]
 
@@ -52,8 +53,8 @@ class Source(Protocol):
     def definition(self, digest: bytes) -> bytes:
         """Return the definition with that digest."""
 
-    def place(self, digest: bytes) -> list[Any] | None:
-        """Return where on this machine the shared value with that digest is held; None if it is not."""
+    def held(self, digest: bytes) -> Held | None:
+        """Return the shared value with that digest; None if it is not held here, or nobody needs it any more."""
 
     def finished(self, batch: list[Finished]) -> None:
         """Take outcomes."""

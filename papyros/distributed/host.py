@@ -37,6 +37,7 @@ from papyros.distributed.seeker import Seeker
 from papyros.frames import pack_message
 from papyros.process import Death
 from papyros.relay import pack_words, unpack_words
+from papyros.store import Held
 from papyros.story import tell_overdue
 from papyros.tasks import CrewOptions, Finished, Silent, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, definition_digest, encode_overdue
@@ -313,7 +314,6 @@ class SlaveHost:
             if not answer["known"]:
                 raise LineBrokenError("the master gave this slave host up")
             self._define(unpack_definitions(definitions))
-        self._values.need({known: self._definitions.get(known, b"") for known in {job.definition for job in jobs}})
         tasks, altered = [], []
         for job in jobs:
             tag = _Tag((job.session, job.number), ticket_of(job.seal))
@@ -332,6 +332,7 @@ class SlaveHost:
                 self._report.returned.extend((*task.tag, "") for task in tasks)
                 self._news.notify()
                 return
+            self._values.need({task.definition: self._definitions[task.definition] for task in tasks})
             self._queue.extend(tasks)
         self._crew.poke()
 
@@ -393,9 +394,10 @@ class SlaveHost:
         """Have slaves let go of values that nobody needs any more."""
         self._crew.unshare(digests)
 
-    def values_refused(self, definitions: Collection[bytes], reason: str, altered: bool) -> None:
-        """Give back the jobs of these definitions, which cannot be started."""
+    def values_refused(self, digest: bytes, reason: str, altered: bool) -> None:
+        """Give back the jobs that need this value, which cannot be started."""
         with self._lock:
+            definitions = self._values.give_up(digest)
             refused = [(*task.tag, reason) for task in self._queue if task.definition in definitions]
             self._queue = deque(task for task in self._queue if task.definition not in definitions)
             (self._report.deaths if altered else self._report.returned).extend(refused)
@@ -486,8 +488,8 @@ class _NetworkSource:
     def definition(self, digest: bytes) -> bytes:
         return self._host._definitions.get(digest, b"")
 
-    def place(self, digest: bytes) -> list[Any] | None:
-        return self._host._values.place(digest)
+    def held(self, digest: bytes) -> Held | None:
+        return self._host._values.held(digest)
 
     def finished(self, batch: list[Finished]) -> None:
         host = self._host

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Protocol
 
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.values import fetch_value, tell_held
@@ -54,8 +54,8 @@ class ValueUser(Protocol):
     def values_gone(self, digests: Collection[bytes]) -> None:
         """Have slaves let go of values that nobody needs any more."""
 
-    def values_refused(self, definitions: Collection[bytes], reason: str, altered: bool) -> None:
-        """Give back the jobs of these definitions, which cannot be started."""
+    def values_refused(self, digest: bytes, reason: str, altered: bool) -> None:
+        """Give back the jobs of the definitions that `HostValues.give_up` returns, which cannot be started."""
 
 
 class HostValues:
@@ -91,7 +91,7 @@ class HostValues:
     # For the host -----------------------------------------------------------------------
 
     def need(self, definitions: Mapping[bytes, bytes]) -> None:
-        """Take note of the definitions of jobs that have come, before these wait in the queue."""
+        """Take note of the definitions of jobs that have come, in one with putting these into the queue."""
         now = time.monotonic()
         for known, definition in definitions.items():
             needs = needs_of(definition)
@@ -109,6 +109,17 @@ class HostValues:
                         self._thread = threading.Thread(target=self._serve, name="papyros-values", daemon=True)
                         self._thread.start()
 
+    def give_up(self, digest: bytes) -> list[bytes]:
+        """Wait for a value no longer; return the definitions that need it, in one with giving back their jobs.
+
+        For jobs that come later it is waited for anew: so none is started that lacks a value.
+        """
+        with self._lock:
+            definitions = [known for known, missing in self.awaited.items() if digest in missing]
+            for known in definitions:
+                del self.awaited[known]
+            return definitions
+
     def take_stale(self) -> set[bytes]:
         """Return the definitions of which no job will come any more, unless it is sent anew."""
         if not self._stale:
@@ -117,10 +128,9 @@ class HostValues:
             stale, self._stale = self._stale, set()
             return stale
 
-    def place(self, digest: bytes) -> list[Any] | None:
-        """Return where on this machine a value is held; None if it is not."""
-        held = self._held.get(digest)
-        return held.place if held is not None else None
+    def held(self, digest: bytes) -> Held | None:
+        """Return a value that is held here; None if it is not."""
+        return self._held.get(digest)
 
     def close(self) -> None:
         """End the thread, whose line has to be broken before, and let go of everything."""
@@ -166,13 +176,10 @@ class HostValues:
         if held is None or held.digest != digest:
             altered = held is not None
             log.warning("%s: %s", digest.hex()[:8], ALTERED if altered else MISSING)
+            self._user.values_refused(digest, ALTERED if altered else MISSING, altered)
             with self._lock:
-                definitions = [known for known, missing in self.awaited.items() if digest in missing]
-            self._user.values_refused(definitions, ALTERED if altered else MISSING, altered)
-            with self._lock:
-                for known in definitions:
-                    self.awaited.pop(known, None)
-                self._news.wait(RETRY_SECONDS)  # it may be here when the jobs come again
+                if not self._closing:
+                    self._news.wait(RETRY_SECONDS)  # it may be here when the jobs come again
             return
         with self._lock:
             self._held[digest] = held

@@ -61,7 +61,7 @@ class FakeSource:
         self.defined[digest] += 1
         return self.packer.definitions[digest]
 
-    def place(self, digest):
+    def held(self, digest):
         return None  # none of these jobs needs a shared value
 
     def finished(self, batch):

@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
+import papyros
 from papyros.jobs import terms_of
+from papyros.pickling import hold_value
 from papyros.process import (
     LAST_LINES,
     TOLD_CHARACTERS,
@@ -22,8 +24,9 @@ from papyros.process import (
 from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
-from tests.contract.jobs_for_tests import Square, hang, say, starts, write_without_end
-from tests.support import PATIENCE, wait_until
+from tests.contract.jobs_for_tests import Square, hang, say, starts, wait_at, write_without_end
+from tests.contract.sharing import pick
+from tests.support import PATIENCE, Gate, wait_until
 
 
 @pytest.fixture
@@ -36,7 +39,9 @@ def slave():
 
 @pytest.fixture
 def packer():
-    return Packer()
+    packer = Packer()
+    yield packer
+    packer.forget_all()
 
 
 def tasks_of(packer, *jobs, echo=False):
@@ -63,6 +68,15 @@ def finished(events):
     return [task.tag for event in events if isinstance(event, Outcomes) for task in event.tasks]
 
 
+def outcomes(events):
+    encoded = [one for event in events if isinstance(event, Outcomes) for one in event.encoded]
+    return [decode_outcome(bytes(one), None) for one in encoded]
+
+
+def results(events):
+    return [outcome.get() for outcome in outcomes(events)]
+
+
 def test_it_says_who_it_is_when_it_is_ready(slave):
     assert not slave.ready
     receive_until(slave, lambda _: slave.ready)
@@ -75,8 +89,7 @@ def test_outcomes_come_in_the_order_of_the_tasks(slave, packer):
     slave.send(tasks_of(packer, *map(Square, range(100))), packer.definitions.__getitem__)
     events = receive_until(slave, lambda events: len(finished(events)) == 100)
     assert finished(events) == list(range(100))
-    values = [decode_outcome(bytes(encoded), None).get() for event in events for encoded in event.encoded]
-    assert values == [number**2 for number in range(100)]
+    assert results(events) == [number**2 for number in range(100)]
     assert len(slave.queue) == 0
 
 
@@ -150,6 +163,45 @@ def test_a_slave_that_is_stopped_by_a_signal_can_be_killed_and_buried(slave):
     slave.kill()
     slave.wait(PATIENCE)
     assert slave.bury().cause == "was killed by SIGKILL"
+
+
+def test_a_busy_slave_finds_a_shared_value_that_others_have_let_go_of_meanwhile(slave, packer, tmp_path):
+    gate = Gate(tmp_path / "gate")
+    handles = [papyros.shared([17, 4]), papyros.shared([17, 4])]
+    [running, needing, further] = tasks_of(packer, wait_at(gate.path), *[pick(handle, 0) for handle in handles])
+    held = [hold_value(handle.value) for handle in handles]
+    assert held[0].digest == held[1].digest
+    slave.send([running], packer.definitions.__getitem__)
+    slave.outbox.flush()
+    gate.wait_for_arrivals()
+    slave.send([needing], packer.definitions.__getitem__, lambda _: held[0])
+    slave.outbox.flush()
+    del held[0]  # as when the family has ended that had shared it first; another one needs the same
+    slave.send([further], packer.definitions.__getitem__, lambda _: held[0])
+    gate.open()
+    events = receive_until(slave, lambda events: len(finished(events)) == 3)
+    assert results(events)[1:] == [17, 17]
+
+
+@pytest.mark.parametrize("lacking", ["the definition", "the value"])
+def test_what_was_not_there_for_a_job_that_nobody_waits_for_is_there_for_the_next_one(slave, packer, lacking):
+    handle = papyros.shared([17, 4])
+
+    @papyros.job
+    def look_up(position):
+        return handle.value[position]
+
+    [task, another] = tasks_of(packer, look_up(1), look_up(1))
+    held = hold_value(handle.value)
+    if lacking == "the definition":
+        slave.send([task], lambda _: b"", lambda _: held)
+    else:
+        slave.send([task], packer.definitions.__getitem__, lambda _: None)
+    [lost] = outcomes(receive_until(slave, finished))
+    assert lost.exception is not None
+    slave.send([another], packer.definitions.__getitem__, lambda _: held)
+    slave.outbox.flush()
+    assert results(receive_until(slave, finished)) == [4]
 
 
 def test_an_idle_slave_that_is_dismissed_ends_by_itself(slave):

@@ -1,0 +1,105 @@
+"""The values of a slave host: what its jobs need is here before they start, in whatever order things happen."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+
+import pytest
+
+from papyros.distributed.hostvalues import HostValues
+from papyros.store import JOB_NEEDS, Held, with_needs
+from tests.support import wait_until
+
+VALUE = b"what many jobs share"
+KEY = "host"
+DEFINITION = b"the digest of a definition"
+
+
+class FakeHost:
+    """A slave host and its master: a queue of jobs, and a value that the master has or has not."""
+
+    uri = "a master"
+
+    def __init__(self):
+        self.values = HostValues(self, KEY, lambda: 0.01)
+        held = Held.of([VALUE])
+        self.digest = held.digest
+        self.there = False
+        self.lock = threading.Lock()
+        self.queue = []
+        self.given_back = []
+        self.after_refusal = lambda: None
+
+    def come(self, job):
+        """A job comes that needs the value."""
+        with self.lock:
+            self.values.need({DEFINITION: with_needs(JOB_NEEDS, [self.digest], b"a class")})
+            self.queue.append(job)
+
+    def take(self):
+        """Take the jobs that may be started."""
+        with self.lock:
+            if DEFINITION in self.values.awaited:
+                return []
+            taken, self.queue = self.queue, []
+            return taken
+
+    # What values ask of their host
+
+    def value_line(self):
+        return contextlib.nullcontext(self)
+
+    def is_current(self, line):
+        return True
+
+    def values_came(self):
+        pass
+
+    def values_gone(self, digests):
+        pass
+
+    def values_refused(self, digest, reason, altered):
+        with self.lock:
+            if self.values.give_up(digest):
+                self.given_back += self.queue
+                self.queue.clear()
+        self.after_refusal()
+
+    # What they ask of a line
+
+    def call(self, method, *args, message=b""):
+        if method == "hold":
+            return {"known": True, "gone": []}, b""
+        return ({"known": True, "size": len(VALUE)}, VALUE) if self.there else ({"known": True, "size": -1}, b"")
+
+
+@pytest.fixture
+def host():
+    host = FakeHost()
+    yield host
+    host.values.close()
+
+
+def test_a_job_waits_for_the_value_that_it_needs(host):
+    host.there = True
+    host.come("job")
+    assert wait_until(host.take) == ["job"]
+    assert bytes(host.values.held(host.digest).view()) == VALUE
+
+
+def test_a_job_that_comes_while_others_are_given_back_is_not_started_without_its_value(host):
+    refused = threading.Event()
+
+    def another_comes():
+        if not refused.is_set():
+            host.come("another")  # whose client has just shared the value
+            host.there = True
+            refused.set()
+
+    host.after_refusal = another_comes
+    host.come("job")
+    assert refused.wait(10)
+    assert host.given_back == ["job"]
+    assert wait_until(host.take) == ["another"]
+    assert host.values.held(host.digest) is not None
