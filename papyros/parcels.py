@@ -18,7 +18,7 @@ from papyros.current import FamilyMaster, Place
 from papyros.errors import PayloadError
 from papyros.jobs import Job
 from papyros.outcome import Outcome
-from papyros.running import run_job
+from papyros.running import leave_fork, run_job
 from papyros.wire import Buffer, build_job, encode_outcome, encode_refusal, load_definition
 
 __all__ = ["Answer", "run_parcel"]
@@ -48,7 +48,8 @@ class Answer(NamedTuple):
 
 def run_parcel(definition: bytes, blob: Buffer, max_bytes: int, family: Family = ("papyros.nested",)) -> Answer:
     """Run the job in a parcel. Always answers, whatever the job does, if this process survives it."""
-    slave = f"{socket.gethostname()}/{os.getpid()}"
+    pid = os.getpid()
+    slave = f"{socket.gethostname()}/{pid}"
     try:
         job = build_job(_load(definition), blob)
     except PayloadError as error:
@@ -57,6 +58,8 @@ def run_parcel(definition: bytes, blob: Buffer, max_bytes: int, family: Family =
         refusal = PayloadError(f"a job cannot be loaded: {type(error).__name__}: {error}")
         return Answer(encode_refusal(refusal), slave, 0.0)
     outcome = _run(job, slave, family)
+    if os.getpid() != pid:
+        leave_fork(outcome)  # else it would go on as another one of the engine's, on the connections of this one
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()

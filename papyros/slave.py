@@ -20,7 +20,6 @@ each time that it takes tokens back.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import io
 import json
@@ -35,7 +34,7 @@ import threading
 import time
 from array import array
 from collections import deque
-from typing import Any, NoReturn
+from typing import Any
 
 from papyros.current import FamilyMaster, Place
 from papyros.errors import NoCurrentMasterError, PayloadError
@@ -43,7 +42,7 @@ from papyros.frames import Buffer, Frame, FrameReader, pack_frame, split_column
 from papyros.jobs import Job
 from papyros.mapped import MappedValues
 from papyros.outcome import Outcome
-from papyros.running import run_job
+from papyros.running import leave_fork, run_job
 from papyros.store import JOB_NEEDS, without_needs
 from papyros.tasks import Silent
 from papyros.wire import Packer, asks_for_retry, build_job, encode_outcome, encode_refusal, load_definition
@@ -296,7 +295,7 @@ class Slave:
             return encode_outcome(Outcome.failed(error), None), 0.0
         outcome = run_job(job, self.name)
         if self._forked:
-            _leave_fork(outcome)
+            leave_fork(outcome)
         self._place.end_job()
         if self.echo:
             sys.stdout.flush()
@@ -481,22 +480,6 @@ class _EchoBytes(io.RawIOBase):
     def flush(self) -> None:
         if not self.closed:
             self._echo.flush()
-
-
-def _leave_fork(outcome: Outcome) -> NoReturn:
-    """End a process that a job has forked, and that came back from the job, as a program of its own would have."""
-    code: Any = 0
-    if isinstance(outcome.exception, SystemExit):
-        code = outcome.exception.code
-    elif outcome.exception is not None:
-        code = outcome.traceback
-    if not isinstance(code, int | None):
-        print(code, file=sys.stderr)
-        code = 1
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit((code or 0) & 0xFF)
 
 
 def peak_memory() -> int:

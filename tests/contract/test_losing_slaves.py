@@ -14,11 +14,9 @@ import pytest
 import papyros
 from tests.contract.jobs_for_tests import (
     ENDS,
-    FORK_ENDS,
     Square,
     close_descriptors,
     end_slave,
-    fork_and_wait,
     leave_children,
     scribble,
     starts,
@@ -157,21 +155,6 @@ def test_a_job_that_spoils_the_connection_of_its_slave_is_charged(make_process_m
     assert type(spoiler.exception) is papyros.SlaveLost
     assert "3 times" in str(spoiler.exception)
     assert 3 <= len(starts(tmp_path, "job")) <= 3 + 2 * len(squares)
-
-
-@pytest.mark.parametrize("how", FORK_ENDS)
-def test_a_process_that_a_job_has_forked_ends_when_it_comes_back_from_the_job(make_process_master, how):
-    """It is no second slave, on the connection of the first."""
-    master = make_process_master(slaves=2)
-    squares = [Square(number) for number in range(20)]
-    forks = [fork_and_wait(how) for _ in range(4)]
-    for number, job in enumerate(squares):
-        if number % 5 == 0:
-            master.addJob(forks[number // 5])
-        master.addJob(job)
-    assert set(master.processedJobs(PATIENCE)) == {*squares, *forks}
-    assert all(job.result == job.args[0] ** 2 for job in squares)
-    assert [job.result for job in forks] == [FORK_ENDS[how]] * 4
 
 
 def test_deaths_and_failures_are_counted_apart(make_process_master, tmp_path):

@@ -1,0 +1,23 @@
+"""A job may fork: the process that it has forked is its own affair, and no slave."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.contract.jobs_for_tests import FORK_ENDS, Square, fork_and_wait
+from tests.support import PATIENCE
+
+
+@pytest.mark.parametrize("how", FORK_ENDS)
+def test_a_process_that_a_job_has_forked_ends_when_it_comes_back_from_the_job(make_process_master, how):
+    """It is no second slave, on the connection of the first."""
+    master = make_process_master(slaves=2)
+    squares = [Square(number) for number in range(20)]
+    forks = [fork_and_wait(how) for _ in range(4)]
+    for number, job in enumerate(squares):
+        if number % 5 == 0:
+            master.addJob(forks[number // 5])
+        master.addJob(job)
+    assert set(master.processedJobs(PATIENCE)) == {*squares, *forks}
+    assert all(job.result == job.args[0] ** 2 for job in squares)
+    assert [job.result for job in forks] == [FORK_ENDS[how]] * 4
