@@ -62,6 +62,7 @@ class Status:
         assigned: how many were assigned to slaves.
         processed: how many were processed, and not popped.
         lost: how often a slave had died while it ran a job.
+        hosts_lost: how often a slave host had been silent for so long that it was given up.
         retried: how often a job had been tried again after an exception.
         late: how many outcomes had come for jobs that had one already, or that nobody wanted any more.
         held: how many of those that waited could not be assigned yet: results were not popped, or a retry is due later.
@@ -83,6 +84,7 @@ class Status:
     shared: int = 0
     shared_bytes: int = 0
     shared_on: tuple[SharedStatus, ...] = ()
+    hosts_lost: int = 0
 
     @classmethod
     def read(cls, answer: dict[str, Any]) -> Status:
@@ -110,13 +112,19 @@ class Status:
             self.master,
             f"  {_count(len(self.slaves), 'slave', 'slaves')}, {_count(self.clients, 'client', 'clients')}",
             f"  jobs: {self.waiting} waiting, {self.assigned} assigned, {self.processed} processed but not popped",
-            f"  since the start: slaves lost {self.lost}, jobs retried {self.retried}, outcomes late {self.late}",
+            f"  since the start: {self._lost}, jobs retried {self.retried}, outcomes late {self.late}",
             *self._shared_lines(),
             *(f"  {slave}" for slave in self.slaves),
         ]
         if self.stalled:
             lines.append(f"  stalled: {self.stalled}")
         return "\n".join(lines)
+
+    @property
+    def _lost(self) -> str:
+        """What was lost; slave hosts only where some were, since most masters have none."""
+        hosts = f", slave hosts lost {self.hosts_lost}" if self.hosts_lost else ""
+        return f"slaves lost {self.lost}{hosts}"
 
     def _shared_lines(self) -> list[str]:
         if not self.shared and not self.shared_on:

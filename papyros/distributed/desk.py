@@ -151,6 +151,7 @@ class Desk:
         self.ledger = ledger_of_payloads()
         self.clients: dict[str, ClientDesk] = {}
         self.hosts: dict[str, HostDesk] = {}
+        self.hosts_lost = 0
         self.closing = False
         self.question = 0
         #: Rung when a slave host has said what its slaves do.
@@ -401,6 +402,7 @@ class Desk:
             for one in everybody:
                 one.seen += slept + self.lease / 2
         for key in [key for key, host in self.hosts.items() if now - host.seen > self.lease]:
+            self.hosts_lost += 1
             self.dismiss_host(key, f"its slave host was silent for more than {self.lease:g} s, so it was given up")
         for key in [key for key, client in self.clients.items() if now - client.seen > self.grace]:
             self.drop_client(key)  # and, it may be, others of these with it
@@ -439,6 +441,7 @@ class Desk:
             shared=len(values),
             shared_bytes=sum(values.values()),
             shared_on=holding,
+            hosts_lost=self.hosts_lost,
         )
 
     def job_label(self, session_key: str, number: int) -> str:

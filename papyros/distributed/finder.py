@@ -154,6 +154,7 @@ class MasterFinder:
             lease=hosting.lease or LEASE_SECONDS,
             grace=hosting.grace or GRACE_SECONDS,
             on_taken=lambda _: server.close(),
+            hosted=True,
         )
         try:
             server.register()

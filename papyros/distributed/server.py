@@ -54,6 +54,7 @@ class MasterServer:
         grace: after how many seconds of silence a client is given up.
         publish: the address by which others reach it, as ``HOST[:PORT]``, if that is another one.
         on_taken: called, from another thread, when another master took the name over.
+        hosted: whether a client hosts it.
     """
 
     def __init__(
@@ -67,13 +68,14 @@ class MasterServer:
         grace: float = GRACE_SECONDS,
         publish: str | None = None,
         on_taken: Callable[[GroupTakenError], None] = lambda _: None,
+        hosted: bool = False,
     ) -> None:
         self.group = group
         self._names = NameServer(nameserver, security)
         self._lease = lease
         self._on_taken = on_taken
         _check_host(check_host(host))
-        self.service = MasterService(group, lease, grace)
+        self.service = MasterService(group, lease, grace, hosted)
         try:
             self._daemon = Daemon(host, port, security, Role.MASTER, self.service)
         except OSError as error:

@@ -43,7 +43,7 @@ from papyros.entries import ASSIGNED, Entry
 from papyros.frames import unpack_message
 from papyros.status import SlaveStatus
 
-__all__ = ["MasterService"]
+__all__ = ["HOSTED", "MasterService"]
 
 #: How many outcomes, and bytes of them, go into one answer.
 COLLECT_JOBS = 500
@@ -57,6 +57,9 @@ STATUS_SECONDS = 1.0
 
 LABEL_LENGTH = 80
 
+#: What is said of a master that is not a program of its own.
+HOSTED = "hosted by a client, with which it ends"
+
 UNKNOWN = {"known": False}
 
 EVERYBODY = (Role.CLIENT, Role.SLAVE_HOST, Role.WATCHER)
@@ -69,17 +72,22 @@ class MasterService(ValueService):
         group: the group that the master serves.
         lease: after how many seconds of silence a slave host is given up.
         grace: after how many seconds of silence a client is given up.
+        hosted: whether a client hosts it, with which it ends.
     """
 
-    def __init__(self, group: str, lease: float = LEASE_SECONDS, grace: float = GRACE_SECONDS) -> None:
+    def __init__(
+        self, group: str, lease: float = LEASE_SECONDS, grace: float = GRACE_SECONDS, hosted: bool = False
+    ) -> None:
         self._group = group
+        self._hosted = hosted
         self._uid = uuid.uuid4().hex
         self._desk = Desk(lease, grace)
 
     @offer(*EVERYBODY)
     def identify(self) -> dict[str, Any]:
         """Say who this is."""
-        return {"group": self._group, "uid": self._uid, "host": socket.gethostname(), "pid": os.getpid()}
+        place = {"host": socket.gethostname(), "pid": os.getpid(), "hosted": self._hosted}
+        return {"group": self._group, "uid": self._uid, **place}
 
     @offer(*EVERYBODY)
     def status(self) -> Waiting:
@@ -95,6 +103,8 @@ class MasterService(ValueService):
             if not over and not desk.closing and any(host.answered < question for host in desk.hosts.values()):
                 return desk.answers.ticket()
             master = f"master of the group {self._group!r}, process {os.getpid()} on {socket.gethostname()}"
+            if self._hosted:
+                master += f", {HOSTED}"
             return dataclasses.asdict(desk.status(master))
 
     # Clients ----------------------------------------------------------------------------

@@ -201,6 +201,18 @@ def test_outcomes_of_clients_that_never_come_are_dropped_after_the_grace_time(ca
     assert caller.desk._early_bytes == 0
 
 
+def test_slave_hosts_that_are_silent_are_counted_and_those_that_leave_are_not(caller, monkeypatch):
+    now = caller.desk.clock()
+    caller.call("enlist", "leaves", 1)
+    caller.call("enlist", "dies", 1)
+    caller.call("retire", "leaves")
+    monkeypatch.setattr(caller.desk, "clock", lambda: now + caller.desk.lease + 1)
+    caller.desk._swept = now + caller.desk.lease  # it did not sleep
+    caller.service.sweep()
+    assert caller.desk.hosts == {}
+    assert caller.desk.status("").hosts_lost == 1
+
+
 def test_answers_to_cancellations_are_bounded_by_the_number_of_jobs_in_them(caller, monkeypatch):
     monkeypatch.setattr(desk_module, "MAX_TICKET_JOBS", 100)
     client = Client(caller, "client")

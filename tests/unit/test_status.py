@@ -33,6 +33,11 @@ def test_what_slaves_do_is_told_one_a_line():
     assert "  since the start: slaves lost 5, jobs retried 6, outcomes late 7" in lines
 
 
+def test_lost_slave_hosts_are_told_where_there_are_any():
+    lost = Status("a master", lost=5, hosts_lost=2)
+    assert "  since the start: slaves lost 5, slave hosts lost 2, jobs retried 0, outcomes late 0" in str(lost)
+
+
 def test_one_is_not_told_in_the_plural():
     text = str(Status("a master", (IDLE,), 1))
     assert "1 slave, 1 client" in text
