@@ -19,7 +19,7 @@ from papyros.distributed.config import apply_pyro_items
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
 from papyros.distributed.doctor import examine
 from papyros.distributed.host import SlaveHost
-from papyros.distributed.keys import find_key, make_key_file
+from papyros.distributed.keys import ENVIRONMENT, find_key, make_key_file
 from papyros.distributed.lifeline import Lifeline
 from papyros.distributed.line import LineRefusedError
 from papyros.distributed.naming import (
@@ -121,8 +121,14 @@ def _make_key(path: Path) -> int:
 def _security(options: argparse.Namespace, nameserver: Address) -> Security:
     """Return what this part proves itself with; a key is made here only where it may be the first one."""
     asks = options.status or options.show_key_fingerprint
-    first = options.standalone or options.slaves is None or is_here(nameserver.host)
-    key = find_key(options.key_file, make=first and not asks)
+    here = is_here(nameserver.host)
+    first = options.standalone or options.slaves is None or here
+    try:
+        key = find_key(options.key_file, make=first and not asks, here=here)
+    except KeyFileError as error:
+        if options.key_file is not None or ENVIRONMENT in os.environ:
+            raise
+        raise ClusterError(str(error)) from None  # it is none of the options that is wrong
     if key.fresh:
         _print(
             f"a key was made for this cluster, {key.source}; its other machines, and other users of this one, "
@@ -276,7 +282,9 @@ def _print_status(group: str, nameserver: Address, security: Security) -> int:
     except LineRefusedError as error:
         raise error.__cause__ or error from None
     except ConnectionError as error:
-        raise MasterNotFoundError(f"the master of the group {group!r} does not answer: {error}") from error
+        raise MasterNotFoundError(
+            f"the master of the group {group!r} does not answer: {error}; --doctor, in the place of --status, says more"
+        ) from error
     return 0
 
 

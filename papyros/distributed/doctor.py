@@ -15,13 +15,23 @@ from papyros.distributed.naming import (
     NameServer,
     ask_status,
     check_reachable,
+    is_here,
     parse_uri,
     who_is,
 )
 from papyros.distributed.security import Security
+from papyros.distributed.service import HOSTED
 from papyros.errors import ClusterError, PapyrosError
 
 __all__ = ["examine"]
+
+
+#: What to do about a master that is registered, but not there.
+_GONE = (
+    "does it still run, and does a firewall let its port in, which --port chooses? If it was killed, start another, "
+    "which takes its place, with {start}: slaves wait for it, and programs keep their jobs and add them again. "
+    "Programs that may host the master need nobody for that; one of them does it, a few seconds after it was missed"
+)
 
 
 class _Ailment(Exception):
@@ -50,7 +60,7 @@ def examine(group: str, nameserver: Address, key_file: Path | None, tell: Callab
 
 def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterator[str]:
     # None is made: who only looks is not to leave a key behind that then is not that of the cluster.
-    key = find_key(key_file, make=False)
+    key = find_key(key_file, make=False, here=is_here(nameserver.host))
     security = Security(key)
     yield f"the key, {key.fingerprint}, of {key.source}"
     names = NameServer(nameserver, security)
@@ -63,16 +73,14 @@ def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterato
         known = ", ".join(names.groups()) or "none"
         raise _Ailment(
             f"no master of the group {group!r} is registered there; groups that have one: {known}. Start one with "
-            f"python -m papyros.distributed --group={group} --nameserver={nameserver}"
+            f"{_start(group, nameserver)}, or have a program host it, which makes a DistributedMaster of that group"
         )
     yield f"a master is registered, {uri}"
     try:
         check_reachable(uri, nameserver)
     except ClusterError as error:
         raise _Ailment(str(error)) from None
-    _reach(
-        parse_uri(uri), "the master", "does it still run, and does a firewall let its port in, which --port chooses?"
-    )
+    _reach(parse_uri(uri), "the master", _GONE.format(start=_start(group, nameserver)))
     yield "its address can be reached from here"
     try:
         answer = who_is(uri, security)
@@ -83,8 +91,13 @@ def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterato
     yield "the key is accepted, on both sides, and the versions go together"
     if answer.get("group") != group:
         raise _Ailment(f"the master there serves another group, {str(answer.get('group'))[:80]!r}")
-    yield f"the master answers: process {answer.get('pid')} on {str(answer.get('host'))[:80]}"
+    hosted = f", {HOSTED}" if answer.get("hosted") else ""
+    yield f"the master answers: process {answer.get('pid')} on {str(answer.get('host'))[:80]}{hosted}"
     yield from _slaves(uri, security, group, nameserver)
+
+
+def _start(group: str, nameserver: Address) -> str:
+    return f"python -m papyros.distributed --group={group} --nameserver={nameserver}"
 
 
 def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> Iterator[str]:
@@ -95,7 +108,7 @@ def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> It
     if not status.slaves:
         raise _Ailment(
             "no slave is connected to it. Start some, on any machine that has the key, with "
-            f"python -m papyros.distributed --slaves --group={group} --nameserver={nameserver}"
+            f"{_start(group, nameserver)} --slaves"
         )
     slaves, machines = len(status.slaves), len({slave.host for slave in status.slaves})
     verb = "1 slave is connected" if slaves == 1 else f"{slaves} slaves are connected"

@@ -28,7 +28,7 @@ from papyros.errors import KeyFileError
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["ClusterKey", "default_key_file", "find_key", "make_key_file", "read_key_file"]
+__all__ = ["ENVIRONMENT", "ClusterKey", "default_key_file", "find_key", "make_key_file", "read_key_file"]
 
 #: The environment variable that names a key file.
 ENVIRONMENT = "PAPYROS_KEY_FILE"
@@ -117,12 +117,13 @@ def default_key_file() -> Path:
     return folder / "papyros" / "key"
 
 
-def find_key(named: str | os.PathLike[str] | None = None, make: bool = True) -> ClusterKey:
+def find_key(named: str | os.PathLike[str] | None = None, make: bool = True, here: bool = False) -> ClusterKey:
     """Return the key of this user's cluster.
 
     Args:
         named: its file; else the one that the environment names, else the default one.
         make: whether to make the default one where there is none.
+        here: whether the cluster should be on this machine, as far as is known.
 
     Raises:
         KeyFileError: there is no such file, or it is not fit to hold a key; the text says how to mend it.
@@ -133,17 +134,28 @@ def find_key(named: str | os.PathLike[str] | None = None, make: bool = True) -> 
     path = default_key_file()
     if not os.path.lexists(path):
         if not make:
-            raise KeyFileError(
-                "there is no key on this machine yet that is yours, and that of the cluster is on another one, or with "
-                f"another user of this one: copy its key file to {_shown(path)} (there it is {_shown(path)}, too, "
-                f"unless it was put elsewhere), for example with scp -p; or say where it is: --key-file FILE, "
-                f"{ENVIRONMENT}=FILE, in a program key_file='FILE'. Where there is no cluster yet, the first part of "
-                "it that is started makes one"
-            )
+            raise _no_key(path, here)
         with contextlib.suppress(FileExistsError):  # else somebody was quicker, and that key is the one
             made = _make_default(path)
             return ClusterKey(made._secret, made.source, fresh=True)
     return read_key_file(path)
+
+
+def _no_key(path: Path, here: bool) -> KeyFileError:
+    copy = (
+        f"copy its key file to {_shown(path)}, for example with scp -p (there it is {_shown(path)}, too, unless it was "
+        f"put elsewhere), or say where it is: --key-file FILE, {ENVIRONMENT}=FILE, in a program key_file='FILE'"
+    )
+    if here:
+        return KeyFileError(
+            "there is no key on this machine yet, since you have started nothing of Papyros here; to start a master, "
+            f"with a key for it: python -m papyros.distributed. If there is a cluster, but with another user, or with "
+            f"--nameserver HOST, on other machines: {copy}"
+        )
+    return KeyFileError(
+        f"there is no key on this machine yet that is yours. If there is a cluster: {copy}. If there is none yet, "
+        "start its first part on the machine of the name server, which makes a key: python -m papyros.distributed"
+    )
 
 
 def _named(chosen: str | os.PathLike[str]) -> Path:

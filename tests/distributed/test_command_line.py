@@ -205,6 +205,35 @@ def ask_for_status(launch, names, group):
     return asked.text
 
 
+def test_the_status_tells_who_hosts_the_master(launch, names, group):
+    with DistributedMaster(group, names) as client:
+        first = f"master of the group '{group}', process {os.getpid()} on {os.uname().nodename}"
+        for text in ask_for_status(launch, names, group), str(client.status()):
+            assert text.splitlines()[0] == f"{first}, hosted by a client, with which it ends"
+
+
+def test_the_status_where_there_is_no_key_says_what_to_do_first(launch, names, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    here = launch.part(f"--nameserver={names}", "--status")
+    assert here.ended() == 1
+    assert re.search("no key on this machine yet, since you have started nothing .* to start a master, .*:", here.text)
+    elsewhere = launch.part("--nameserver=192.0.2.77", "--status")
+    assert elsewhere.ended() == 1
+    assert f"copy its key file to {tmp_path}/papyros/key" in elsewhere.text
+
+
+def test_the_status_of_a_killed_master_refers_to_the_doctor_who_says_what_comes_next(launch, names, group):
+    launch.master(group, names).end(signal.SIGKILL)
+    asked = launch.part(f"--group={group}", f"--nameserver={names}", "--status", name="status")
+    assert asked.ended() == 1
+    assert "does not answer" in asked.text
+    assert "--doctor" in asked.text
+    doctor = launch.part(f"--group={group}", f"--nameserver={names}", "--doctor", name="doctor")
+    assert doctor.ended() == 1
+    assert f"with python -m papyros.distributed --group={group} --nameserver={names}: slaves wait for it" in doctor.text
+    assert "Programs that may host the master need nobody for that" in doctor.text
+
+
 def test_the_status_of_a_group_shows_what_its_slaves_run(launch, names, group, gates, tmp_path):
     gate = gates()
     master = launch.master(group, names)
