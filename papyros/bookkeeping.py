@@ -26,7 +26,7 @@ from papyros.deadlines import Alarm, Deadline, SafeCondition
 from papyros.entries import ASSIGNED, PROCESSED, Counts, Entry, Session
 from papyros.errors import MasterClosedError, SlaveLost
 from papyros.execution import Execution
-from papyros.jobs import Job, keeper_of, release
+from papyros.jobs import Job, describe, keeper_of, release
 from papyros.lanes import Lane
 from papyros.ledger import Ledger
 from papyros.master import Master
@@ -333,10 +333,7 @@ class BookkeepingMaster(Master):
     def _job_text(self, number: int) -> str:
         """Return a job in words. Called with the lock held."""
         job = self._jobs.get(number)
-        try:
-            return repr(job) if job is not None else "a job that nobody wants any more"
-        except Exception:  # noqa: BLE001 - a __repr__ of the user's may raise anything
-            return f"a {type(job).__name__}"
+        return describe(job) if job is not None else "a job that nobody wants any more"
 
     def _outcomes_came(self) -> None:
         """Wake those who wait to pop. Called with the lock held, after `finish`."""

@@ -22,7 +22,7 @@ from papyros.deadlines import FOREVER, Deadline
 from papyros.entries import Entry, Session
 from papyros.errors import MasterClosedError, PendingJobError
 from papyros.jobfuture import JobFuture
-from papyros.jobs import Job, check_job, settle
+from papyros.jobs import Job, check_job, describe, settle
 from papyros.lanes import Lane
 from papyros.master import Master
 from papyros.outcome import Outcome
@@ -249,7 +249,7 @@ class FutureLane(Lane):
         """Add a job, whose outcome is to come to `future`; wait for room, where that is bounded."""
         self._check_open()
         if self._adding.setdefault(id(job), future) is not future:
-            raise PendingJobError(f"{job!r} is being submitted by another thread")
+            raise PendingJobError(f"{describe(job)} is being submitted by another thread")
         try:
             self.add(job)
         except BaseException:

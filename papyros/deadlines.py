@@ -33,6 +33,8 @@ class Deadline:
         if timeout is not None:
             if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
                 raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
+            if isinstance(timeout, int):
+                timeout = min(timeout, 10**300)  # beyond that, it is no float
             if math.isnan(timeout) or timeout < 0:
                 raise ValueError(f"a timeout is None, or 0 or more seconds, not {timeout!r}")
         self._moment = None if timeout is None or math.isinf(timeout) else time.monotonic() + timeout

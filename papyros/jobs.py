@@ -122,7 +122,7 @@ class Job:
     def _require_outcome(self) -> Outcome:
         if self._outcome is None:
             raise UnprocessedJobError(
-                f"{self!r} has no result yet: add it to a master and wait until popProcessedJob() returns it"
+                f"{describe(self)} has no result yet: add it to a master and wait until popProcessedJob() returns it"
             )
         return self._outcome
 
@@ -228,6 +228,14 @@ def _shorten(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
+def describe(job: object) -> str:
+    """Return a job in words, also one whose `__repr__` raises: an error that names it is to be that error."""
+    try:
+        return repr(job)
+    except Exception:  # noqa: BLE001 - a __repr__ of the user's may raise anything
+        return f"a {type(job).__name__}"
+
+
 # What masters do to jobs. ---------------------------------------------------------------
 
 _PRIORITY, _RETRIES, _BACKOFF, _RETRYABLE = Job.priority, Job.retries, Job.backoff, Job.retryable
@@ -272,30 +280,43 @@ def terms_of(job: Job) -> Terms:
 
 
 def _check_terms(job: Job, terms: Terms) -> Terms:
-    for name in ("priority", "retries"):
-        if not _is_number(getattr(terms, name), int):
-            raise TypeError(f"the {name} of {job!r} is {getattr(terms, name)!r}, not a whole number")
-    for name in ("timeout", "backoff"):
-        value = getattr(terms, name)
-        if not (_is_number(value, int, float) or (value is None and name == "timeout")):
-            raise TypeError(f"the {name} of {job!r} is {value!r}, not a number of seconds")
+    _check_numbers(job, terms)
     if not isinstance(terms.once, bool):
-        raise TypeError(f"the at_most_once of {job!r} is {terms.once!r}, neither True nor False")
-    if terms.timeout is not None and not terms.timeout > 0:
-        raise ValueError(f"the timeout of {job!r} is {terms.timeout!r}; it is more than 0 seconds, or None")
-    if not (0 <= terms.backoff < math.inf and terms.retries >= 0):
-        raise ValueError(f"{job!r} has {terms.retries} retries and a backoff of {terms.backoff} s; neither is negative")
+        raise TypeError(f"the at_most_once of {describe(job)} is {terms.once!r}, neither True nor False")
     if not isinstance(job.retryable, tuple) or not all(
         isinstance(kind, type) and issubclass(kind, BaseException) for kind in job.retryable
     ):
-        raise TypeError(f"the retryable of {job!r} is {job.retryable!r}, not a tuple of types of exceptions")
+        raise TypeError(f"the retryable of {describe(job)} is {job.retryable!r}, not a tuple of types of exceptions")
     if terms.once and terms.retries:
-        raise ValueError(f"{job!r} has {terms.retries} retries, but is to run at most once")
+        raise ValueError(f"{describe(job)} has {terms.retries} retries, but is to run at most once")
     return terms
+
+
+def _check_numbers(job: Job, terms: Terms) -> None:
+    for name in ("priority", "retries"):
+        if not _is_number(getattr(terms, name), int):
+            raise TypeError(f"the {name} of {describe(job)} is {getattr(terms, name)!r}, not a whole number")
+    for name in ("timeout", "backoff"):
+        value = getattr(terms, name)
+        if not (_is_number(value, int, float) or (value is None and name == "timeout")):
+            raise TypeError(f"the {name} of {describe(job)} is {value!r}, not a number of seconds")
+    for name in ("priority", "retries", "timeout", "backoff"):
+        if _is_huge(getattr(terms, name)):
+            raise ValueError(f"the {name} of {describe(job)} is a number of more than 300 digits")
+    if terms.timeout is not None and not terms.timeout > 0:
+        raise ValueError(f"the timeout of {describe(job)} is {terms.timeout!r}; it is more than 0 seconds, or None")
+    if not (0 <= terms.backoff < math.inf and terms.retries >= 0):
+        retries = f"{describe(job)} has {terms.retries} retries"
+        raise ValueError(f"{retries} and a backoff of {terms.backoff} s; neither is negative")
 
 
 def _is_number(value: object, *kinds: type) -> bool:
     return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_huge(value: float | None) -> bool:
+    """Return whether a whole number is beyond all that computes with seconds, or can be written down, elsewhere."""
+    return isinstance(value, int) and abs(value) >= 10**300
 
 
 def wants_retry(job: Job, error: BaseException) -> bool:

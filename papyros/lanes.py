@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from papyros.deadlines import FOREVER, Deadline
 from papyros.entries import WAITING, Entry, Session
 from papyros.errors import MasterClosedError, PayloadError, PendingJobError
-from papyros.jobs import Job, check_job, claim, forget_outcome, keeper_of, release, settle, terms_of
+from papyros.jobs import Job, check_job, claim, describe, forget_outcome, keeper_of, release, settle, terms_of
 from papyros.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Lane:
         former = job._outcome
         try:
             if not claim(job, entry):
-                raise PendingJobError(f"{job!r} is pending already: pop or cancel it before it is added again")
+                raise PendingJobError(f"{describe(job)} is pending already: pop or cancel it before it is added again")
             try:
                 entry.payload, entry.size = master._pack(job)
             except PayloadError as error:
@@ -103,7 +103,7 @@ class Lane:
             if not master._await_room(deadline):
                 waiting = len(session.line)
                 jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
-                raise Full(f"{jobs}, and there is no room for more; {job!r} was not added")
+                raise Full(f"{jobs}, and there is no room for more; {describe(job)} was not added")
             self._check_usable()
 
     def _check_usable(self) -> None:

@@ -22,7 +22,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
-from papyros.jobs import Job, named_arguments, only_has_arguments, user_state, wants_retry
+from papyros.jobs import Job, describe, named_arguments, only_has_arguments, user_state, wants_retry
 from papyros.outcome import Outcome, describe_exception
 from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_value, loads, modules_by_value, text_of
 from papyros.sharing import Shared
@@ -117,10 +117,10 @@ class Packer:
                 handles = [] if self.sharing else None
                 blob = dumps_by_value((args, named_arguments(job), user_state(job)), handles)
         except Exception as error:
-            raise PayloadError(f"the arguments of {job!r} cannot be pickled: {brief(error)}") from error
+            raise PayloadError(f"the arguments of {describe(job)} cannot be pickled: {brief(error)}") from error
         if len(blob) > self.max_bytes:
             raise PayloadTooLargeError(
-                f"the arguments of {job!r} take {len(blob):,} bytes; the bound is {self.max_bytes:,} bytes"
+                f"the arguments of {describe(job)} take {len(blob):,} bytes; the bound is {self.max_bytes:,} bytes"
             )
         if handles:
             digest = self._note_needs(digest, handles, job)
@@ -298,11 +298,11 @@ def encode_outcome(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_B
         encoded = _dumps_after(_RESULT, outcome.value)
     except BaseException as error:  # noqa: BLE001 - a __reduce__ of the user's may raise anything
         return _encode_refusal(
-            f"the result of {job!r} cannot be pickled: {brief(error)}", False, describe_exception(error)
+            f"the result of {describe(job)} cannot be pickled: {brief(error)}", False, describe_exception(error)
         )
     size = len(encoded) - len(_RESULT)
     if size > max_bytes:
-        text = f"the result of {job!r} takes {size:,} bytes; the bound is {max_bytes:,} bytes"
+        text = f"the result of {describe(job)} takes {size:,} bytes; the bound is {max_bytes:,} bytes"
         return _encode_refusal(text, True)
     return encoded
 
@@ -399,7 +399,7 @@ def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float
         except KeyboardInterrupt:
             raise  # the user's
         except BaseException as error:  # noqa: BLE001 - a __setstate__ may raise anything, SystemExit too
-            refusal = PayloadError(f"the result of {job!r} cannot be unpickled: {brief(error)}")
+            refusal = PayloadError(f"the result of {describe(job)} cannot be unpickled: {brief(error)}")
             refusal.__cause__ = error
             return Outcome.failed(refusal, slave, seconds)
     if kind in (_ERROR, _FAILED):

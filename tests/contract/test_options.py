@@ -25,6 +25,8 @@ BAD_VALUES = {
     "retries": [-1, -(10**9)],
     "backoff": [-1, -0.001, NAN, INF, -INF],
 }
+#: Beyond what a float can hold; the second one not even as text.
+HUGE = [10**400, 10**5000]
 
 
 def cases(table):
@@ -55,8 +57,24 @@ def test_an_option_out_of_bounds_is_refused_and_nothing_added(name, value):
     assert_refused(papyros.SingleThreadedMaster(), ValueError, **{name: value})
 
 
+@pytest.mark.parametrize("name", ["priority", "timeout", "retries", "backoff"])
+@pytest.mark.parametrize("value", HUGE, ids=["no float", "no text"])
+def test_a_number_that_nobody_can_compute_with_is_refused_and_nothing_added(name, value):
+    assert_refused(papyros.SingleThreadedMaster(), ValueError, **{name: value})
+
+
+def test_numbers_may_be_as_large_as_floats(make_master):
+    master = make_master()
+    jobs = [Square(number) for number in range(4)]
+    jobs[0].priority, jobs[1].priority, jobs[2].retries, jobs[3].backoff = 10**250, -(10**250), 10**250, 10**250
+    for job in jobs:
+        master.addJob(job)
+    assert set(master.processedJobs(PATIENCE)) == set(jobs)
+
+
 def test_every_master_refuses_the_same(make_master):
     master = make_master()
+    assert_refused(master, ValueError, timeout=10**400)
     assert_refused(master, ValueError, timeout=-1)
     assert_refused(master, ValueError, retries=-1)
     assert_refused(master, ValueError, at_most_once=True, retries=1)

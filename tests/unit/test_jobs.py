@@ -8,6 +8,7 @@ import pickle
 import pytest
 
 import papyros
+from papyros.errors import PendingJobError, UnprocessedJobError
 from papyros.jobs import check_job, claim, keeper_of, release, settle, user_state
 from papyros.outcome import Outcome
 from tests.contract.jobs_for_tests import ForgetsSuper, Scaled, Square, double, urgent
@@ -66,6 +67,19 @@ def test_its_repr_shortens_long_arguments(argument):
 def test_its_repr_never_raises(argument):
     """It is in every message about the job; an integer can be too long to be shown, too."""
     assert repr(Square(argument)).startswith("Square(")
+
+
+def test_an_error_that_names_a_job_is_that_error_whatever_its_repr_raises():
+    class Shy(Square):
+        def __repr__(self):
+            raise RuntimeError("no words for this")
+
+    job, master = Shy(1), papyros.SingleThreadedMaster()
+    with pytest.raises(UnprocessedJobError, match="a Shy has no result yet"):
+        _ = job.result
+    master.addJob(job)
+    with pytest.raises(PendingJobError, match="a Shy is pending already"):
+        master.addJob(job)
 
 
 def test_its_repr_works_before_init():
