@@ -390,11 +390,12 @@ class Crew:
         for slave in self._slaves:
             slave.dismiss()
         deadline = time.monotonic() + CLOSE_SECONDS
-        for slave in list(self._slaves):
-            self._dismiss(slave, deadline)
-        if self._dying is not None:
-            self._give_back(*self._dying)
-        self._source.returned([task.tag for task in self._returned], "")
+        with contextlib.ExitStack() as steps:  # each of which is taken, whatever another one raises
+            steps.callback(lambda: self._source.returned([task.tag for task in self._returned], ""))
+            if self._dying is not None:
+                steps.callback(self._give_back, *self._dying)
+            for slave in reversed(self._slaves):
+                steps.callback(self._dismiss, slave, deadline)
 
     def _dismiss(self, slave: SlaveProcess, deadline: float) -> None:
         slave.wait(max(0.0, deadline - time.monotonic()))

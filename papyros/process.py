@@ -403,7 +403,7 @@ class SlaveProcess:
         os.close(self._token_out)
         self._slate.close()
         killed_for_memory = code == -signal.SIGKILL and oom_kills() > self._oom_kills
-        memory = tell_memory(peak, self._memory_before, killed_for_memory)
+        memory = tell_memory(peak, self._memory_before, killed_for_memory) if code is not None else ""
         return Death(self.name, _cause(code), tuple(self._lines), memory)
 
 
@@ -504,9 +504,16 @@ def _abandon(popen: subprocess.Popen[bytes]) -> None:
             stream.close()
 
 
-def _reap(popen: subprocess.Popen[bytes]) -> tuple[int, int]:
-    """Return the exit code of a process that has ended, negative for a signal, and its peak memory in bytes."""
-    _, status, usage = os.wait4(popen.pid, 0)
+def _reap(popen: subprocess.Popen[bytes]) -> tuple[int | None, int]:
+    """Return the exit code of a process that has ended, negative for a signal, and its peak memory in bytes.
+
+    The code is None where somebody else has reaped it: a program may ignore SIGCHLD, or wait for all of its children.
+    """
+    try:
+        _, status, usage = os.wait4(popen.pid, 0)
+    except ChildProcessError:
+        popen.returncode = 0  # so that nobody waits for it again
+        return None, 0
     popen.returncode = os.waitstatus_to_exitcode(status)
     return popen.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
@@ -516,7 +523,9 @@ def _signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def _cause(code: int) -> str:
+def _cause(code: int | None) -> str:
+    if code is None:
+        return "ended, and its exit code is not known, since this program ignores SIGCHLD or reaps all of its children"
     if code >= 0:
         return f"ended with exit code {code}"
     with contextlib.suppress(ValueError):

@@ -79,6 +79,24 @@ def test_a_job_that_may_run_once_tells_of_its_death(make_process_master, tmp_pat
     assert re.search(MEMORY, told)
 
 
+def test_a_program_that_reaps_all_of_its_children_keeps_its_slaves(make_process_master, tmp_path):
+    """As one does that ignores SIGCHLD, or a web server that waits for whatever child ends."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        master = make_process_master()
+        jobs = [Square(number) for number in range(20)]
+        fatal = end_slave(str(tmp_path), "fatal", "kill")
+        for job in [fatal, *jobs]:
+            master.addJob(job)
+        popped = list(iter(lambda: master.popProcessedJob(PATIENCE), None))
+        master.close()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert set(popped) == {fatal, *jobs}
+    assert isinstance(fatal.exception, papyros.SlaveLost)
+    assert all(job.result == job.args[0] ** 2 for job in jobs)
+
+
 def test_a_job_that_may_run_once_has_a_result_where_nothing_happens(make_master):
     master = make_master()
     jobs = [Square(number) for number in range(30)]

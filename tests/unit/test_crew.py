@@ -434,6 +434,26 @@ def test_what_ended_before_a_job_that_is_stopped_is_not_run_again(source, tmp_pa
     assert [len(starts(tmp_path, f"quick{number}")) for number in range(8)] == [1] * 8
 
 
+def test_a_crew_that_breaks_down_gives_all_back_though_no_slave_can_be_buried(source, tmp_path, monkeypatch):
+    bury = process.SlaveProcess.bury
+
+    def fail(slave):
+        bury(slave)
+        raise OSError("nobody expects this")
+
+    with crew_of(source, 3):
+        for number in range(3):
+            source.add(number, hang(str(tmp_path), str(number), "sleep"))
+        wait_until(lambda: all(starts(tmp_path, str(number)) for number in range(3)), "all to run")
+        monkeypatch.setattr(process.SlaveProcess, "bury", fail)
+        source.closed = True  # what is given back is not to be taken again
+        pids = [view.pid for view in source.crew.views()]
+        os.kill(pids[0], signal.SIGKILL)
+        source.wait_for(lambda: source.reasons, "the crew to say that it broke down")
+        assert sorted(tag for tag, _ in source.given_back) == [0, 1, 2]
+        assert all(map(gone, pids))
+
+
 def test_a_crew_that_breaks_down_while_a_slave_is_buried_gives_all_back(source, tmp_path, monkeypatch):
     bury = process.SlaveProcess.bury
 

@@ -141,6 +141,20 @@ def test_a_death_tells_how_it_was(slave, number, cause):
     assert not os.path.exists(f"/proc/{slave.pid}")
 
 
+def test_a_death_is_told_also_where_somebody_else_reaps_the_dead(packer):
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        slave = SlaveProcess(CrewOptions(MAX_PAYLOAD_BYTES, sys.path), Screen())
+        receive_until(slave, lambda _: slave.ready)
+        os.kill(slave.pid, signal.SIGKILL)
+        slave.wait(PATIENCE)
+        death = slave.bury()
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert "its exit code is not known" in death.cause
+    assert death.memory == ""
+
+
 def test_an_endless_line_is_forwarded_in_parts_and_told_in_short(slave, packer, capsys):
     receive_until(slave, lambda _: slave.ready)
     slave.send(tasks_of(packer, write_without_end(1 << 20)), packer.definitions.__getitem__)
