@@ -38,6 +38,7 @@ class Lifeline:
 
     def __init__(self, fd: int) -> None:
         os.set_inheritable(fd, False)
+        self._parent = os.getppid()
         self._sock = socket.socket(fileno=fd)
         self._file = self._sock.makefile("rb")
 
@@ -56,11 +57,22 @@ class Lifeline:
 
         def wait() -> None:
             with contextlib.suppress(OSError):
-                while self._file.readline():
-                    pass  # nothing more is to be said; only the end matters
+                self._wait_for_end()
             end()
 
         threading.Thread(target=wait, name="papyros-lifeline", daemon=True).start()
+
+    def _wait_for_end(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            # The line alone may stay open: whatever the program has forked holds it, too.
+            death = os.pidfd_open(self._parent) if hasattr(os, "pidfd_open") else None
+            if death is not None:
+                selector.register(death, selectors.EVENT_READ)
+            if os.getppid() == self._parent:  # else it was gone before it could be watched
+                selector.select()  # nothing more is to be said; only the end matters
+            if death is not None:
+                os.close(death)
 
 
 class Part:

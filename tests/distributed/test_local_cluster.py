@@ -218,6 +218,33 @@ def test_nothing_is_left_of_a_program_that_is_killed(kind, launch, mark):
     wait_until_gone(pids, ORPHAN_SECONDS)
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the system tells of the end of children only")
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_left_of_a_program_that_is_killed_while_a_fork_of_it_lives_on(kind, launch, mark):
+    """The fork has all that the program had open, and so all by which others would notice its end."""
+    start, others = KINDS[kind]
+    fork = """
+    import os, time
+    if (fork := os.fork()) == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(f"fork {fork}", flush=True)
+    master.popProcessedJob()
+"""
+    program = launch.script(start + BUSY + fork)
+    program.wait_for("fork")
+    wait_until(lambda: len(processes(mark)) == others + 2, f"{others} processes beside the program and its fork")
+    [fork_pid] = [int(line.split()[1]) for line in program.text.splitlines() if line.startswith("fork")]
+    pids = [pid for pid in processes(mark) if pid not in (program.pid, fork_pid)]
+    try:
+        os.kill(program.pid, signal.SIGKILL)
+        wait_until_gone(pids, ORPHAN_SECONDS)
+        assert alive(fork_pid)
+    finally:
+        os.kill(fork_pid, signal.SIGKILL)
+        program.ended()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_left_of_a_program_that_is_terminated(kind, launch, mark):
     program, pids = started(kind, launch, mark)
