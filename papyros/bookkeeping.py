@@ -230,8 +230,9 @@ class BookkeepingMaster(Master):
             if self._closed:
                 return
             self._closed = True
-        self._alarm.close()
-        self._stop()
+        with self._came.opened(self._mend):  # others need the lock to end
+            self._alarm.close()
+            self._stop()
         with self._lock, self._mending():
             for session in self._own_sessions():
                 self._discard_unprocessed(session)

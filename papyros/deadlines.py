@@ -9,7 +9,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +78,26 @@ class SafeCondition(threading.Condition):
             self.acquire()
             self.notify_all()  # somebody may have notified this one instead of another
             raise
+
+    @contextlib.contextmanager
+    def opened(self, mend: Callable[[], None]) -> Iterator[None]:
+        """Let go of the lock, if this thread holds it, and take it as many times again in the end.
+
+        A handler of a signal, or a finalizer, runs in a thread that may hold the lock, in the midst of a change of what
+        it guards. That is mended first.
+        """
+        if self._is_owned():  # type: ignore[attr-defined]
+            mend()
+        times = 0
+        with contextlib.suppress(RuntimeError):  # it is not ours, or not any more
+            while True:
+                self.release()
+                times += 1
+        try:
+            yield
+        finally:
+            for _ in range(times):
+                self.acquire()
 
 
 #: The deadline of those who wait however long it takes.

@@ -51,6 +51,21 @@ def test_closing_from_several_threads_is_harmless(make_master):
         closer.result()
 
 
+def test_closing_in_a_handler_of_a_signal_waits_for_nobody(make_master):
+    """A handler runs wherever the main thread happens to be, also in the midst of `addJob`."""
+    master = make_master()
+    jobs = [Square(number) for number in range(50)]
+    for job in jobs:
+        master.addJob(job)
+    with at_most(PATIENCE / 3), master._lock:
+        master.close()
+    with pytest.raises(papyros.MasterClosedError):
+        master.addJob(Square(1))
+    popped = list(iter(master.popProcessedJob, None))
+    assert [job.result for job in popped] == [job.args[0] ** 2 for job in popped]
+    assert master.numPendingJobs() == 0
+
+
 def test_with_closes(make_master):
     with make_master() as master:
         master.addJob(Square(3))

@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from papyros import deadlines
-from papyros.deadlines import Deadline
+from papyros.deadlines import Deadline, SafeCondition
+from tests.support import Background
 
 
 @pytest.fixture
@@ -80,6 +81,33 @@ def test_a_timeout_beyond_what_threads_can_wait_is_for_as_long_as_they_can(clock
     condition = Conditionlike()
     assert Deadline(1e300).wait(condition) is True
     assert condition.waits == [threading.TIMEOUT_MAX]
+
+
+def test_any_whole_number_is_a_timeout(clock):
+    assert Deadline(10**400).remaining() > threading.TIMEOUT_MAX
+
+
+def test_a_lock_is_opened_for_as_long_as_others_need_it_and_mended_before():
+    lock = threading.RLock()
+    condition = SafeCondition(lock)
+    mended = []
+
+    def take():
+        with lock:
+            return True
+
+    with lock, lock:
+        with condition.opened(lambda: mended.append(lock._is_owned())):
+            Background(take).result()
+        assert mended == [True]
+        assert lock._is_owned()
+    assert not lock._is_owned()
+
+
+def test_a_lock_of_somebody_else_is_left_alone():
+    condition = SafeCondition(threading.RLock())
+    with condition.opened(lambda: pytest.fail("nothing is to be mended")):
+        pass
 
 
 def test_a_notification_ends_the_wait():
