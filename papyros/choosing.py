@@ -94,6 +94,11 @@ def _pyro(place: str, spec: str, source: str) -> tuple[str, dict[str, Any]]:
         raise ConfigError(
             f"{_shown(spec)}{source} names no host after the @; it is to be like 'pyro://GROUP@HOST:PORT'"
         )
+    if not at and ":" in place:
+        raise ConfigError(
+            f"{_shown(spec)}{source} is to be like 'pyro://GROUP@HOST:PORT', or like 'pyro://@HOST:PORT' for the group of "
+            "those who name none; without the @, it names a group"
+        )
     try:
         # By name, as all that is needed for one of the words only.
         naming = importlib.import_module("papyros.distributed.naming")

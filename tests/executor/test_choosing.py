@@ -85,6 +85,11 @@ BAD_ENDS = [
 ]
 
 
+def test_an_address_without_a_group_is_refused_with_the_form_that_is_right():
+    with pytest.raises(papyros.ConfigError, match="like 'pyro://@HOST:PORT'"):
+        papyros.open_master("pyro://lab1:9090")
+
+
 @pytest.mark.parametrize("spec", BAD_ENDS)
 def test_a_word_that_is_not_completed_is_refused_on_the_command_line_too(spec, capsys):
     with pytest.raises(papyros.ConfigError, match="like") as caught:
