@@ -220,7 +220,9 @@ class BookkeepingMaster(Master):
             return self._snapshot()
 
     def _snapshot(self) -> Status:
-        return snapshot(f"a {type(self).__name__}", self._ledger, () if self._closed else self._slaves_now())
+        if self._closed:
+            return snapshot(f"a {type(self).__name__} that is closed", self._ledger, ())
+        return snapshot(f"a {type(self).__name__}", self._ledger, self._slaves_now())
 
     def close(self) -> None:
         """Let go of everything; see `Master.close`."""

@@ -96,8 +96,8 @@ def _pyro(place: str, spec: str, source: str) -> tuple[str, dict[str, Any]]:
         )
     if not at and ":" in place:
         raise ConfigError(
-            f"{_shown(spec)}{source} is to be like 'pyro://GROUP@HOST:PORT', or like 'pyro://@HOST:PORT' for the group of "
-            "those who name none; without the @, it names a group"
+            f"{_shown(spec)}{source} is to be like 'pyro://GROUP@HOST:PORT', or like 'pyro://@HOST:PORT' for the group "
+            "of those who name none; without the @, it names a group"
         )
     try:
         # By name, as all that is needed for one of the words only.

@@ -111,7 +111,10 @@ class Master(ABC):
 
     @abstractmethod
     def status(self) -> Status:
-        """Return a snapshot of what the master and its slaves do; print it to read it."""
+        """Return a snapshot of what the master and its slaves do; print it to read it.
+
+        A closed master has no slaves, and counts the processed jobs that can still be popped.
+        """
 
     @abstractmethod
     def close(self) -> None:

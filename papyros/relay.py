@@ -35,7 +35,6 @@ from typing import Any, Protocol
 from papyros.current import Lending
 from papyros.deadlines import Deadline
 from papyros.entries import Session
-from papyros.errors import MasterClosedError
 from papyros.frames import Buffer, pack_message, unpack_message
 from papyros.jobs import Job
 from papyros.packing import PackingMaster
@@ -220,7 +219,8 @@ class RelayMaster(InSlave):
         """Return a snapshot of the master that runs the job; see `Master.status`."""
         answer = self._ask("status")
         if answer is None:
-            raise MasterClosedError("the job has closed this master, or has ended: there is no status to be had")
+            with self._lock:
+                return self._snapshot()
         return Status.read(answer)
 
     def _ask(self, *question: Any) -> Any:

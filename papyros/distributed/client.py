@@ -244,7 +244,8 @@ class DistributedMaster(PackingMaster):
         """
         self._check_process()
         with self._lock:
-            self._check_usable()
+            if self._closed:
+                return self._snapshot()
             uri = self._uri
             self._news.notify()  # the sender tells the master what is shared no more
         there = ask_status(uri, self._security)

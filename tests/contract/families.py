@@ -161,6 +161,7 @@ def use_all_calls(gate):
         kept.addJob(Square(1))
         noted.append("a closed master takes jobs")
     noted.append(kept.numPendingJobs())
+    noted.append("closed" in str(kept.status()))
     again = papyros.current_master()
     again.addJob(Square(5))
     noted.append(again.popProcessedJob().result)

@@ -66,6 +66,20 @@ def test_closing_in_a_handler_of_a_signal_waits_for_nobody(make_master):
     assert master.numPendingJobs() == 0
 
 
+def test_a_closed_master_still_tells_what_it_has(make_master):
+    master = make_master()
+    for number in range(3):
+        master.addJob(Square(number))
+    assert master.popProcessedJob(PATIENCE) is not None
+    master.close()
+    status = master.status()
+    assert (status.slaves, status.waiting, status.assigned) == ((), 0, 0)
+    assert status.processed == master.numPendingJobs() == len(master.processedJobs())
+    assert status.stalled == ""
+    assert "closed" in str(status)
+    assert master.status().processed == 0
+
+
 def test_with_closes(make_master):
     with make_master() as master:
         master.addJob(Square(3))

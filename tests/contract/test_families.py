@@ -89,7 +89,7 @@ def test_where_a_job_has_run_there_is_no_current_master_afterwards():
 
 def test_a_job_can_do_with_its_master_what_a_program_can(make_master):
     noted = processed(make_master(), families.use_all_calls("")).result
-    assert noted == [True, None, 3, [0, 1, 4], [0, 1, 4, 9], 49, 0, True, 0, 25]
+    assert noted == [True, None, 3, [0, 1, 4], [0, 1, 4, 9], 49, 0, True, 0, True, 25]
 
 
 def test_the_client_sees_its_own_jobs_only(make_concurrent_master, tmp_path, gates):
