@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,17 @@ def test_help_teaches_the_three_commands(launch):
         assert option in program.text
     assert "--lifeline" not in program.text
     assert max(map(len, program.text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_the_package_itself_says_what_there_is(launch, arguments):
+    program = launch(sys.executable, "-m", "papyros", *arguments, name="papyros")
+    assert program.ended() == 0
+    manual = Path(papyros.__file__).parents[1] / "docs" / "quickstart.md"
+    for words in (f"Papyros {papyros.__version__}", "pyro5-ns", "python -m papyros.distributed --status", str(manual)):
+        assert words in program.text
+    wrong = launch(sys.executable, "-m", "papyros", "--slaves", name="wrong")
+    assert wrong.ended() == 2
 
 
 def test_version(launch):

@@ -44,7 +44,7 @@ STOREYS = [
 STOREY = {module: number for number, modules in enumerate(STOREYS) for module in modules}
 
 SOURCES = sorted(HOUSE.rglob("*.py"))
-MODULES = [path for path in SOURCES if path.parent == HOUSE and path.name != "__init__.py"]
+MODULES = [path for path in SOURCES if path.parent == HOUSE and path.name not in ("__init__.py", "__main__.py")]
 
 
 def name_of(path):
