@@ -63,10 +63,13 @@ class JobFuture(Future[Any]):
         """Return the result, for which it waits up to `timeout` seconds, or raise the exception."""
         if self._state == _FINISHED and self._exception is None:
             return self._result
-        value = super().result(timeout)
-        if self._exception is not None:
-            raise self._exception  # one that is false, as its class will have it: older Pythons overlook those
-        return value
+        try:
+            value = super().result(timeout)
+            if self._exception is not None:
+                raise self._exception  # one that is false, as its class will have it: older Pythons overlook those
+            return value
+        finally:
+            del self  # the traceback refers to this frame, and the future to the exception: a cycle
 
     def cancel(self) -> bool:
         """Cancel the job if it waits; return whether it is cancelled. One that runs goes on."""

@@ -13,7 +13,7 @@ import pytest
 
 import papyros
 from papyros.executor import MasterExecutor
-from tests.executor.functions import Thing, add, make_thing, nap, pass_gate
+from tests.executor.functions import EmptyError, Thing, add, fail, fail_emptily, make_thing, nap, pass_gate
 from tests.support import PATIENCE, Background, wait_until
 
 # The end --------------------------------------------------------------------------------
@@ -185,6 +185,23 @@ def test_map_keeps_no_result(executor):
         del thing
         gc.collect()
         wait_until(lambda gone=gone: gone() is None, "the result is forgotten")
+
+
+def test_a_future_of_a_call_that_failed_is_in_no_cycle(concurrent_executor):
+    """Else it, and what its exception holds, would stay until the garbage collector comes by."""
+    gc.disable()
+    try:
+        for function in (fail, fail_emptily):
+            future = concurrent_executor.submit(function, 1)
+            concurrent.futures.wait([future], PATIENCE)
+            for _ in range(2):
+                with contextlib.suppress(ValueError, EmptyError):
+                    future.result(0)
+            gone = weakref.ref(future)
+            del future
+            wait_until(lambda gone=gone: gone() is None, "the future is forgotten")
+    finally:
+        gc.enable()
 
 
 def memory():
