@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import dataclasses
 import math
+import multiprocessing.process
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from papyros.process import Death
 from papyros.status import SlaveStatus, Status
 from papyros.store import Held
 from papyros.story import tell_overdue
-from papyros.tasks import CrewOptions, Finished, Task
+from papyros.tasks import CrewOptions, Finished, Silent, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry, encode_lost, encode_overdue
 
 __all__ = ["MultiProcessMaster"]
@@ -69,7 +70,9 @@ class MultiProcessMaster(PackingMaster):
         self._hungry = True  # the crew found less than it asked for, so it is to be poked
         self._broken = ""
         largest = min(max_bytes, max_processed_bytes or max_bytes)
-        self._crew = Crew(count, _LedgerSource(self), CrewOptions(largest, sys.path, {"module": "papyros.relay"}))
+        secrets = Silent(authkey=multiprocessing.process.current_process().authkey.hex())
+        options = CrewOptions(largest, sys.path, {"module": "papyros.relay"}, secrets)
+        self._crew = Crew(count, _LedgerSource(self), options)
         self._started = False
         self._families = Families(self._ledger, self._crew.tell, self._stop_running, self._snapshot, self._unshare)
 

@@ -165,7 +165,7 @@ class SlaveProcess:
             _Stream(self._popen.stderr, lambda text: screen.show(sys.stderr, text), self._lines),
         ]
         path = [p or str(Path.cwd()) for p in options.path]
-        hello = {"path": path, "max_bytes": options.max_bytes, "family": options.family}
+        hello = {"path": path, "max_bytes": options.max_bytes, "family": options.family, "secrets": options.secrets}
         self.outbox.put(pack_frame(inside.HELLO, 0, [json.dumps(hello).encode()]))
 
     def _start(self, undo: contextlib.ExitStack) -> None:

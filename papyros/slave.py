@@ -24,6 +24,7 @@ import importlib
 import io
 import json
 import mmap
+import multiprocessing.process
 import os
 import select
 import signal
@@ -242,6 +243,8 @@ class Slave:
         self.family = None if family is None else Silent(family)
         self.packer = Packer(self.max_bytes)
         sys.path[:] = hello["path"]
+        if authkey := hello.pop("secrets").get("authkey"):
+            multiprocessing.process.current_process().authkey = bytes.fromhex(authkey)
         self._sock.sendall(b"".join(pack_frame(READY, peak_memory() >> 20, [self.name.encode()])))
 
     # Running ----------------------------------------------------------------------------

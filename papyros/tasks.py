@@ -96,8 +96,10 @@ class CrewOptions(NamedTuple):
         path: the search path for modules.
         family: how jobs get a master for their children: the name of a module that has `open_family`, as "module",
             and what that is to be told, which is `Silent` if there is a key in it; None = not at all.
+        secrets: the program's `authkey`, in hex, if slaves are to be known to its managers of `multiprocessing`.
     """
 
     max_bytes: int
     path: Sequence[str]
     family: Mapping[str, Any] | None = None
+    secrets: Silent = Silent()

@@ -164,6 +164,23 @@ PROGRAMS = {
 
         asyncio.run(main())
     """,
+    "managers": """
+        from concurrent.futures import ProcessPoolExecutor
+        import multiprocessing
+
+        def work(queue, squares, lock, number):
+            with lock:
+                squares[number] = number * number
+            queue.put(number)
+            return queue.qsize() > 0
+
+        if __name__ == "__main__":
+            with multiprocessing.Manager() as manager, ProcessPoolExecutor(2) as executor:
+                queue, squares, lock = manager.Queue(), manager.dict(), manager.Lock()
+                futures = [executor.submit(work, queue, squares, lock, number) for number in range(4)]
+                print([future.result() for future in futures])
+                print(sorted(queue.get(timeout=60) for _ in futures), sorted(squares.items()))
+    """,
 }
 
 
