@@ -29,10 +29,14 @@ from concurrent.futures.thread import BrokenThreadPool
 from typing import Any
 
 from papyros.checks import check_slaves
+from papyros.entries import Entry
+from papyros.errors import SlaveLost
 from papyros.executor import MasterExecutor
+from papyros.jobs import Job
 from papyros.master import Master
 from papyros.multiprocess import MultiProcessMaster
 from papyros.multithreaded import MultiThreadedMaster
+from papyros.outcome import Outcome
 from papyros.preparing import Preparation, PreparedCalls
 
 __all__ = [
@@ -62,6 +66,20 @@ class _ThreadsUnpreparedError(BrokenThreadPool):
 
 class _ProcessesUnpreparedError(BrokenProcessPool):
     """The initializer of a pool of processes has failed."""
+
+
+class _CallLostError(SlaveLost, BrokenProcessPool):
+    """The processes that made a call died: programs that know no `SlaveLost` catch what they would expect to."""
+
+
+class _ProcessPoolMaster(MultiProcessMaster):
+    """A master that tells of processes which died as a pool of the standard library does."""
+
+    def _unpack(self, job: Job, entry: Entry) -> Outcome:
+        outcome = super()._unpack(job, entry)
+        if type(outcome.exception) is SlaveLost and not outcome.slave:  # otherwise the job itself has raised it
+            return Outcome.failed(_CallLostError(*outcome.exception.args))
+        return outcome
 
 
 class _OwnMasterExecutor(MasterExecutor):
@@ -118,6 +136,9 @@ class ThreadPoolExecutor(_OwnMasterExecutor, concurrent.futures.ThreadPoolExecut
 class ProcessPoolExecutor(_OwnMasterExecutor):
     """Calls functions in processes of this machine; see `MasterExecutor` and `MultiProcessMaster`.
 
+    A process that dies is replaced, and its call is made again, three times in all; then it ends with a
+    `papyros.SlaveLost`, which is a ``BrokenProcessPool`` here. All other calls go on.
+
     Args:
         max_workers: the number of processes.
         mp_context: accepted, and of no effect: slaves are fresh interpreters, as with ``spawn``, whatever it says.
@@ -144,7 +165,7 @@ class ProcessPoolExecutor(_OwnMasterExecutor):
                 "after a number of calls. A call that leaks can be made in a process of its own, by the call itself"
             )
         processes = check_slaves(_number_of(max_workers))
-        super().__init__(MultiProcessMaster(processes), processes, initializer, initargs, _ProcessesUnpreparedError)
+        super().__init__(_ProcessPoolMaster(processes), processes, initializer, initargs, _ProcessesUnpreparedError)
 
 
 def _number_of(max_workers: int | None) -> int | None:

@@ -164,6 +164,23 @@ PROGRAMS = {
 
         asyncio.run(main())
     """,
+    "deaths": """
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+        import os, signal
+
+        def die():
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if __name__ == "__main__":
+            import logging
+            logging.disable()  # of what slaves say of it
+            with ProcessPoolExecutor(1) as executor:
+                try:
+                    executor.submit(die).result()
+                except BrokenProcessPool:
+                    print("broken")
+    """,
     "managers": """
         from concurrent.futures import ProcessPoolExecutor
         import multiprocessing
@@ -246,6 +263,7 @@ def test_a_process_that_takes_the_place_of_a_dead_one_is_prepared_too(tmp_path):
     with futures.ProcessPoolExecutor(1, initializer=prepare) as executor:
         lost = executor.submit(lambda: os.kill(os.getpid(), signal.SIGKILL))
         assert isinstance(lost.exception(PATIENCE), papyros.SlaveLost)
+        assert isinstance(lost.exception(), BrokenProcessPool)  # as a program expects that knows no other
         assert executor.submit(add, 1).result(PATIENCE) == 1
     assert prepared.read_text() == "xxxx"  # for each of three attempts, and for the call after them
 
