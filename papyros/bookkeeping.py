@@ -29,6 +29,7 @@ from papyros.execution import Execution
 from papyros.jobs import Job, describe, keeper_of, release
 from papyros.lanes import Lane
 from papyros.ledger import Ledger
+from papyros.leftovers import Leftovers
 from papyros.master import Master
 from papyros.outcome import Outcome
 from papyros.status import SlaveStatus, Status
@@ -84,12 +85,17 @@ class BookkeepingMaster(Master):
         self._jobs: dict[int, Job] = {}
         self._closed = False
         self._alarm = Alarm()
-        self._main = self._open_lane()
+        main = self._open_session(*self._bounds)
+        self._main = Lane(self, main)
+        self._leftovers = Leftovers(f"a {type(self).__name__}", main)
 
     # What an implementation provides ----------------------------------------------------
 
     #: Whether jobs run inside the calls that pop them.
     _runs_in_pops = False
+
+    #: Whether the program is told of jobs that it adds and never pops.
+    _tells_leftovers = True
 
     #: Whether a job that was assigned can be stopped.
     _can_stop = False
@@ -204,6 +210,7 @@ class BookkeepingMaster(Master):
         """Discard all jobs that no slave was given yet; see `Master.cancelAllJobs`."""
         self._check_process()
         with self._lock, self._mending():
+            self._leftovers.renounce()
             for session in self._own_sessions():
                 self._let_go(self._ledger.cancel_waiting(session))
 
@@ -232,13 +239,21 @@ class BookkeepingMaster(Master):
             if self._closed:
                 return
             self._closed = True
+        if self._tells_leftovers:
+            self._leftovers.tell()
         with self._came.opened(self._mend):  # others need the lock to end
             self._alarm.close()
             self._stop()
         with self._lock, self._mending():
             for session in self._own_sessions():
                 self._discard_unprocessed(session)
-        atexit.unregister(self.close)
+        atexit.unregister(self._end_with_program)
+
+    def _end_with_program(self) -> None:
+        """Close the master at the end of a program that did not."""
+        if self._tells_leftovers and not self._closed:
+            self._leftovers.tell(at_exit=True)
+        self.close()
 
     # Inside -----------------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ class DelegatingMaster(PackingMaster):
         if self._broken:
             self._fail_waiting()
         elif self._feeder is None:
-            atexit.register(self.close)
+            atexit.register(self._end_with_program)
             self._feeder = threading.Thread(target=self._feed, name="papyros-feed", daemon=True)
             self._feeder.start()
         else:

@@ -87,7 +87,7 @@ class MultiProcessMaster(PackingMaster):
     def _start(self) -> None:
         if not self._started:
             self._started = True
-            atexit.register(self.close)
+            atexit.register(self._end_with_program)
             self._crew.start()
 
     _can_stop = True

@@ -85,7 +85,7 @@ class MultiThreadedMaster(BookkeepingMaster):
 
     def _start_slave(self) -> None:
         if not self._started:
-            atexit.register(self.close)
+            atexit.register(self._end_with_program)
         name = f"papyros-slave-{self._started + 1}"
         thread = threading.Thread(target=self._serve, name=name, daemon=True)
         thread.start()  # it waits for the lock

@@ -20,6 +20,8 @@ __all__ = ["NestedMaster", "open_family"]
 class NestedMaster(SingleThreadedMaster):
     """A master for one job, in its own thread."""
 
+    _tells_leftovers = False  # what a job leaves behind goes with it
+
     @property
     def closed(self) -> bool:
         """Whether the job has closed it."""

@@ -83,6 +83,7 @@ class InSlave(PackingMaster):
     """What masters for jobs in slave processes have in common: they lend the place of the slave while they wait."""
 
     _owns_packer = False  # it is the slave's
+    _tells_leftovers = False  # what a job leaves behind goes with it
     _lending: Lending
     _waiters_for_nothing = 0  # those who wait, though no job is pending
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -47,6 +48,9 @@ class SingleThreadedMaster(BookkeepingMaster):
     def __init__(self, max_waiting: int | None = None, max_processed: int | None = None) -> None:
         super().__init__(max_waiting, max_processed)
         self._holder = self._ledger.enlist("caller", 1)
+        if self._tells_leftovers:
+            # Nothing keeps this master until the end of the program; and whoever lets go of it has its jobs dropped.
+            self._forgotten = weakref.finalize(self, self._leftovers.tell, at_exit=True)
 
     _runs_in_pops = True
 
@@ -61,6 +65,8 @@ class SingleThreadedMaster(BookkeepingMaster):
 
     def _stop(self) -> None:
         """Nothing runs outside of the callers' calls."""
+        if self._tells_leftovers:
+            self._forgotten.detach()
 
     def _await_outcome(self, deadline: Deadline) -> bool:
         return self._run_next() or deadline.wait(self._came)

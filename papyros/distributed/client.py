@@ -183,7 +183,7 @@ class DistributedMaster(PackingMaster):
         self._values = SentValues(self._key)
         self._sender_line = self._connect(Deadline(timeout))
         self._receiver_line: Line | None = None
-        atexit.register(self.close)
+        atexit.register(self._end_with_program)
         self._threads = [
             threading.Thread(target=self._send, name="papyros-send", daemon=True),
             threading.Thread(target=self._receive, name="papyros-receive", daemon=True),

@@ -24,7 +24,7 @@ STOREYS = [
     {"mending"},
     {"ledger"},
     {"master"},
-    {"current", "running", "wire", "execution", "calls", "lanes", "mapped"},
+    {"current", "running", "wire", "execution", "calls", "lanes", "leftovers", "mapped"},
     {"preparing"},
     {"bookkeeping", "jobfuture", "parcels"},
     {"courier", "family", "packing", "staff"},
