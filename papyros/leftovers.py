@@ -45,7 +45,7 @@ class Leftovers:
         if told or not left or failed or session.counts.added <= self._renounced or self._pid != os.getpid():
             return
         log.warning(
-            "%s ends with %s pending, added and not popped, of which %d were not processed and are dropped. "
+            "%s ends with %s pending, added and not popped (not processed, and so dropped: %d). "
             "To have all of them, pop until none is pending: for job in iter(master.popProcessedJob, None). "
             "If nobody wants them, say so with master.cancelAllJobs() before the end",
             self._master,

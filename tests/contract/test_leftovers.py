@@ -24,7 +24,7 @@ def test_a_master_that_is_closed_with_jobs_that_are_not_processed_says_so_once(m
     master.close()
     [text] = told()
     assert f"{type(master).__name__} ends with {pending} jobs pending" in text
-    assert f"{pending} were not processed" in text
+    assert f"not processed, and so dropped: {pending})" in text
     assert "cancelAllJobs" in text
 
 
