@@ -18,6 +18,7 @@ class SlaveStatus:
         seconds: for how long it had run that.
         ahead: how many further jobs it had been sent.
         ready: whether it could run jobs; False while it starts.
+        silent: for how many seconds nothing was heard of its slave host, which did not answer: it may be gone.
     """
 
     name: str
@@ -25,6 +26,7 @@ class SlaveStatus:
     seconds: float = 0.0
     ahead: int = 0
     ready: bool = True
+    silent: float = 0.0
 
     @property
     def host(self) -> str:
@@ -39,7 +41,9 @@ class SlaveStatus:
 
     def __str__(self) -> str:
         does = f"{self.job} for {self.seconds:.1f} s" if self.job else "idle" if self.ready else "starting"
-        return f"{self.name}: {does}" + (f", {self.ahead} ahead" if self.ahead else "")
+        ahead = f", {self.ahead} ahead" if self.ahead else ""
+        silent = f" (its slave host has been silent for {self.silent:.0f} s since)" if self.silent else ""
+        return f"{self.name}: {does}{ahead}{silent}"
 
 
 class SharedStatus(NamedTuple):

@@ -50,6 +50,9 @@ PRINT_BYTES = 1 << 20
 MAX_TICKETS = 100
 MAX_TICKET_JOBS = 1_000_000
 
+#: A slave host that does not answer a question, and was not heard of for so long, is said to be silent.
+SILENT_SECONDS = 0.5
+
 #: Outcomes of jobs that nobody knows yet are kept for clients that lost their master: so many bytes.
 EARLY_BYTES = 256 << 20
 
@@ -432,7 +435,7 @@ class Desk:
 
     def status(self, master: str) -> Status:
         """Return a snapshot."""
-        slaves = tuple(slave for host in self.hosts.values() for slave in host.slaves)
+        slaves = tuple(slave for host in self.hosts.values() for slave in self._slaves_of(host))
         clients = sum(client.session.parent is None for client in self.clients.values())
         values = {digest: held.filled for client in self.clients.values() for digest, held in client.values.items()}
         holding = tuple(host.values for host in self.hosts.values() if host.values.values)
@@ -452,6 +455,13 @@ class Desk:
         return f"{client.labels.get(entry.payload[0], 'job')} #{number}"
 
     # Inside -----------------------------------------------------------------------------
+
+    def _slaves_of(self, host: HostDesk) -> tuple[SlaveStatus, ...]:
+        """Return what the slaves of a host do; or did, where that does not answer."""
+        silent = self.clock() - host.seen
+        if host.answered == host.asked or silent < SILENT_SECONDS:
+            return host.slaves
+        return tuple(dataclasses.replace(slave, silent=silent) for slave in host.slaves)
 
     def _entry(self, session_key: str, number: int) -> Entry | None:
         client = self.clients.get(session_key)

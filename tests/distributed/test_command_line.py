@@ -265,6 +265,18 @@ def test_the_status_of_a_group_shows_what_its_slaves_run(launch, names, group, g
         assert client.popProcessedJob(30).result == "held"
 
 
+def test_the_status_tells_that_a_slave_host_does_not_answer(launch, names, group):
+    launch.master(group, names)
+    host = launch.host(group, names)
+    with DistributedMaster(group, names, host_master=False) as client:
+        wait_until(lambda: [slave.ready for slave in client.status().slaves] == [True], "a slave that is ready")
+        assert client.status().slaves[0].silent == 0
+        host.send(signal.SIGSTOP)
+        wait_until(lambda: "its slave host has been silent for" in str(client.status()), "a word of the silence")
+        host.send(signal.SIGCONT)
+        wait_until(lambda: client.status().slaves[0].silent == 0, "an end of it")
+
+
 def test_the_status_of_a_group_without_slaves_says_why_nothing_happens(launch, names, group):
     launch.master(group, names)
     why = "3 jobs wait, no slave is connected"

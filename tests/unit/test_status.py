@@ -33,6 +33,11 @@ def test_what_slaves_do_is_told_one_a_line():
     assert "  since the start: slaves lost 5, jobs retried 6, outcomes late 7" in lines
 
 
+def test_what_a_silent_slave_host_said_last_is_told_as_such():
+    last = SlaveStatus("mars/17", "Square(3)", 2.0, 1, silent=4.2)
+    assert str(last) == "mars/17: Square(3) for 2.0 s, 1 ahead (its slave host has been silent for 4 s since)"
+
+
 def test_lost_slave_hosts_are_told_where_there_are_any():
     lost = Status("a master", lost=5, hosts_lost=2)
     assert "  since the start: slaves lost 5, slave hosts lost 2, jobs retried 0, outcomes late 0" in str(lost)
