@@ -10,6 +10,12 @@ from tests.support import PATIENCE
 TOLD = "pending, added and not popped"
 
 
+@pytest.fixture(autouse=True)
+def _short_wait_for_threads(monkeypatch):
+    # A thread cannot be stopped, so a master waits for it; here the tests know that in vain.
+    monkeypatch.setattr("papyros.multithreaded.CLOSE_SECONDS", 0.2)
+
+
 @pytest.fixture
 def told(caplog):
     return lambda: [record.getMessage() for record in caplog.records if TOLD in record.getMessage()]
