@@ -138,16 +138,20 @@ def _imported_words(source: Source) -> frozenset[str]:
 
 def _own_source(name: str) -> Source | None:
     """Return the source of a module that was imported, if it is the program's own."""
-    spec = _spec_of(name)
-    return _noted(spec) if _is_own(name, spec) else None
+    # This is asked of all modules that there are, often of more than a thousand.
+    spec = _spec_of(name) if _may_be_own(name) else None
+    return _noted(spec) if spec is not None and not _is_installed(spec.origin or "") else None
 
 
-def _is_own(name: str, spec: ModuleSpec | None) -> bool:
-    """Whether a module is the user's: not this package's, of the standard library, or installed."""
-    if spec is None or name.partition(".")[0] in ("papyros", "__main__"):
-        return False
-    path = _path_of(spec)
-    return path is not None and not path.startswith(_STANDARD) and _INSTALLED.search(path) is None
+@cache
+def _may_be_own(name: str) -> bool:
+    top = name.partition(".")[0]
+    return top not in ("papyros", "__main__") and top not in sys.stdlib_module_names
+
+
+@cache
+def _is_installed(path: str) -> bool:
+    return path.startswith(_STANDARD) or _INSTALLED.search(path) is not None
 
 
 # What they are ----------------------------------------------------------------------------
