@@ -80,7 +80,7 @@ def _constructor(spec: str, source: str) -> Callable[..., Master]:
 
 def _slaves(word: str, number: str, spec: str, source: str) -> int:
     # Its length first: Python refuses to read numbers of thousands of digits.
-    if number.isdecimal() and len(number) <= len(str(MOST_SLAVES)) and 0 < int(number) <= MOST_SLAVES:
+    if number.isascii() and number.isdecimal() and len(number) <= len(str(MOST_SLAVES)) and 0 < int(number) <= MOST_SLAVES:
         return int(number)
     raise ConfigError(
         f"{_shown(spec)}{source} is to name a number of slaves, from 1 to {MOST_SLAVES:,}, after the colon, "
@@ -170,11 +170,10 @@ def add_master_option(parser: argparse.ArgumentParser, flag: str = "--master", d
         _constructor(default.strip(), "")
     told = f"{VARIABLE} or {DEFAULT_SPEC}" if default is None else default
     words = "; ".join(f"{word}: {meaning}" for word, meaning in WORDS.items())
+    told = f"where the jobs run. {words} (default: {told})".replace("%", "%%")  # argparse would take it for a format
     # argparse checks a default like what was given, but at no other time: where nothing was.
     word = _FromEnvironment(os.environ.get(VARIABLE, "")) or None if default is None else default
-    parser.add_argument(
-        flag, type=_checked, default=word, metavar="WHERE", help=f"where the jobs run. {words} (default: {told})"
-    )
+    parser.add_argument(flag, type=_checked, default=word, metavar="WHERE", help=told)
 
 
 class _FromEnvironment(str):

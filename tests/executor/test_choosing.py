@@ -73,6 +73,7 @@ def test_an_unknown_word_lists_those_there_are(spec):
 
 BAD_ENDS = [
     *["threads:", "threads:0", "threads:-1", "threads:" + "9" * 5000, "processes:many", "processes:1000001"],
+    "threads:\u0663",
     *[
         "pyro://group@",
         "pyro://group@host:xx",
@@ -154,6 +155,9 @@ def test_a_command_line_has_the_option_for_one_line(opened, capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     assert "dask://HOST:PORT" in capsys.readouterr().out
+    zoned = argparse.ArgumentParser()
+    papyros.add_master_option(zoned, default="pyro://lab@[fe80::1%eth0]:9090")
+    assert "[fe80::1%eth0]:9090" in zoned.format_help()
     other = argparse.ArgumentParser()
     papyros.add_master_option(other, "--where", default="serial")
     assert other.parse_args([]).where == "serial"
