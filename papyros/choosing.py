@@ -26,6 +26,9 @@ DEFAULT_SPEC = "processes"
 #: So many slaves are more than anybody has; what is larger is a slip.
 MOST_SLAVES = 1_000_000
 
+#: Bounded, since Python refuses to read numbers of thousands of digits.
+_NUMBER = re.compile(rf"[0-9]{{1,{len(str(MOST_SLAVES))}}}")
+
 _PLACE = re.compile(r"(?:\[[0-9A-Fa-f:.%a-z]+\]|[^\s:\[\]/@]+):(\d{1,5})", re.ASCII)
 
 #: What there is, with what it means.
@@ -79,8 +82,7 @@ def _constructor(spec: str, source: str) -> Callable[..., Master]:
 
 
 def _slaves(word: str, number: str, spec: str, source: str) -> int:
-    # Its length first: Python refuses to read numbers of thousands of digits.
-    if number.isascii() and number.isdecimal() and len(number) <= len(str(MOST_SLAVES)) and 0 < int(number) <= MOST_SLAVES:
+    if _NUMBER.fullmatch(number) and 0 < int(number) <= MOST_SLAVES:
         return int(number)
     raise ConfigError(
         f"{_shown(spec)}{source} is to name a number of slaves, from 1 to {MOST_SLAVES:,}, after the colon, "
