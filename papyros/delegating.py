@@ -8,6 +8,7 @@ the outcomes in. Whatever goes wrong with the engine becomes the outcome of a jo
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
 import time
 from abc import abstractmethod
@@ -26,6 +27,8 @@ from papyros.status import SlaveStatus
 from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry
 
 __all__ = ["DelegatingMaster", "Ticket"]
+
+log = logging.getLogger(__name__)
 
 
 class Ticket(Protocol):
@@ -157,15 +160,15 @@ class DelegatingMaster(PackingMaster):
             self._set_alarm(entry)
         try:
             ticket = self._submit(payload, entry)
+            with self._lock:
+                self._tickets[entry] = ticket
+                unwanted = entry.state is not ASSIGNED
+            ticket.add_done_callback(partial(self._answered, entry))
         except BaseException as error:  # noqa: BLE001 - the outcome of the job tells it
             self._fail(entry, error)
             return
-        with self._lock:
-            self._tickets[entry] = ticket
-            unwanted = entry.state is not ASSIGNED
-        ticket.add_done_callback(partial(self._answered, entry))
         if unwanted:
-            self._recall(ticket)
+            self._drop(ticket)
 
     def _set_alarm(self, entry: Entry) -> None:
         """See to it that a job which runs for too long is known. Called with the lock held."""
@@ -176,6 +179,13 @@ class DelegatingMaster(PackingMaster):
     def _recall(self, ticket: Ticket) -> None:
         """Have the engine drop a job that nobody wants any more."""
         ticket.cancel()
+
+    def _drop(self, ticket: Ticket) -> None:
+        """Recall a job; an engine that is gone, or cannot, holds up nobody."""
+        try:
+            self._recall(ticket)
+        except Exception:
+            log.warning("%s could not be told to drop a job", self._engine, exc_info=True)
 
     def _answered(self, entry: Entry, ticket: Ticket) -> None:
         try:
@@ -240,7 +250,7 @@ class DelegatingMaster(PackingMaster):
             self._finish(entry, Outcome.failed(JobTimeout(text), "", seconds), seconds)
             self._outcomes_came()
         if ticket is not None:
-            self._recall(ticket)
+            self._drop(ticket)
 
     def _slaves_now(self) -> tuple[SlaveStatus, ...]:
         now = time.monotonic()
@@ -258,4 +268,4 @@ class DelegatingMaster(PackingMaster):
         if self._feeder is not None and self._feeder is not threading.current_thread():
             self._feeder.join()
         for ticket in tickets:
-            self._recall(ticket)
+            self._drop(ticket)

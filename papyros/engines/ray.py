@@ -157,7 +157,7 @@ class RayMaster(DelegatingMaster):
     def _stop_running(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
             if (ticket := self._tickets.get(entry)) is not None:
-                self._recall(ticket)
+                self._drop(ticket)
 
     def _stop(self) -> None:
         super()._stop()

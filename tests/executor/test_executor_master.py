@@ -114,6 +114,39 @@ def test_what_an_executor_refuses_or_cancels_is_the_outcome_of_that_job_only():
     assert "double(5)" in outcomes[5]
 
 
+class Strange(Executor):
+    """Answers with what is no future, or with one that can do nothing."""
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def submit(self, fn, /, *args, **kwds):
+        return self.answer
+
+
+class Stubborn(Future):
+    def cancel(self):
+        raise OSError("the engine is gone")
+
+
+def test_an_executor_that_answers_with_no_future_is_told_of_each_job():
+    with papyros.ExecutorMaster(Strange(None), 1) as master:
+        jobs = [double(number) for number in range(3)]
+        assert set(master.execute(jobs, timeout=PATIENCE)) == set(jobs)
+        assert all("AttributeError" in str(job.exception) for job in jobs)
+
+
+def test_a_job_that_cannot_be_recalled_holds_up_nobody(caplog):
+    with papyros.ExecutorMaster(Strange(Stubborn()), 2) as master:
+        late, never = double(1), double(2)
+        late.timeout = 0.1
+        master.addJob(late)
+        master.addJob(never)
+        assert isinstance(master.popProcessedJob(PATIENCE).exception, papyros.JobTimeout)
+        wait_until(lambda: "could not be told to drop a job" in caplog.text)
+    assert master.numPendingJobs() == 0
+
+
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
 def test_a_job_that_runs_cannot_be_stopped_and_that_is_told_in_words(kind, tmp_path):
     context = {} if kind is ThreadPoolExecutor else {"mp_context": multiprocessing.get_context("spawn")}
