@@ -18,8 +18,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
 
 from papyros.bookkeeping import BookkeepingMaster
+from papyros.current import running_here
 from papyros.deadlines import FOREVER, Deadline
-from papyros.entries import Entry, Session
+from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import MasterClosedError, PendingJobError
 from papyros.jobfuture import JobFuture
 from papyros.jobs import Job, check_job, describe, settle
@@ -204,7 +205,16 @@ class LaneCourier:
         _thread.start_new_thread(self.end, ())
 
     def join(self) -> None:
-        """Wait until nothing is left; see `Courier.join`."""
+        """Wait until nothing is left; see `Courier.join`.
+
+        Raises:
+            RuntimeError: the caller is a job that came this way, or a child of one.
+        """
+        if self._lane.has_sent(running_here()):
+            raise RuntimeError(
+                "a call cannot wait for the end of the executor that makes it: it would wait for itself; "
+                "the executor takes no more calls from now on"
+            )
         thread = self._thread
         if thread is not threading.current_thread():
             self._over.wait()
@@ -340,6 +350,14 @@ class FutureLane(Lane):
             self._ended = True
             self._master._came.notify_all()
             self._master._room.notify_all()
+
+    def has_sent(self, entry: Entry | None) -> bool:
+        """Return whether a job that is under way, or one of those whose descendant it is, came through this lane."""
+        while entry is not None and entry.state is ASSIGNED:
+            if entry.session is self._session:
+                return True
+            entry = entry.session.parent
+        return False
 
     def idle_for_good(self) -> bool:
         """Return whether nothing is left, and nothing will come."""

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Protocol, cast
 from papyros.errors import NoCurrentMasterError
 
 if TYPE_CHECKING:
+    from papyros.entries import Entry
     from papyros.master import Master
 
-__all__ = ["FamilyMaster", "Lending", "Place", "current_master"]
+__all__ = ["FamilyMaster", "Lending", "Place", "current_master", "running_here"]
 
 
 class FamilyMaster(Protocol):
@@ -36,10 +37,12 @@ class Place:
 
     Args:
         make: makes a master for the job that runs now.
+        running: what is written of that job in the books, where these are kept in this process.
     """
 
-    def __init__(self, make: Callable[[], FamilyMaster]) -> None:
+    def __init__(self, make: Callable[[], FamilyMaster], running: Callable[[], Entry | None] = lambda: None) -> None:
         self._make = make
+        self.running = running
         self._lock = threading.Lock()
         self._master: FamilyMaster | None = None
 
@@ -105,6 +108,12 @@ class Lending:
 
 #: A context variable, since a thread may run a job within a job, and a job may be a program with coroutines.
 _place: ContextVar[Place | None] = ContextVar("papyros_place", default=None)
+
+
+def running_here() -> Entry | None:
+    """Return what is written of the job that runs here; None if none does, or its books are kept elsewhere."""
+    place = _place.get()
+    return None if place is None else place.running()
 
 
 def current_master() -> Master:

@@ -113,7 +113,7 @@ class ExecutorMaster(DelegatingMaster):
     # Jobs in this process, and their children -------------------------------------------
 
     def _run_here(self, job: Job, entry: Entry) -> tuple[Outcome, bool]:
-        place = Place(lambda: Family(self, entry))
+        place = Place(lambda: Family(self, entry), lambda: entry)
         token = place.enter()
         try:
             outcome = run_job(job, threading.current_thread().name)

@@ -95,7 +95,7 @@ class MultiThreadedMaster(BookkeepingMaster):
     def _serve(self) -> None:
         mine = threading.current_thread()
         running: list[Entry] = []
-        place = Place(lambda: Family(self, running[0]))
+        place = Place(lambda: Family(self, running[0]), lambda: running[0] if running else None)
         place.enter()
         while self._serve_next(mine, running, place):
             pass

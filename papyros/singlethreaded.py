@@ -106,7 +106,7 @@ class SingleThreadedMaster(BookkeepingMaster):
         return True
 
     def _run_interruptibly(self, entry: Entry, interrupts: Interrupts) -> Outcome:
-        place = Place(lambda: Family(self, entry))
+        place = Place(lambda: Family(self, entry), lambda: entry)
         token = place.enter()
         try:
             outcome = interrupts.let_through(run_job, entry.payload, threading.current_thread().name)

@@ -72,6 +72,26 @@ def test_a_call_that_is_cancelled_just_before_shutdown_does_not_keep_it(executor
     Background(executor.shutdown).result()
 
 
+def test_a_call_that_waits_for_the_end_of_its_own_executor_is_told(make_thread_master):
+    """It would wait for itself, and the program for it when it ends."""
+    executor = MasterExecutor(make_thread_master(1))
+
+    def shut_down_in_a_child():
+        with papyros.current_master().executor() as children:
+            return children.submit(executor.shutdown).exception(PATIENCE)
+
+    assert "wait for itself" in str(executor.submit(executor.shutdown).exception(PATIENCE))
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(add, 1)
+    Background(executor.shutdown).result()
+    executor = MasterExecutor(executor.master)
+    assert "wait for itself" in str(executor.submit(shut_down_in_a_child).result(PATIENCE))
+    executor = MasterExecutor(executor.master)
+    other = MasterExecutor(executor.master)
+    assert executor.submit(other.shutdown).result(PATIENCE) is None
+    executor.shutdown()
+
+
 def test_an_executor_that_is_forgotten_lets_go_when_all_is_done(make_master):
     master = make_master()
     before = set(threading.enumerate())
