@@ -92,11 +92,10 @@ class Screen:
 def _write(stream: IO[str], text: str) -> str:
     """Write as much of a text as a stream takes without making anybody wait; return the rest."""
     with contextlib.suppress(Exception):  # the stream may be anybody's: a window that was closed, say
-        while text:
+        for begin in range(0, len(text), PIECE_CHARACTERS):
             if not _has_room(stream, 0.0):
-                return text
-            piece, text = text[:PIECE_CHARACTERS], text[PIECE_CHARACTERS:]
-            stream.write(piece)
+                return text[begin:]
+            stream.write(text[begin : begin + PIECE_CHARACTERS])
             stream.flush()
     return ""
 

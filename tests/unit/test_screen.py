@@ -86,6 +86,13 @@ def test_of_what_nobody_reads_the_end_is_kept(screen, pipe):
     assert len("".join(read)) < KEPT_CHARACTERS + (1 << 18)
 
 
+def test_a_long_text_takes_no_more_time_than_its_length_needs(screen, tmp_path):
+    """The thread that shows it is the one that feeds the slaves, and stops jobs whose time is up."""
+    with open(tmp_path / "shown", "w", encoding="utf-8") as stream, at_most(4):
+        screen.show(stream, "x" * 50_000_000)
+    assert (tmp_path / "shown").stat().st_size == 50_000_000
+
+
 def test_closing_does_not_wait_for_a_reader(pipe):
     stream, _ = pipe
     screen = Screen()
