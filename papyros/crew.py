@@ -106,6 +106,7 @@ class Crew:
         self._dying: tuple[SlaveProcess, list[Task]] | None = None
         self._draining = False
         self._closing = False
+        self._over = False  # the thread has ended, or is about to
         self._ready = threading.Event()
         self._drained = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="papyros-crew", daemon=True)
@@ -194,7 +195,18 @@ class Crew:
 
     def _request(self, request: Callable[[], None]) -> None:
         self._requests.append(request)
-        self.poke()
+        if self._over:
+            self._run_requests()  # nobody else would, and somebody may wait for it
+        else:
+            self.poke()
+
+    def _run_requests(self) -> None:
+        while self._requests:
+            try:
+                request = self._requests.popleft()
+            except IndexError:  # this thread is not the only one, once the crew's own one has ended
+                return
+            request()
 
     def _serve(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -208,8 +220,7 @@ class Crew:
                     # One of those before it may have closed what it is about, and even opened another of its number.
                     if (current := watched.get(key.fd)) is not None and current.data is key.data:
                         key.data()
-                while self._requests:
-                    self._requests.popleft()()
+                self._run_requests()
                 self._check_times()
                 self._staff()
                 self._feed()
@@ -230,6 +241,8 @@ class Crew:
             self._screen.close()
             self._drained.set()
             self._selector.close()
+            self._over = True  # before what came by now is looked for: what comes later looks for this
+            self._run_requests()
 
     def _on_poke(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -391,7 +404,7 @@ class Crew:
             slave.dismiss()
         deadline = time.monotonic() + CLOSE_SECONDS
         with contextlib.ExitStack() as steps:  # each of which is taken, whatever another one raises
-            steps.callback(lambda: self._source.returned([task.tag for task in self._returned], ""))
+            steps.callback(self._recall_all)
             if self._dying is not None:
                 steps.callback(self._give_back, *self._dying)
             for slave in reversed(self._slaves):

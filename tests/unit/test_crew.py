@@ -171,6 +171,20 @@ def test_closing_gives_back_all_and_tells_apart_what_was_started(source, tmp_pat
     assert source.deaths == [], "nobody is charged"
 
 
+def test_what_is_asked_of_a_crew_that_has_ended_is_done_at_once(source):
+    with crew_of(source, 1) as crew:
+        source.add(1, Square(2))
+        source.wait_for_outcomes(1)
+        crew.close()
+        with at_most(1):
+            crew.recall()
+            crew.cancel([1])
+            crew.tell(1, b"")
+            crew.unshare([])
+            assert crew.drain(PATIENCE)
+    assert source.given_back == []
+
+
 def test_the_views_tell_who_runs_what(source, tmp_path):
     with crew_of(source, 1) as crew:
         source.add("tag", hang(str(tmp_path), "job", "sleep"))
