@@ -66,6 +66,9 @@ LONGEST_PATIENCE = 86_400.0
 #: How soon to look again whether a cancelled job that is about to start has started.
 LOOK_AGAIN_SECONDS = 0.01
 
+#: How often to look whether a slave goes on with what it was sent.
+DEAF_LOOK_SECONDS = 2.5
+
 #: For so long after a job has taken its slave along, slaves tell of each outcome at once: it may be tried again, and is
 #: not to take the outcomes of others with it time and again.
 CAREFUL_SECONDS = 10.0
@@ -432,7 +435,7 @@ class Crew:
 
     def _patience(self) -> float | None:
         """How long to wait for something to happen, before a job may have run for too long."""
-        moments = [slave.check_at for slave in self._slaves if slave.check_at is not None]
+        moments = [moment for slave in self._slaves for moment in (slave.check_at, slave.look_at) if moment is not None]
         moments += [moment for moment in (self._staff_at, self._level_at, self._hire_at) if moment is not None]
         return min(LONGEST_PATIENCE, max(0.0, min(moments) - time.monotonic())) if moments else None
 
@@ -442,6 +445,16 @@ class Crew:
         for slave in self._slaves:
             if slave.check_at is not None and slave.check_at <= now:
                 slave.check_at = self._next_check(slave, now)
+            if slave.look_at is not None and slave.look_at <= now:
+                slave.look_at = self._next_look(slave, now)
+
+    def _next_look(self, slave: SlaveProcess, now: float) -> float | None:
+        """Kill a slave that begins none of its tasks, so that others get them: somebody has stopped it, say."""
+        if slave.is_deaf():
+            log.warning("slave %s begins no job any more, so it is killed, and another one takes its place", slave.name)
+            slave.kill()
+            return None
+        return now + DEAF_LOOK_SECONDS if slave.queue else None
 
     def _next_check(self, slave: SlaveProcess, now: float) -> float | None:
         moments = []
@@ -562,6 +575,8 @@ class Crew:
         careful = bool(self._careful_until) and time.monotonic() < self._careful_until
         slave.send(tasks, self._source.definition, self._source.held, careful)
         self._watch_outbox(slave)
+        if slave.look_at is None:
+            slave.look_at = time.monotonic() + DEAF_LOOK_SECONDS
         timeouts = [task.terms.timeout for task in tasks if task.terms.timeout is not None]
         if timeouts:
             check_at = time.monotonic() + min(timeouts)

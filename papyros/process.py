@@ -57,6 +57,9 @@ SEND_BYTES = 1 << 20
 #: What reading a connection raises to which a job has written.
 _GARBLED = (ValueError, IndexError, OverflowError, MemoryError)
 
+#: A slave that has begun nothing, though it could have, in so many looks of its crew in a row hears nothing any more.
+DEAF_LOOKS = 4
+
 #: How long a process that was killed may take to be gone.
 REAP_SECONDS = 5.0
 
@@ -121,6 +124,7 @@ class SlaveProcess:
     Attributes:
         queue: the tasks that it has, in order; the first ones may be started.
         check_at: when to look next whether a job has run for too long, if ever.
+        look_at: when to look next whether it goes on with what it was sent, if ever.
         unwanted: the tags of tasks that were cancelled when they were about to start.
         sentence: the task for whose sake the slave is being killed, and why.
         ready: whether it has said that it is.
@@ -136,11 +140,14 @@ class SlaveProcess:
         self.lent = self.dismissed = self.garbled = False
         self.idle_since: float | None = None
         self.check_at: float | None = None
+        self.look_at: float | None = None
         self.sentence: tuple[Task, str] | None = None
         self.unwanted: set[Any] = set()
         self.ready = False
         self.gone = False
         self._received = 0
+        self._progress = (0, 0)  # how many jobs it had started, and finished, at the last look
+        self._deaf_looks = 0
         self._memory_before = 0
         self._definitions: dict[bytes, int] = {}
         self._numbers = itertools.count()
@@ -370,6 +377,17 @@ class SlaveProcess:
         """Return the tasks that the slave has started, and whose outcomes have not come."""
         started, _, _ = inside.SLATE.unpack_from(self._slate)
         return [self.queue[position] for position in range(min(started - self._received, len(self.queue)))]
+
+    def is_deaf(self) -> bool:
+        """Look whether it goes on with what it was sent; return whether it did not for so many looks in a row.
+
+        By looks and not by time, since whoever looks may have been stopped as well, as with a machine that sleeps.
+        """
+        started, finished, _ = inside.SLATE.unpack_from(self._slate)
+        waits = bool(self.queue) and started == finished and not len(self.outbox)
+        self._deaf_looks = self._deaf_looks + 1 if waits and (started, finished) == self._progress else 0
+        self._progress = started, finished
+        return self._deaf_looks >= DEAF_LOOKS
 
     def kill(self) -> None:
         """Kill the slave, whatever it does; that it died is noticed as with every death."""

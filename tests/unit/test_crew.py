@@ -185,6 +185,32 @@ def test_what_is_asked_of_a_crew_that_has_ended_is_done_at_once(source):
     assert source.given_back == []
 
 
+@pytest.mark.parametrize("slaves", [1, 2])
+def test_a_slave_that_is_stopped_between_two_jobs_is_replaced_and_nobody_charged(source, monkeypatch, slaves):
+    monkeypatch.setattr(crew_module, "DEAF_LOOK_SECONDS", 0.1)
+    with crew_of(source, slaves) as crew:
+        assert crew.wait_ready(PATIENCE)
+        pids = [view.pid for view in crew.views()]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        for number in range(10):
+            source.add(number, Square(number))
+        source.wait_for_outcomes(10)
+        wait_until(lambda: all(map(gone, pids)), "those that were stopped to be gone")
+    assert source.deaths == []
+    assert set(source.finishes.values()) == {1}
+
+
+def test_a_slave_is_left_alone_while_its_job_takes_long(source, monkeypatch, tmp_path):
+    monkeypatch.setattr(crew_module, "DEAF_LOOK_SECONDS", 0.01)
+    with crew_of(source, 1) as crew:
+        source.add("long", note(str(tmp_path), "long", 1.0))
+        source.add("next", note(str(tmp_path), "next"))
+        source.wait_for_outcomes(2)
+        assert len(crew.views()) == 1
+    assert len(starts(tmp_path, "long")) == len(starts(tmp_path, "next")) == 1
+
+
 def test_the_views_tell_who_runs_what(source, tmp_path):
     with crew_of(source, 1) as crew:
         source.add("tag", hang(str(tmp_path), "job", "sleep"))
