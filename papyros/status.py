@@ -105,6 +105,8 @@ class Status:
         jobs = _count(self.waiting, "job waits", "jobs wait")
         if not self.slaves:
             return f"{jobs}, no slave is connected"
+        if all(slave.silent for slave in self.slaves):
+            return f"{jobs}, and no slave host answers; one that stays silent is given up, and its jobs wait for others"
         if not any(slave.ready for slave in self.slaves):
             return f"{jobs}, the slaves are starting"
         if self.assigned or self.held < self.waiting or any(slave.job for slave in self.slaves):

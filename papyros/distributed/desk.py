@@ -458,10 +458,13 @@ class Desk:
 
     def _slaves_of(self, host: HostDesk) -> tuple[SlaveStatus, ...]:
         """Return what the slaves of a host do; or did, where that does not answer."""
+        slaves = host.slaves
+        if not host.answered:
+            slaves = (SlaveStatus("a slave of a host that has not answered yet", ready=False),) * host.holder.slaves
         silent = self.clock() - host.seen
         if host.answered == host.asked or silent < SILENT_SECONDS:
-            return host.slaves
-        return tuple(dataclasses.replace(slave, silent=silent) for slave in host.slaves)
+            return slaves
+        return tuple(dataclasses.replace(slave, silent=silent) for slave in slaves)
 
     def _entry(self, session_key: str, number: int) -> Entry | None:
         client = self.clients.get(session_key)

@@ -110,7 +110,13 @@ def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> It
             "no slave is connected to it. Start some, on any machine that has the key, with "
             f"{_start(group, nameserver)} --slaves"
         )
-    slaves, machines = len(status.slaves), len({slave.host for slave in status.slaves})
+    heard = [slave for slave in status.slaves if not slave.silent]
+    if not heard:
+        raise _Ailment(
+            "slaves are connected to it, but their slave hosts are silent. Do they still run, and can they reach the "
+            "master? What slave hosts had that were killed runs elsewhere when the lease of the master is over"
+        )
+    slaves, machines = len(heard), len({slave.host for slave in heard})
     verb = "1 slave is connected" if slaves == 1 else f"{slaves} slaves are connected"
     yield f"{verb}, on {'1 machine' if machines == 1 else f'{machines} machines'}"
 

@@ -273,6 +273,9 @@ def test_the_status_tells_that_a_slave_host_does_not_answer(launch, names, group
         assert client.status().slaves[0].silent == 0
         host.send(signal.SIGSTOP)
         wait_until(lambda: "its slave host has been silent for" in str(client.status()), "a word of the silence")
+        doctor = launch.part(f"--group={group}", f"--nameserver={names}", "--doctor", name="doctor")
+        assert doctor.ended() == 1
+        assert "their slave hosts are silent" in doctor.text
         host.send(signal.SIGCONT)
         wait_until(lambda: client.status().slaves[0].silent == 0, "an end of it")
 

@@ -201,6 +201,17 @@ def test_outcomes_of_clients_that_never_come_are_dropped_after_the_grace_time(ca
     assert caller.desk._early_bytes == 0
 
 
+def test_slaves_of_a_host_that_never_answers_are_there_all_the_same(caller, monkeypatch):
+    now = caller.desk.clock()
+    caller.call("enlist", "host", 2)
+    caller.desk.ask()
+    assert [(slave.ready, slave.silent) for slave in caller.desk.status("").slaves] == [(False, 0.0)] * 2
+    monkeypatch.setattr(caller.desk, "clock", lambda: now + 5)
+    assert [round(slave.silent) for slave in caller.desk.status("").slaves] == [5, 5]
+    caller.call("tell", "host", caller.desk.question, [["mars/17", "", 0, 0.0, 0, True]])
+    assert [(slave.name, slave.silent) for slave in caller.desk.status("").slaves] == [("mars/17", 0.0)]
+
+
 def test_slave_hosts_that_are_silent_are_counted_and_those_that_leave_are_not(caller, monkeypatch):
     now = caller.desk.clock()
     caller.call("enlist", "leaves", 1)

@@ -38,6 +38,12 @@ def test_what_a_silent_slave_host_said_last_is_told_as_such():
     assert str(last) == "mars/17: Square(3) for 2.0 s, 1 ahead (its slave host has been silent for 4 s since)"
 
 
+def test_jobs_that_wait_for_hosts_that_do_not_answer_are_not_said_to_wait_for_none():
+    gone = SlaveStatus("mars/17", ready=False, silent=4.2)
+    assert "2 jobs wait, and no slave host answers" in Status("a master", (gone, gone), waiting=2).stalled
+    assert "starting" in Status("a master", (gone, STARTING), waiting=2).stalled
+
+
 def test_lost_slave_hosts_are_told_where_there_are_any():
     lost = Status("a master", lost=5, hosts_lost=2)
     assert "  since the start: slaves lost 5, slave hosts lost 2, jobs retried 0, outcomes late 0" in str(lost)
