@@ -10,7 +10,7 @@ import socket
 import struct
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import NamedTuple
 
 __all__ = [
@@ -131,12 +131,18 @@ def pack_frame(kind: int, number: int, buffers: Iterable[Buffer]) -> list[Buffer
 class FrameReader:
     """Cuts a stream into frames, whether the socket blocks or not.
 
+    Args:
+        sock: where it comes from.
+        kinds: the kinds of frames that may come; None = any.
+
     Attributes:
         drained: whether the last `read` took all that was there.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, kinds: Container[int] | None = None) -> None:
         self._sock = sock
+        self._kinds = kinds
+        self._garbled: Exception | None = None  # what follows is no frame
         # One buffer for good: to make one for each read costs more than most reads do.
         self._space = memoryview(bytearray(max(CHUNK, HEADER.size)))
         self._start = self._end = 0  # what is in it and was not cut yet
@@ -151,7 +157,11 @@ class FrameReader:
         Raises:
             EOFError: the other side closed the connection.
             BlockingIOError: the socket does not block and nothing is there.
+            ValueError, OverflowError, MemoryError: what came is no frame. Those before it were returned; there will
+                be no more.
         """
+        if self._garbled is not None:
+            raise self._garbled
         if self._large is not None:
             return self._read_large(self._large)
         received = self._sock.recv_into(self._space[self._end :])
@@ -160,8 +170,14 @@ class FrameReader:
         self._end += received
         self.drained = self._end < len(self._space)
         frames = []
-        while (frame := self._cut()) is not None:
-            frames.append(frame)
+        try:
+            while (frame := self._cut()) is not None:
+                frames.append(frame)
+        except (ValueError, OverflowError, MemoryError) as error:
+            if not frames:
+                raise
+            self._garbled = error
+            self.drained = False
         self._make_room()
         return frames
 
@@ -183,6 +199,8 @@ class FrameReader:
         if start > self._end:
             return None
         kind, number, length = HEADER.unpack_from(self._space, self._start)
+        if self._kinds is not None and kind not in self._kinds:
+            raise ValueError(f"there is no frame of the kind {kind}")
         end = start + length
         if end <= self._end:
             self._start = end

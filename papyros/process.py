@@ -161,7 +161,7 @@ class SlaveProcess:
         with contextlib.ExitStack() as undo:
             self._start(undo)
             undo.pop_all()
-        self._reader = FrameReader(self._sock)
+        self._reader = FrameReader(self._sock, inside.FROM_SLAVE)
         self.outbox = Outbox(self._sock)
         self.pid = self._popen.pid
         self.name = f"{socket.gethostname()}/{self.pid}"
@@ -314,8 +314,10 @@ class SlaveProcess:
 
         A slave that does not speak as slaves do, since a job has written to its connection, is killed.
         """
+        if self.garbled:
+            return
         try:
-            for frame in self._frames():
+            for frame in self._frames():  # one by one: those before what cannot be read count
                 yield from self._events(frame)
         except _GARBLED as error:
             self.garbled = True
@@ -352,16 +354,15 @@ class SlaveProcess:
         position = ordinal - (self._received & 0xFFFFFFFF) - 1
         return self.queue[position] if 0 <= position < len(self.queue) else None
 
-    def _frames(self) -> list[Frame]:
-        frames: list[Frame] = []
-        try:
-            while True:
-                frames += self._reader.read()
-                if self._reader.drained:
-                    break
-        except (BlockingIOError, EOFError, OSError):  # that it died is noticed elsewhere
-            pass
-        return frames
+    def _frames(self) -> Iterator[Frame]:
+        while True:
+            try:
+                frames = self._reader.read()
+            except (BlockingIOError, EOFError, OSError):  # that it died is noticed elsewhere
+                return
+            yield from frames
+            if self._reader.drained:
+                return
 
     # The end ----------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ from papyros.wire import Packer, asks_for_retry, build_job, encode_outcome, enco
 __all__ = [
     "DEFINE",
     "FAMILY",
+    "FROM_SLAVE",
     "HELLO",
     "JOBS",
     "LENT",
@@ -86,6 +87,7 @@ OUTCOMES = 11  # a column of seconds, then a column of encoded outcomes
 PRINTED = 12
 FAMILY = 13  # what a job says of its children; the frame's number says which job, as above
 LENT = 14  # 1: the slave lends its place, since its job waits for children; 0: it takes it back
+FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT])
 # Flags of jobs.
 ECHO, ONCE, TIMED = 1, 2, 4
 

@@ -54,6 +54,23 @@ def test_any_split_of_a_stream_gives_the_same_frames(sent, sizes, chunk):
     assert found == [(kind, number, b"".join(blobs)) for kind, number, blobs in sent]
 
 
+GARBAGE = [b"\xff" * 16, bytes(20), b"what some job has written"]
+
+
+@pytest.mark.parametrize("garbage", GARBAGE)
+@given(FRAMES, st.lists(st.integers(1, 50), max_size=20))
+def test_frames_that_come_with_garbage_behind_them_are_whole(garbage, sent, sizes):
+    kinds = {kind for kind, *_ in sent} - {0, 0xFFFFFFFF}
+    sent = [each for each in sent if each[0] in kinds]
+    stream = b"".join(b"".join(pack_frame(kind, number, blobs)) for kind, number, blobs in sent)
+    reader = FrameReader(Stream(stream + garbage, sizes), kinds)
+    found = []
+    with pytest.raises(ValueError, match="no frame"):  # noqa: PT012 - whichever of these it is
+        while True:
+            found += [(frame.kind, frame.number, bytes(frame.body)) for frame in reader.read()]
+    assert found == [(kind, number, b"".join(blobs)) for kind, number, blobs in sent]
+
+
 @settings(deadline=None)
 @given(FRAMES, st.integers(0, 500))
 def test_a_stream_that_breaks_off_gives_the_frames_before_and_says_so(sent, length):

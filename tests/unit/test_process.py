@@ -24,7 +24,7 @@ from papyros.process import (
 from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
-from tests.contract.jobs_for_tests import Square, hang, say, starts, wait_at, write_without_end
+from tests.contract.jobs_for_tests import Square, hang, say, scribble, starts, wait_at, write_without_end
 from tests.contract.sharing import pick
 from tests.support import PATIENCE, Gate, wait_until
 
@@ -216,6 +216,16 @@ def test_what_was_not_there_for_a_job_that_nobody_waits_for_is_there_for_the_nex
     slave.send([another], packer.definitions.__getitem__, lambda _: held)
     slave.outbox.flush()
     assert results(receive_until(slave, finished)) == [4]
+
+
+def test_outcomes_that_are_read_together_with_garbage_count(slave, packer, tmp_path):
+    receive_until(slave, lambda _: slave.ready)
+    slave.send(tasks_of(packer, *map(Square, range(3)), scribble(str(tmp_path), "job")), packer.definitions.__getitem__)
+    slave.outbox.flush()
+    wait_until(lambda: starts(tmp_path, "job") and slave.running() is None, "the job to have written all over")
+    events = receive_until(slave, lambda _: slave.garbled)
+    assert finished(events) == [0, 1, 2]
+    assert [task.tag for task in slave.started()] == [3]
 
 
 def test_an_idle_slave_that_is_dismissed_ends_by_itself(slave):
