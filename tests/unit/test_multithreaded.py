@@ -74,7 +74,7 @@ def test_a_master_that_is_closed_lets_go_of_the_end_of_the_program(monkeypatch):
     monkeypatch.setattr(atexit, "unregister", registered.remove)
     master = papyros.MultiThreadedMaster(1)
     master.addJob(Square(1))
-    assert registered == [master.close]
+    assert registered == [master._end_with_program]
     assert master.popProcessedJob(PATIENCE) is not None
     master.close()
     assert registered == []
