@@ -20,6 +20,7 @@ each time that it takes tokens back.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
@@ -143,6 +144,8 @@ class Slave:
         self._loaded: dict[bytes, type[Job] | PayloadError] = {}  # the classes of these
         self._queue: deque[tuple[bytes, int, int, Buffer]] = deque()  # epoch, definition, flags, blob
         self.echo = False
+        #: What jobs print to.
+        self.streams: tuple[Any, Any] = sys.stdout, sys.stderr
         self._started = 0
         self._lock = threading.Lock()  # guards what follows, and the sending
         self._outcomes: list[bytes] = []
@@ -298,13 +301,15 @@ class Slave:
             return encode_refusal(error), 0.0
         except BaseException as error:  # noqa: BLE001 - loading may run code of the user's that raises anything
             return encode_outcome(Outcome.failed(error), None), 0.0
+        sys.stdout, sys.stderr = self.streams  # the job before may have put others there, and left them
         outcome = run_job(job, self.name)
         if self._forked:
             leave_fork(outcome)
         self._place.end_job()
         if self.echo:
-            sys.stdout.flush()
-            sys.stderr.flush()
+            for stream in self.streams:
+                with contextlib.suppress(OSError, ValueError):  # the job has closed what is under it
+                    stream.flush()
         encoded = encode_outcome(outcome, job, self.max_bytes)
         return encoded, time.perf_counter() - started
 
@@ -431,19 +436,25 @@ class _Echo(io.TextIOBase):
         self._kind = kind
         self._slave = slave
         self._partial = ""
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        self._lock = threading.RLock()  # jobs have threads; and handlers of signals, which may print as well
 
     def write(self, text: str) -> int:
-        lines, newline, rest = (self._partial + text).rpartition("\n")
-        if newline and not self._send(lines + newline):
-            self._stream.write(lines + newline)
-        self._partial = rest
+        with self._lock:
+            lines, newline, self._partial = (self._partial + text).rpartition("\n")
+            if newline and not self._send(lines + newline):
+                self._stream.write(lines + newline)
         return len(text)
 
     def flush(self) -> None:
-        text, self._partial = self._partial, ""
-        if text and not self._send(text):
-            self._stream.write(text)
-        self._stream.flush()
+        with self._lock:
+            text, self._partial = self._partial, ""
+            if text and not self._send(text):
+                self._stream.write(text)
+            self._stream.flush()
 
     def _send(self, text: str) -> bool:
         try:
@@ -518,6 +529,6 @@ def main(arguments: list[str]) -> None:
     with socket.socket(fileno=socket_fd) as sock, mmap.mmap(slate_fd, SLATE_BYTES) as slate:
         os.close(slate_fd)
         slave = Slave(sock, tokens, slate)
-        sys.stdout = _Echo(sys.stdout, slave, ON_STDOUT)
-        sys.stderr = _Echo(sys.stderr, slave, ON_STDERR)
+        slave.streams = _Echo(sys.stdout, slave, ON_STDOUT), _Echo(sys.stderr, slave, ON_STDERR)
+        sys.stdout, sys.stderr = slave.streams
         slave.serve()

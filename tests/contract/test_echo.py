@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import threading
 
 import pytest
 
@@ -136,6 +137,48 @@ def test_without_being_asked_for_prints_reach_the_terminal_plainly(capsys):
         wait_until(all_there, "the lines", 10)
     assert out == "a plain line\n"
     assert sorted(err.splitlines()) == ["a plain complaint", "a plain warning"]
+
+
+def test_what_threads_of_a_job_print_is_shown_once(make_process_master, capsys):
+    @papyros.job
+    def talk_in_threads():
+        def talk(name):
+            for number in range(200):
+                print(f"<{name}.{number}>")
+
+        threads = [threading.Thread(target=talk, args=(name,)) for name in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    processed(make_process_master(echo=True), talk_in_threads(), say("the end"))
+    shown = ""
+
+    def all_there():
+        nonlocal shown
+        shown += capsys.readouterr().out
+        return all(f"<{name}.{number}>" in shown for name in range(4) for number in range(200))
+
+    wait_until(all_there, "all on the terminal", 10)
+    assert shown.count("<") == 800
+
+
+@papyros.job
+def spoil_streams(how):
+    print("before")
+    sys.stdout = sys.stderr = None if how == "none" else object()
+    return how
+
+
+@pytest.mark.parametrize("how", ["none", "object"])
+def test_what_a_job_does_to_its_streams_is_its_own_affair(make_process_master, capsys, how):
+    master = make_process_master(slaves=1, echo=True)
+    spoiler, job = spoil_streams(how), say("after")
+    processed(master, spoiler)
+    assert spoiler.result == how
+    processed(master, job)
+    assert_shown(capsys, (spoiler, "before"), (job, "after"))
 
 
 @pytest.mark.parametrize("echo", [False, True])
