@@ -97,6 +97,9 @@ class BookkeepingMaster(Master):
     #: Whether the program is told of jobs that it adds and never pops.
     _tells_leftovers = True
 
+    #: Whether an executor does the work, which may end sooner than the program.
+    _over_executor = False
+
     #: Whether a job that was assigned can be stopped.
     _can_stop = False
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import logging
 import threading
 import time
@@ -31,7 +32,7 @@ from papyros.outcome import Outcome
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Courier", "courier_of"]
+__all__ = ["Courier", "courier_of", "end_before"]
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,30 @@ def courier_of(
     return PlainCourier(master)
 
 
+#: Those under way through masters over executors, and the modules that such executors are of.
+_over_executors: set[LaneCourier] = set()
+_executors_known: set[str] = set()
+
+
+def end_before(executor: object) -> None:
+    """Have a program that ends do what was submitted through a master before the executor under it takes no more.
+
+    Those of `concurrent.futures`, and others after their example, end before `atexit` asks anybody. What is
+    registered last is called first, so this is done again for those of another module.
+    """
+    modules = {kind.__module__ for kind in type(executor).__mro__}
+    register = getattr(threading, "_register_atexit", None)  # as they do it
+    if register is not None and not modules <= _executors_known:
+        with contextlib.suppress(RuntimeError):  # the program is ending
+            register(_end_all)
+        _executors_known.update(modules)
+
+
+def _end_all() -> None:
+    for courier in list(_over_executors):
+        courier._exit()
+
+
 class LaneCourier:
     """Sends jobs through a lane of a master that keeps its books in a ledger."""
 
@@ -114,6 +139,8 @@ class LaneCourier:
             if not self._over.is_set():
                 atexit.unregister(self._exit)
                 atexit.register(self._exit)
+                if self._lane.over_executor:
+                    _over_executors.add(self)
 
     def _run_here(self, job: Job, future: JobFuture) -> None:
         self._lane.send(job, future)
@@ -175,6 +202,7 @@ class LaneCourier:
             with self._start:
                 self._over.set()
                 atexit.unregister(self._exit)
+                _over_executors.discard(self)
 
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""
@@ -223,6 +251,8 @@ class LaneCourier:
 
     def _exit(self) -> None:
         """The program ends: as with other executors, what was submitted is done before."""
+        if self._lane.forked:
+            return  # it is a child that ends, in which nothing of this goes on
         self.end()
         if not self._over.wait(PATIENT_SECONDS):
             left = len(self._lane.futures)
@@ -239,6 +269,7 @@ class FutureLane(Lane):
 
     def __init__(self, master: BookkeepingMaster, session: Session) -> None:
         super().__init__(master, session)
+        self.over_executor = master._over_executor
         #: Futures by the numbers of their jobs. Whoever takes one out of here, with the lock held, settles it.
         self.futures: dict[int, JobFuture] = {}
         self._adding: dict[int, JobFuture] = {}  # by the id of the job
@@ -358,6 +389,11 @@ class FutureLane(Lane):
                 return True
             entry = entry.session.parent
         return False
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is a fork of the one that made the master."""
+        return self._master._forked
 
     def idle_for_good(self) -> bool:
         """Return whether nothing is left, and nothing will come."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
 from typing import Any
 
+from papyros.courier import end_before
 from papyros.current import Place
 from papyros.deadlines import Deadline
 from papyros.delegating import DelegatingMaster, Ticket
@@ -75,11 +76,14 @@ class ExecutorMaster(DelegatingMaster):
             echo=echo,
         )
         self._executor = executor
+        end_before(executor)
         self._engine = f"the {type(executor).__name__}"
         self._packed = not _shares_memory(executor) if packed is None else packed
         self._parents = WaitingParents()  # jobs in this process that wait for their children
         self._helpers = 0  # threads that run such children
         self._beside: set[Entry] = set()  # what these run, or are about to
+
+    _over_executor = True
 
     def _pack(self, job: Job) -> tuple[Any, int]:
         return super()._pack(job) if self._packed else (job, 0)

@@ -93,13 +93,59 @@ def test_a_connection_is_made_when_no_thread_can_be_started_any_more(monkeypatch
             assert executor.submit(add, 1, 2).result(PATIENCE) == 3
 
 
-def test_a_program_over_a_pool_that_ends_does_not_wait_for_what_the_pool_takes_no_more(tmp_path):
-    """Python ends pools before it asks anybody else: what waits in the master by then has nobody to do it."""
+@pytest.mark.parametrize("pool", ["thread.ThreadPoolExecutor", "process.ProcessPoolExecutor"])
+def test_a_program_over_a_pool_that_ends_has_done_what_it_submitted(tmp_path, pool):
+    """Python ends pools before it asks anybody else, and they take nothing from then on."""
+    path = tmp_path / "told"
+    module, name = pool.split(".")
+    made = f"__import__('importlib').import_module('concurrent.futures.{module}').{name}(1)"
+    master = f"papyros.ExecutorMaster({made}, 1)"
+    ending = "for _ in range(3): executor.submit(tell, ' pear')"
+    told, _ = run(PROGRAM.format(path=str(path), master=master, ending=ending))
+    assert told == ""
+    assert path.read_text() == "apple pear pear pear"
+
+
+FORKED = """
+import os
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+@pytest.mark.parametrize(
+    "master",
+    [
+        "papyros.MultiProcessMaster(1)",
+        "papyros.ExecutorMaster(__import__('concurrent.futures').futures.ThreadPoolExecutor(1))",
+    ],
+    ids=["processes", "threadpool"],
+)
+def test_a_fork_that_ends_does_not_wait_for_what_its_parent_does(tmp_path, master):
+    path = tmp_path / "told"
+    run(PROGRAM.format(path=str(path), master=master, ending=FORKED))
+    assert path.read_text() == "apple"
+
+
+def test_what_a_thread_submits_when_the_pool_has_ended_is_refused(tmp_path):
     pool = "__import__('concurrent.futures').futures.ThreadPoolExecutor(1)"
-    master = f"papyros.ExecutorMaster({pool}, 1)"
-    ending = "for _ in range(200): executor.submit(tell, 'pear')"
-    _, seconds = run(PROGRAM.format(path=str(tmp_path / "told"), master=master, ending=ending))
-    assert seconds < PATIENCE
+    ending = """
+import threading
+
+def submit():
+    threading.main_thread().join()
+    while not executor._courier._over.wait(0.01):
+        pass
+    try:
+        executor.submit(tell, " pear")
+    except RuntimeError as error:
+        tell(f" {error}")
+
+threading.Thread(target=submit).start()
+"""
+    run(PROGRAM.format(path=str(tmp_path / "told"), master=f"papyros.ExecutorMaster({pool}, 1)", ending=ending))
+    assert (tmp_path / "told").read_text() == "apple cannot schedule new futures after shutdown"
 
 
 def test_nothing_is_submitted_when_the_program_is_over(tmp_path):
