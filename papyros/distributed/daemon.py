@@ -138,7 +138,7 @@ class Daemon:
                 except (BlockingIOError, ConnectionError):
                     continue  # who had come is gone, or it is time to close
                 except OSError as error:
-                    log.warning("a connection cannot be accepted: %s", error)
+                    self._refusals.tell("", f"a connection cannot be accepted: {error}")
                     self._make_room()
                     time.sleep(SHORTAGE_SECONDS)
                     continue

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 from Pyro5 import config
 
@@ -37,3 +39,31 @@ def test_an_answer_that_is_too_large_ends_one_connection_only(method, monkeypatc
             assert other.call(method, 10)[0] == "x" * 10
     finally:
         daemon.close()
+
+
+def test_a_shortage_of_descriptors_is_told_once_and_passes(monkeypatch, caplog):
+    failures = iter([OSError(errno.EMFILE, "Too many open files")] * 5)
+
+    class Short:
+        """A socket that accepts nobody, for a while."""
+
+        def __init__(self, sock):
+            self._sock = sock
+
+        def accept(self):
+            for failure in failures:
+                raise failure
+            return self._sock.accept()
+
+        def __getattr__(self, name):
+            return getattr(self._sock, name)
+
+    daemon = Daemon("127.0.0.1", 0, security(), Role.MASTER, Talker())
+    monkeypatch.setattr(daemon, "_sock", Short(daemon._sock))
+    daemon.start()
+    try:
+        with Line(f"PYRO:talker@127.0.0.1:{daemon.port}", security(), Role.CLIENT) as line:
+            assert line.call("talk", 10)[0] == "x" * 10
+    finally:
+        daemon.close()
+    assert sum("cannot be accepted" in message for message in caplog.messages) == 1
