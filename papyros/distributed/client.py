@@ -49,13 +49,14 @@ from papyros.distributed.naming import (
 from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.security import Security
 from papyros.distributed.values import SentValues
-from papyros.entries import Entry, Session
+from papyros.entries import PROCESSED, Entry, Session
 from papyros.errors import PayloadError
 from papyros.frames import unpack_message
 from papyros.jobs import Job
 from papyros.packing import PackingMaster
 from papyros.status import Status
-from papyros.wire import LARGE_BYTES, MAX_PAYLOAD_BYTES, encode_refusal, is_told
+from papyros.threads import worker
+from papyros.wire import LARGE_BYTES, MAX_PAYLOAD_BYTES, encode_lost, encode_refusal, is_told
 
 __all__ = ["DistributedMaster"]
 
@@ -175,6 +176,7 @@ class DistributedMaster(PackingMaster):
         self._unwanted: list[int] = []
         self._acknowledged = 0
         self._tickets = itertools.count(1)
+        self._broken = ""  # why nothing is sent and received any more, should one of the threads be gone
         # The sender's own:
         self._sequence = 0
         self._needed: set[bytes] = set()  # the definitions that it refers to
@@ -185,8 +187,8 @@ class DistributedMaster(PackingMaster):
         self._receiver_line: Line | None = None
         atexit.register(self._end_with_program)
         self._threads = [
-            threading.Thread(target=self._send, name="papyros-send", daemon=True),
-            threading.Thread(target=self._receive, name="papyros-receive", daemon=True),
+            worker("papyros-send", self._send, self._broke),
+            worker("papyros-receive", self._receive, self._broke),
         ]
         for thread in self._threads:
             thread.start()
@@ -197,6 +199,8 @@ class DistributedMaster(PackingMaster):
     # What a master of books asks for ----------------------------------------------------
 
     def _work_came(self) -> None:
+        if self._broken:
+            self._fail_all()
         self._news.notify()
         if self._limits_results:
             self._joined.notify_all()  # what was popped makes room for what the receiver may collect
@@ -604,6 +608,28 @@ class DistributedMaster(PackingMaster):
 
     # The end ----------------------------------------------------------------------------
 
+    def _broke(self, why: str) -> None:
+        """Let nobody wait for what cannot come, since one of the two threads is gone, and the other one goes, too."""
+        with self._lock:
+            self._broken = self._broken or f"{why}. What became of the job is not known; make another master to go on"
+            self._stop_event.set()
+            self._ledger.mend()
+            self._fail_all()
+            self._total = self._left = (0, 0)
+            for condition in (self._news, self._joined, self._room):
+                condition.notify_all()
+        if self._receiver_line is not None:
+            self._receiver_line.abort()
+
+    def _fail_all(self) -> None:
+        """Give all jobs that have none an outcome, which says what has happened. Called with the lock held."""
+        for session in list(self._ledger.sessions.values()):
+            for entry in [entry for entry in session.entries.values() if entry.state is not PROCESSED]:
+                self._ledger.finish(session, entry.number, encode_lost(self._broken))
+        self._sent.clear()
+        self._leaving.clear()
+        self._outcomes_came()
+
     def _stop(self) -> None:
         with self._lock:
             self._stop_event.set()
@@ -619,6 +645,7 @@ class DistributedMaster(PackingMaster):
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join()
+        self._sender_line.close()
         self._finder.close()
 
 

@@ -118,7 +118,7 @@ class FamilyClient(InSlave, DistributedMaster):
         return super()._connect(deadline)
 
     def _send_work(self) -> None:
-        self._news.notify()
+        DistributedMaster._work_came(self)
 
     def _introduction(self) -> tuple[Any, ...]:
         return (self._key, self._parent)

@@ -16,7 +16,7 @@ HOUSE = Path(papyros.__file__).parent
 #: From those who know nobody to those who know all others. A module may import what is further up.
 STOREYS = [
     {"errors", "cpus", "deadlines", "forensics", "frames", "screen", "sharing", "status", "store", "story", "sweeping"}
-    | {"terms"},
+    | {"terms", "threads"},
     {"byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},
     {"jobs", "pickling"},
     {"waiting", "turns", "delays", "shares"},
