@@ -116,7 +116,9 @@ class Packer:
             else:
                 handles = [] if self.sharing else None
                 blob = dumps_by_value((args, named_arguments(job), user_state(job)), handles)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise  # the user's
+        except BaseException as error:
             raise PayloadError(f"the arguments of {describe(job)} cannot be pickled: {brief(error)}") from error
         if len(blob) > self.max_bytes:
             raise PayloadTooLargeError(
@@ -196,7 +198,9 @@ class Packer:
         met: list[Any] = []
         try:
             pickled = dumps_by_value(job_class, handles if self.sharing else None, met)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise  # the user's
+        except BaseException as error:
             raise PayloadError(
                 f"the job class {job_class.__qualname__} cannot be pickled, with what it refers to: {brief(error)}"
             ) from error

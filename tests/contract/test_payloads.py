@@ -37,7 +37,11 @@ def outcomes_of(master, *jobs):
     return [job.exception for job in jobs]
 
 
-@pytest.mark.parametrize("argument", [threading.Lock(), ExplodesWhenPickled(), ExplodesWhenUnpickled()])
+@pytest.mark.parametrize(
+    "argument",
+    [threading.Lock(), ExplodesWhenPickled(), ExplodesWhenUnpickled(), EndsTheProgramWhenPickled()],
+    ids=["lock", "explodes when pickled", "explodes when unpickled", "ends the program when pickled"],
+)
 def test_arguments_that_cannot_travel_are_the_outcome_of_their_job(make_process_master, argument):
     [error] = outcomes_of(make_process_master(), echo(argument))
     assert type(error) is papyros.PayloadError
