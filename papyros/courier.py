@@ -91,7 +91,7 @@ _executors_known: set[str] = set()
 
 
 def end_before(executor: object) -> None:
-    """Have a program that ends do what was submitted through a master before the executor under it takes no more.
+    """Have a program that ends do what was submitted through a master before the executor under it is of no more use.
 
     Those of `concurrent.futures`, and others after their example, end before `atexit` asks anybody. What is
     registered last is called first, so this is done again for those of another module.
