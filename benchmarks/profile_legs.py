@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import papyros
 from benchmarks.jobs import Noop
@@ -255,7 +255,7 @@ def _inside(clock: _Clock, added: list[AddedJob]) -> None:
     job_class = load_definition(packer.definitions[definition])
     with clock.leg("unpickle, call, pickle"):
         for job in added:
-            built = build_job(job_class, job.blob)
+            built = build_job(job_class, cast(Buffer, job.blob))
             encode_outcome(run_job(built, "slave"), built)
 
 

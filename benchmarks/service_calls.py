@@ -7,7 +7,7 @@ from typing import Any
 from Pyro5.callcontext import current_context
 
 from papyros.distributed.bells import Waiting
-from papyros.distributed.messages import ANNOTATION
+from papyros.distributed.messages import ANNOTATION, joined
 from papyros.distributed.service import MasterService
 
 __all__ = ["call_service"]
@@ -20,4 +20,4 @@ def call_service(service: MasterService, method: str, *args: Any, message: bytes
     answer = getattr(service, method)(*args)
     if isinstance(answer, Waiting):
         answer = answer.attempt(answer.seconds <= 0)
-    return answer, memoryview(current_context.response_annotations.get(ANNOTATION, b""))
+    return answer, memoryview(joined(current_context.response_annotations.get(ANNOTATION, b"")))

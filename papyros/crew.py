@@ -39,8 +39,14 @@ log = logging.getLogger(__name__)
 AHEAD_SECONDS = 0.1
 AHEAD_JOBS = 1000
 
+#: ... nor more than so many bytes of them: what is on its way to one slave is not on its way to another.
+AHEAD_BYTES = 4 << 20
+
 #: Few quick jobs go to few slaves, so many seconds' worth to each: to wake one takes about as long.
 PART_SECONDS = 0.0005
+
+#: To carry so many bytes to a slave takes about a second.
+BYTES_A_SECOND = 1e9
 
 #: ... and after so long, what waits there is shared out among those that have nothing to do, should it take longer.
 LEVEL_SECONDS = 0.001
@@ -99,6 +105,7 @@ class Crew:
         self._screen = Screen()
         self._returned: deque[Task] = deque()  # tasks of slaves that died, to be run first
         self._seconds: float | None = None
+        self._bytes: float | None = None  # of a job, likewise
         self._false_starts = 0
         self._staff_at: float | None = None  # when a spare may have to be sent away
         self._hire_at: float | None = None  # when to try again to start slaves, since the system did not let us
@@ -540,15 +547,22 @@ class Crew:
             return
         tasks = self._take(sum(wants.values()))
         if tasks:
+            self._weigh(tasks)
             eager = sorted(wants, key=lambda slave: len(slave.queue))
             self._spread(tasks, eager[: self._parts(len(tasks))])
         self._level(ready, len(tasks) < len(wants))
+
+    def _weigh(self, tasks: list[Task]) -> None:
+        mean = sum(len(task.blob) for task in tasks) / len(tasks)
+        known = self._bytes
+        self._bytes = mean if known is None else known + FRESHNESS * (mean - known)
 
     def _target(self) -> int:
         """How many jobs a slave should have: one that runs, and some ahead."""
         if self._seconds is None or self._seconds >= LONG_SECONDS:
             return 1
-        return 1 + max(1, min(AHEAD_JOBS, int(AHEAD_SECONDS / max(1e-6, self._seconds))))
+        ahead = min(AHEAD_JOBS, AHEAD_SECONDS / max(1e-6, self._seconds), AHEAD_BYTES / max(1.0, self._bytes or 0.0))
+        return 1 + max(1, int(ahead))
 
     def _take(self, limit: int) -> list[Task]:
         tasks: list[Task] = []
@@ -569,7 +583,10 @@ class Crew:
 
     def _parts(self, tasks: int) -> int:
         """Return for how many slaves so many tasks are worth the while."""
-        return tasks if self._seconds is None else max(1, min(tasks, int(tasks * self._seconds / PART_SECONDS)))
+        if self._seconds is None:
+            return tasks
+        seconds = self._seconds + (self._bytes or 0.0) / BYTES_A_SECOND
+        return max(1, min(tasks, int(tasks * seconds / PART_SECONDS)))
 
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
         careful = bool(self._careful_until) and time.monotonic() < self._careful_until

@@ -8,22 +8,33 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 from array import array
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
-from typing import NamedTuple
+from functools import cache
+from itertools import islice
+from typing import NamedTuple, cast
 
 __all__ = [
     "Frame",
     "FrameReader",
     "Outbox",
+    "Parts",
+    "buffers_of",
     "cut",
+    "gathered",
     "join_column",
+    "keep_freed_memory",
     "message_parts",
+    "nested_parts",
     "pack_frame",
     "pack_message",
-    "pack_nested",
+    "send_all",
+    "send_some",
+    "space_for",
     "split_column",
+    "take_off",
     "unpack_message",
 ]
 
@@ -41,6 +52,39 @@ CHUNK = 1 << 18
 SHORT = 1 << 10
 
 
+#: Blocks of memory of up to this size are used again: a little less than 32 MiB.
+KEPT_BYTES = (1 << 25) - (1 << 16)
+
+#: So many buffers are sent at a time; systems have a bound on that, which is a thousand or so.
+MOST_BUFFERS = 64
+
+
+class Parts:
+    """Bytes that lie in several buffers and count as one string: what is large in them need not be copied."""
+
+    __slots__ = ("_length", "buffers")
+
+    def __init__(self, buffers: Sequence[Buffer]) -> None:
+        self.buffers = buffers
+        self._length = sum(map(len, buffers))
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def buffers_of(blobs: Sequence[Buffer | Parts]) -> list[Buffer]:
+    """Return the buffers in which blobs lie, one after the other."""
+    if Parts not in map(type, blobs):
+        return list(cast("Sequence[Buffer]", blobs))  # nearly always
+    buffers: list[Buffer] = []
+    for blob in blobs:
+        if isinstance(blob, Parts):
+            buffers += blob.buffers
+        else:
+            buffers.append(blob)
+    return buffers
+
+
 class Frame(NamedTuple):
     """What was received: its kind, a number that belongs to it, and a body."""
 
@@ -49,9 +93,9 @@ class Frame(NamedTuple):
     body: memoryview
 
 
-def join_column(blobs: Sequence[Buffer]) -> list[Buffer]:
+def join_column(blobs: Sequence[Buffer | Parts]) -> list[Buffer]:
     """Return buffers that hold the blobs and their lengths, for `split_column`."""
-    return [array("Q", map(len, blobs)).tobytes(), *blobs]
+    return [array("Q", map(len, blobs)).tobytes(), *buffers_of(blobs)]
 
 
 def split_column(view: memoryview, count: int, offset: int = 0) -> list[Buffer]:
@@ -86,18 +130,35 @@ def pack_message(buffers: Sequence[Buffer]) -> bytes:
     return b"".join(message_parts(buffers))
 
 
-def message_parts(buffers: Sequence[Buffer]) -> list[Buffer]:
+def message_parts(buffers: Sequence[Buffer | Parts]) -> list[Buffer]:
     """Return the parts that make a message when they are joined."""
     return [len(buffers).to_bytes(4, "little"), *join_column(buffers)]
 
 
-def pack_nested(first: Buffer, inner: Sequence[Buffer]) -> bytes:
-    """Return a message of two buffers, of which the second is a message itself, made of its parts.
-
-    All of it is joined in one step: what is large is copied once.
-    """
+def nested_parts(first: Buffer, inner: Sequence[Buffer]) -> list[Buffer]:
+    """Return the parts of a message of two buffers, of which the second is a message itself, given in its parts."""
     lengths = array("Q", (len(first), sum(map(len, inner))))
-    return b"".join([(2).to_bytes(4, "little"), lengths.tobytes(), first, *inner])
+    return [(2).to_bytes(4, "little"), lengths.tobytes(), first, *inner]
+
+
+def gathered(buffers: Iterable[Buffer]) -> list[Buffer]:
+    """Return the same bytes in few buffers: small ones joined, large ones as they are, so that these are not copied.
+
+    The first one is never a large one; it alone may be empty.
+    """
+    packed: list[Buffer] = []
+    small: list[Buffer] = []
+    for buffer in buffers:
+        if len(buffer) >= LARGE:
+            if small or not packed:
+                packed.append(b"".join(small))
+                small = []
+            packed.append(buffer)
+        elif len(buffer):
+            small.append(buffer)
+    if small or not packed:
+        packed.append(b"".join(small))
+    return packed
 
 
 def unpack_message(message: Buffer) -> list[Buffer]:
@@ -114,18 +175,53 @@ def unpack_message(message: Buffer) -> list[Buffer]:
 
 def pack_frame(kind: int, number: int, buffers: Iterable[Buffer]) -> list[Buffer]:
     """Return a frame as a list of buffers: small ones joined, large ones as they are."""
-    packed: list[Buffer] = []
-    small: list[Buffer] = []
-    length = 0
-    for buffer in buffers:
-        length += len(buffer)
-        if len(buffer) < LARGE:
-            small.append(buffer)
-        else:
-            packed += [b"".join(small), buffer]
-            small = []
-    packed.append(b"".join(small))
-    return [HEADER.pack(kind, number, length) + packed[0], *packed[1:]]
+    head, *rest = gathered(buffers)
+    length = len(head) + sum(map(len, rest))
+    return [HEADER.pack(kind, number, length) + head, *rest]
+
+
+def send_all(sock: socket.socket, buffers: Sequence[Buffer]) -> None:
+    """Send buffers over a socket that blocks, with as few calls, and wakings of who receives, as may be."""
+    if len(buffers) == 1:
+        sock.sendall(buffers[0])
+        return
+    left = deque(memoryview(buffer) for buffer in buffers if len(buffer))
+    while left:
+        send_some(sock, left)
+
+
+def send_some(sock: socket.socket, left: deque[memoryview]) -> None:
+    """Send what the socket takes of what is left to be sent, and take that off."""
+    sent = sock.send(left[0]) if len(left) == 1 else sock.sendmsg(list(islice(left, MOST_BUFFERS)))
+    take_off(left, sent)
+
+
+def take_off(left: deque[memoryview], sent: int) -> None:
+    """Take so many bytes, which were sent, off the front of what is to be sent."""
+    while sent:
+        buffer = left.popleft()
+        if sent < len(buffer):
+            left.appendleft(buffer[sent:])
+            return
+        sent -= len(buffer)
+
+
+def space_for(size: int) -> memoryview:
+    """Return memory for something large that is to be received."""
+    keep_freed_memory()
+    return memoryview(bytearray(size))
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have the C library use large blocks again that were freed, instead of giving each back to the system.
+
+    A fresh page of the system's takes several times as long as to copy what goes into it. The GNU C library begins to
+    keep blocks when the first one of their size is freed (see M_MMAP_THRESHOLD in mallopt(3)): so one is freed here,
+    of the largest size that it does this for. Nothing is written to it, so it never takes any memory.
+    """
+    if sys.platform == "linux":
+        bytes(KEPT_BYTES)
 
 
 class FrameReader:
@@ -207,7 +303,7 @@ class FrameReader:
             return Frame(kind, number, memoryview(bytes(self._space[start:end])))
         if HEADER.size + length > len(self._space):
             self._header = kind, number
-            self._large = memoryview(bytearray(length))
+            self._large = space_for(length)
             self._filled = self._end - start
             self._large[: self._filled] = self._space[start : self._end]
             self._start = self._end
@@ -239,15 +335,10 @@ class Outbox:
     def flush(self) -> None:
         """Send what is left, as far as that goes without waiting."""
         while self._buffers:
-            buffer = self._buffers[0]
             try:
-                sent = self._sock.send(buffer)
+                send_some(self._sock, self._buffers)
             except BlockingIOError:
                 return
             except OSError:  # the other side is gone, which its owner learns elsewhere
                 self._buffers.clear()
                 return
-            if sent == len(buffer):
-                self._buffers.popleft()
-            else:
-                self._buffers[0] = buffer[sent:]

@@ -91,6 +91,7 @@ class MultiProcessMaster(PackingMaster):
             self._crew.start()
 
     _can_stop = True
+    _in_parts = True
 
     def _stop_running(self, entries: Sequence[Entry]) -> None:
         self._crew.cancel(set(entries))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from papyros.bookkeeping import BookkeepingMaster
 from papyros.entries import Entry
+from papyros.frames import Parts
 from papyros.jobs import Job
 from papyros.ledger import Ledger
 from papyros.outcome import Outcome
@@ -39,9 +40,12 @@ class PackingMaster(BookkeepingMaster):
         echo: bool = False,
     ) -> None:
         super().__init__(max_waiting, max_processed, max_waiting_bytes, max_processed_bytes, ledger_of_payloads())
-        self._packer = Packer(check_bytes(max_bytes))
+        self._packer = Packer(check_bytes(max_bytes), in_parts=self._in_parts)
         self._echo = echo
         self._screen = Screen()
+
+    #: Whether jobs may be packed in parts: this process then sends them itself.
+    _in_parts = False
 
     #: Whether the packer, with the shared values that it keeps, is this master's alone.
     _owns_packer = True
@@ -54,7 +58,7 @@ class PackingMaster(BookkeepingMaster):
         if self._owns_packer and not self._forked:
             self._packer.forget_all()
 
-    def _pack(self, job: Job) -> tuple[tuple[bytes, Buffer], int]:
+    def _pack(self, job: Job) -> tuple[tuple[bytes, Buffer | Parts], int]:
         definition, blob = self._packer.pack(job)
         # A plain tuple: the garbage collector need not look through those again and again while jobs wait.
         return (definition, blob), len(blob)

@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from papyros import slave as inside
 from papyros.forensics import oom_kills, tell_memory
-from papyros.frames import Buffer, Frame, FrameReader, Outbox, pack_frame, split_column
+from papyros.frames import Buffer, Frame, FrameReader, Outbox, join_column, pack_frame, split_column
 from papyros.screen import Screen
 from papyros.store import Held, needs_of
 from papyros.sweeping import MARK, sweep
@@ -53,6 +53,9 @@ TOLD_CHARACTERS = 1000
 #: So many bytes may be on their way between a slave and its crew, where the system allows it: the fewer times a large
 #: payload keeps one side waiting for the other, the better.
 SEND_BYTES = 1 << 20
+
+#: Jobs of more bytes than this are sent in several frames.
+PART_BYTES = 1 << 19
 
 #: What reading a connection raises to which a job has written.
 _GARBLED = (ValueError, IndexError, OverflowError, MemoryError)
@@ -252,12 +255,13 @@ class SlaveProcess:
             for terms in (task.terms for task in tasks)
         )
         self.queue.extend(tasks)
-        blobs = [task.blob for task in tasks]
-        lengths = array("Q", map(len, blobs)).tobytes()
         with contextlib.suppress(OSError):  # it died; its death is noticed elsewhere
             # Tokens first: a slave that has a job and finds no token knows that the job was taken back.
             os.write(self._token_in, epoch * len(tasks))
-        self.outbox.put(pack_frame(inside.JOBS, len(tasks), [epoch, numbers.tobytes(), flags, lengths, *blobs]))
+        for part in _parted([len(task.blob) for task in tasks]):
+            blobs = [task.blob for task in tasks[part]]
+            columns = (epoch, numbers[part].tobytes(), flags[part], *join_column(blobs))
+            self.outbox.put(pack_frame(inside.JOBS, len(blobs), columns))
 
     def _define(self, digest: bytes, definition: bytes, value: Callable[[bytes], Held | None]) -> int:
         """Send a definition, and say where the values are that its jobs need.
@@ -424,6 +428,19 @@ class SlaveProcess:
         killed_for_memory = code == -signal.SIGKILL and oom_kills() > self._oom_kills
         memory = tell_memory(peak, self._memory_before, killed_for_memory) if code is not None else ""
         return Death(self.name, _cause(code), tuple(self._lines), memory)
+
+
+def _parted(sizes: list[int]) -> Iterator[slice]:
+    """Part a batch, so that a slave can begin with what is large as soon as that is there."""
+    start = size = 0
+    if sum(sizes) >= PART_BYTES:
+        for end, each in enumerate(sizes, 1):
+            size += each
+            if size >= PART_BYTES:
+                yield slice(start, end)
+                start, size = end, 0
+    if start < len(sizes):
+        yield slice(start, len(sizes))
 
 
 class _Stream:

@@ -40,14 +40,22 @@ from typing import Any
 
 from papyros.current import FamilyMaster, Place
 from papyros.errors import NoCurrentMasterError, PayloadError
-from papyros.frames import Buffer, Frame, FrameReader, pack_frame, split_column
+from papyros.frames import Buffer, Frame, FrameReader, Parts, join_column, pack_frame, send_all, split_column
 from papyros.jobs import Job
 from papyros.mapped import MappedValues
 from papyros.outcome import Outcome
 from papyros.running import leave_fork, run_job
 from papyros.store import JOB_NEEDS, without_needs
 from papyros.tasks import Silent
-from papyros.wire import Packer, asks_for_retry, build_job, encode_outcome, encode_refusal, load_definition
+from papyros.wire import (
+    Packer,
+    asks_for_retry,
+    build_job,
+    encode_outcome,
+    encode_refusal,
+    load_definition,
+    outcome_in_parts,
+)
 
 __all__ = [
     "DEFINE",
@@ -148,7 +156,7 @@ class Slave:
         self.streams: tuple[Any, Any] = sys.stdout, sys.stderr
         self._started = 0
         self._lock = threading.Lock()  # guards what follows, and the sending
-        self._outcomes: list[bytes] = []
+        self._outcomes: list[Buffer | Parts] = []
         self._seconds = array("d")
         self._flushed = 0.0
         self._quick: set[int] = set()  # the definitions of jobs of which the last one was quick
@@ -268,11 +276,11 @@ class Slave:
         with self._lock:
             self._outcomes.append(encoded)
             self._seconds.append(seconds)
-        if self._is_time_to_tell(finished - self._flushed):
+        if isinstance(encoded, Parts) or self._is_time_to_tell(finished - self._flushed):
             self._flush()
         elif self._queue and not self._unsent.is_set():
             self._unsent.set()  # without a next job, what there is will be sent at once
-        return asks_for_retry(encoded)
+        return not isinstance(encoded, Parts) and asks_for_retry(encoded)
 
     def _may_hold_up(self, definition: int, flags: int) -> bool:
         """Return whether a job is not known to be quick, or may be stopped when its time is up."""
@@ -290,7 +298,7 @@ class Slave:
             self._sort(self._reader.read())
         return len(self._queue) <= self._few
 
-    def _outcome_of(self, definition: int, blob: Buffer) -> tuple[bytes, float]:
+    def _outcome_of(self, definition: int, blob: Buffer) -> tuple[bytes | Parts, float]:
         started = time.perf_counter()
         try:
             job_class = self._classes.get(definition) or self._load(definition)
@@ -310,7 +318,7 @@ class Slave:
             for stream in self.streams:
                 with contextlib.suppress(OSError, ValueError):  # the job has closed what is under it
                     stream.flush()
-        encoded = encode_outcome(outcome, job, self.max_bytes)
+        encoded = outcome_in_parts(outcome, job, self.max_bytes)
         return encoded, time.perf_counter() - started
 
     def _load(self, definition: int) -> type[Job] | PayloadError:
@@ -361,8 +369,7 @@ class Slave:
 
     def _send(self, kind: int, number: int, body: bytes) -> None:
         with self._lock:
-            for buffer in pack_frame(kind, number, [body]):
-                self._sock.sendall(buffer)
+            send_all(self._sock, pack_frame(kind, number, [body]))
 
     def hear(self, stop: int | None = None) -> memoryview | None:
         """Wait for news of the running job's children; None when the file descriptor `stop` can be read first.
@@ -392,9 +399,7 @@ class Slave:
                 return
             outcomes, self._outcomes = self._outcomes, []
             seconds, self._seconds = self._seconds, array("d")
-            lengths = array("Q", map(len, outcomes)).tobytes()
-            for buffer in pack_frame(OUTCOMES, len(outcomes), [seconds.tobytes(), lengths, *outcomes]):
-                self._sock.sendall(buffer)
+            send_all(self._sock, pack_frame(OUTCOMES, len(outcomes), [seconds.tobytes(), *join_column(outcomes)]))
 
     def _guard_outcomes(self) -> None:
         """Send outcomes that wait while a long job runs."""

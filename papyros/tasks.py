@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from papyros.frames import Buffer
+from papyros.frames import Buffer, Parts
 from papyros.terms import DEFAULT_TERMS, Terms
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Task(NamedTuple):
 
     tag: Any
     definition: bytes
-    blob: Buffer
+    blob: Buffer | Parts
     terms: Terms = DEFAULT_TERMS
 
 

@@ -12,7 +12,6 @@ payloads are framed is `papyros.frames`' affair.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pickle
@@ -22,6 +21,7 @@ from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
+from papyros.frames import Parts
 from papyros.jobs import Job, describe, named_arguments, only_has_arguments, user_state, wants_retry
 from papyros.outcome import Outcome, describe_exception
 from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_value, loads, modules_by_value, text_of
@@ -44,6 +44,7 @@ __all__ = [
     "encode_refusal",
     "is_told",
     "load_definition",
+    "outcome_in_parts",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -51,7 +52,7 @@ Buffer = bytes | bytearray | memoryview
 #: Larger arguments or results are refused, unless a master is told otherwise: what one Pyro message can hold.
 MAX_PAYLOAD_BYTES = (1 << 30) - (1 << 20)
 
-#: A result of so many bytes is not to be copied more often than need be.
+#: Arguments and results of so many bytes are not to be copied more often than need be.
 LARGE_BYTES = 1 << 20
 
 _plain_dumps = pickle.dumps
@@ -72,7 +73,7 @@ class Payload(NamedTuple):
     """A job, packed."""
 
     definition: bytes
-    blob: Buffer
+    blob: Buffer | Parts
 
 
 # Jobs -------------------------------------------------------------------------------------
@@ -84,11 +85,13 @@ class Packer:
     Args:
         max_bytes: larger arguments, and larger shared values, are refused.
         sharing: whether shared values travel by themselves, and not with each job.
+        in_parts: whether jobs with large arguments may be packed in parts, of which those arguments are some.
     """
 
-    def __init__(self, max_bytes: int = MAX_PAYLOAD_BYTES, sharing: bool = True) -> None:
+    def __init__(self, max_bytes: int = MAX_PAYLOAD_BYTES, sharing: bool = True, in_parts: bool = False) -> None:
         self.max_bytes = max_bytes
         self.sharing = sharing
+        self.in_parts = in_parts
         #: The shared values that jobs of this client may need.
         self.kept = Kept()
         #: Definitions by their digests.
@@ -112,7 +115,7 @@ class Packer:
         try:
             # Most jobs have a few atoms as arguments; those are told with the least effort.
             if only_has_arguments(job) and (_ATOMS.issuperset(map(type, args)) or _is_plain(args)):
-                blob = _plain_dumps((args, None, None), PROTOCOL)
+                blob = self._pack_plain(args)
             else:
                 handles = [] if self.sharing else None
                 blob = dumps_by_value((args, named_arguments(job), user_state(job)), handles)
@@ -128,6 +131,10 @@ class Packer:
             digest = self._note_needs(digest, handles, job)
             job._shared = handles  # they are there for as long as the job is pending, whatever becomes of its arguments
         return Payload(digest, blob)
+
+    def _pack_plain(self, args: Sequence[Any]) -> Buffer | Parts:
+        plain = (args, None, None)
+        return _dumps_in_parts(plain) if self.in_parts and _is_large(args) else _plain_dumps(plain, PROTOCOL)
 
     def _note_needs(self, digest: bytes, handles: list[Shared[Any]], job: Job) -> bytes:
         """Keep what jobs with these handles need, and return the digest of a definition that says so."""
@@ -230,6 +237,11 @@ def _is_plain(args: Sequence[Any], depth: int = 2) -> bool:
     return True
 
 
+def _is_large(args: Sequence[Any]) -> bool:
+    """Whether something large is among the arguments that never changes, so that it need not be copied when added."""
+    return bytes in map(type, args) and any(type(arg) is bytes and len(arg) >= LARGE_BYTES for arg in args)
+
+
 def _search_path() -> list[str]:
     """Where modules of this program may lie that a slave on the same file system can import too."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
@@ -290,7 +302,13 @@ def build_job(job_class: type[Job], blob: Buffer, find: Callable[[bytes], Shared
 
 
 def encode_outcome(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
-    """Encode an outcome; always succeeds.
+    """Encode an outcome; always succeeds. See `outcome_in_parts`."""
+    encoded = outcome_in_parts(outcome, job, max_bytes)
+    return b"".join(encoded.buffers) if isinstance(encoded, Parts) else encoded
+
+
+def outcome_in_parts(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_BYTES) -> bytes | Parts:
+    """Encode an outcome; always succeeds. Of a large result, the parts may be its own memory, until that changes.
 
     A result that cannot be pickled, or is too large, becomes a `PayloadError`;
     an exception that cannot be pickled a `RemoteError` with its name and text.
@@ -311,17 +329,33 @@ def encode_outcome(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_B
     return encoded
 
 
-def _dumps_after(prefix: bytes, value: Any) -> bytes:
-    """Pickle a value behind a prefix; a large one without making a copy of it to put that in front."""
+def _dumps_after(prefix: bytes, value: Any) -> bytes | Parts:
+    """Pickle a value behind a prefix; a large one without a copy of it."""
     if sys.getsizeof(value) < LARGE_BYTES:
         return prefix + _dumps(value)
-    buffer = io.BytesIO()
-    buffer.write(prefix)
     try:
-        pickle.Pickler(buffer, PROTOCOL).dump(value)
+        return _dumps_in_parts(value, prefix)
     except Exception:  # noqa: BLE001 - as in _dumps
         return prefix + dumps_by_value(value)
-    return buffer.getvalue()  # which is the buffer itself, as long as nobody else holds that
+
+
+def _dumps_in_parts(value: Any, *before: bytes) -> Parts:
+    file = _FileOfParts(before)
+    pickle.Pickler(file, PROTOCOL).dump(value)
+    return Parts(file.parts)
+
+
+class _FileOfParts:
+    """What a pickler writes to that is to copy nothing large: it writes bytes objects, arrays and such as they are."""
+
+    def __init__(self, before: Sequence[bytes]) -> None:
+        self.parts: list[Buffer] = [*before]
+
+    def write(self, data: Any) -> None:
+        if isinstance(data, bytes):
+            self.parts.append(data)
+        else:
+            self.parts.append(data.raw() if isinstance(data, pickle.PickleBuffer) else memoryview(data).cast("B"))
 
 
 def _dumps(value: Any) -> bytes:

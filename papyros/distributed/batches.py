@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from papyros.distributed.seals import SEAL_BYTES, TICKET_BYTES
-from papyros.frames import Buffer, cut, message_parts, pack_message, pack_nested, unpack_message
+from papyros.frames import Buffer, Parts, cut, message_parts, nested_parts, pack_message, unpack_message
 from papyros.terms import Terms
 
 __all__ = [
@@ -22,11 +22,14 @@ __all__ = [
     "HostReport",
     "JobOutcome",
     "added_parts",
+    "host_jobs_parts",
+    "outcomes_parts",
     "pack_added",
     "pack_definitions",
     "pack_host_jobs",
     "pack_outcomes",
     "pack_report",
+    "report_parts",
     "unpack_added",
     "unpack_definitions",
     "unpack_host_jobs",
@@ -50,7 +53,7 @@ class AddedJob(NamedTuple):
 
     number: int
     definition: bytes
-    blob: Buffer
+    blob: Buffer | Parts
     terms: Terms
     seal: Buffer = _NO_SEAL
 
@@ -211,6 +214,11 @@ def unpack_added(message: Buffer) -> list[AddedJob]:
 
 def pack_host_jobs(jobs: Sequence[HostJob]) -> bytes:
     """Pack jobs for a slave host."""
+    return b"".join(host_jobs_parts(jobs))
+
+
+def host_jobs_parts(jobs: Sequence[HostJob]) -> list[Buffer]:
+    """Return the parts of which `pack_host_jobs` makes one: their blobs are as they were, and not copied."""
     column, digests = _definition_columns(job.definition for job in jobs)
     sessions = _Table()
     session_column = sessions.column(job.session for job in jobs)
@@ -226,7 +234,7 @@ def pack_host_jobs(jobs: Sequence[HostJob]) -> bytes:
         digests,
         b"".join([job.seal for job in jobs]),
     ]
-    return pack_message([*head, *(job.blob for job in jobs)])
+    return message_parts([*head, *(job.blob for job in jobs)])
 
 
 def unpack_host_jobs(message: Buffer) -> list[HostJob]:
@@ -246,6 +254,11 @@ def unpack_host_jobs(message: Buffer) -> list[HostJob]:
 
 def pack_outcomes(outcomes: Sequence[JobOutcome], beside: bytes) -> bytes:
     """Pack outcomes for a master or a client, and what is said beside them."""
+    return b"".join(outcomes_parts(outcomes, beside))
+
+
+def outcomes_parts(outcomes: Sequence[JobOutcome], beside: bytes) -> list[Buffer]:
+    """Return the parts of which `pack_outcomes` makes one: the outcomes are as they were, and not copied."""
     sessions, slaves = _Table(), _Table()
     session_column = sessions.column(done.session for done in outcomes)
     slave_column = slaves.column(done.slave for done in outcomes)
@@ -258,7 +271,7 @@ def pack_outcomes(outcomes: Sequence[JobOutcome], beside: bytes) -> bytes:
         b"".join([done.ticket for done in outcomes]),
         b"".join([done.seal for done in outcomes]),
     ]
-    return pack_nested(beside, message_parts([*head, *(done.outcome for done in outcomes)]))
+    return nested_parts(beside, message_parts([*head, *(done.outcome for done in outcomes)]))
 
 
 def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
@@ -281,8 +294,13 @@ def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
 
 def pack_report(report: HostReport) -> bytes:
     """Pack what a slave host has to say."""
+    return b"".join(report_parts(report))
+
+
+def report_parts(report: HostReport) -> list[Buffer]:
+    """Return the parts of which `pack_report` makes one: the outcomes are as they were, and not copied."""
     rest = json.dumps([report.deaths, report.returned, report.prints, report.lent[-1:]]).encode()
-    return pack_outcomes(report.outcomes, rest)
+    return outcomes_parts(report.outcomes, rest)
 
 
 def unpack_report(message: Buffer) -> HostReport:

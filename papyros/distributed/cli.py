@@ -41,6 +41,7 @@ from papyros.distributed.signals import StopSignals
 from papyros.errors import (
     ClusterError,
     ConfigError,
+    GroupTakenError,
     KeyFileError,
     MasterNotFoundError,
     NameServerNotFoundError,
@@ -146,10 +147,10 @@ def _run_master(
     tell: Callable[[str], None],
 ) -> int:
     _spare_the_collector()
-    over: list[PapyrosError] = []
+    taken: list[GroupTakenError] = []
 
-    def give_way(why: PapyrosError) -> None:
-        over.append(why)
+    def give_way(error: GroupTakenError) -> None:
+        taken.append(error)
         stop.set()
 
     if lifeline is not None:
@@ -163,7 +164,7 @@ def _run_master(
         options.lease or LEASE_SECONDS,
         options.grace or GRACE_SECONDS,
         publish=options.publish,
-        on_over=give_way,
+        on_taken=give_way,
     )
     try:
         if not _register(server, stop, tell):
@@ -177,8 +178,8 @@ def _run_master(
         stop.wait()
     finally:
         server.close()
-    if over:
-        raise over[0]
+    if taken:
+        raise taken[0]
     tell(f"the master of the group {group!r} has ended")
     return 0
 

@@ -56,7 +56,7 @@ from papyros.jobs import Job
 from papyros.packing import PackingMaster
 from papyros.status import Status
 from papyros.threads import worker
-from papyros.wire import LARGE_BYTES, MAX_PAYLOAD_BYTES, encode_lost, encode_refusal, is_told
+from papyros.wire import MAX_PAYLOAD_BYTES, encode_lost, encode_refusal, is_told
 
 __all__ = ["DistributedMaster"]
 
@@ -197,6 +197,8 @@ class DistributedMaster(PackingMaster):
         return Security(find_key(key_file, make=is_here(names.host)))
 
     # What a master of books asks for ----------------------------------------------------
+
+    _in_parts = True
 
     def _work_came(self) -> None:
         if self._broken:
@@ -444,10 +446,7 @@ class DistributedMaster(PackingMaster):
             self._leaving = {job.number for job in batch}
             unwanted, self._unwanted = self._unwanted, []
         if batch:
-            parts = added_parts(batch)
-            # What is large goes alone, and is in the memory of this program already: as the user's, and as bytes.
-            large = len(batch) == 1 and len(batch[0].blob) >= LARGE_BYTES
-            self._message = parts if large else b"".join(parts)
+            self._message = added_parts(batch)
             self._needed = {job.definition for job in batch}
             self._sequence += 1
         return unwanted

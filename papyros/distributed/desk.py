@@ -59,6 +59,9 @@ EARLY_BYTES = 256 << 20
 #: So many jobs at a time are a flood: they leave traces in the memory of the process.
 FLOOD_JOBS = 50_000
 
+#: ... and so are payloads of so many bytes: a C library keeps some of what they took (`papyros.frames.space_for`).
+FLOOD_BYTES = 16 << 20
+
 
 class ClientDesk:
     """A client, as the master knows it."""
@@ -165,6 +168,7 @@ class Desk:
         self._alarm = alarm or Alarm()
         self._swept = clock()
         self._flood = 0  # how many jobs there were at a time, when it was looked, since there were none
+        self._carried = 0  # how many bytes of payloads came since then
 
     # Clients ----------------------------------------------------------------------------
 
@@ -210,6 +214,7 @@ class Desk:
             if early is None or (job.terms.retries and asks_for_retry(early[1].outcome)):
                 payload = (job.definition, job.blob, job.seal)
                 self.ledger.add(client.session, job.number, payload, len(job.blob), job.terms)
+                self._carried += len(job.blob)
                 if key in self._claims:
                     self._grant(key, self._claims.pop(key)[1])
                 added += 1
@@ -329,6 +334,7 @@ class Desk:
         touched: dict[str, ClientDesk] = {}
         for done in outcomes:
             self._claims.pop((done.session, done.number), None)
+            self._carried += len(done.outcome)
             client = touched.get(done.session) or self.clients.get(done.session)
             if client is None or done.number not in client.session.entries:
                 self._keep_early(client, done)
@@ -415,9 +421,9 @@ class Desk:
             self._early_bytes -= len(self._early.pop(early)[1].outcome)
         jobs = sum(len(client.session.entries) for client in self.clients.values())
         self._flood = max(self._flood, jobs)
-        if jobs or self._flood < FLOOD_JOBS:
+        if jobs or (self._flood < FLOOD_JOBS and self._carried < FLOOD_BYTES):
             return False
-        self._flood = 0
+        self._flood = self._carried = 0
         return True
 
     def close(self) -> None:

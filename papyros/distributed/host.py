@@ -23,13 +23,14 @@ from papyros.distributed.batches import (
     HostJob,
     HostReport,
     JobOutcome,
-    pack_report,
+    report_parts,
     unpack_definitions,
     unpack_host_jobs,
 )
 from papyros.distributed.config import changed_pyro_items
 from papyros.distributed.hostvalues import HostValues
 from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.messages import Batch
 from papyros.distributed.naming import Address
 from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.security import Role, Security
@@ -40,7 +41,6 @@ from papyros.relay import pack_words, unpack_words
 from papyros.store import Held
 from papyros.story import tell_overdue
 from papyros.tasks import CrewOptions, Finished, Silent, Task
-from papyros.threads import worker
 from papyros.wire import MAX_PAYLOAD_BYTES, definition_digest, encode_overdue
 
 __all__ = ["SlaveHost"]
@@ -76,8 +76,7 @@ class SlaveHost:
         slaves: how many slaves there are.
         max_bytes: a larger result of a job is refused.
         tell: is told in words what the host waits for and whom it serves.
-        on_failure: called, from another thread, when slaves cannot be started, or a bug has ended a thread of this
-            host; `broken` says why.
+        on_failure: called, from another thread, when slaves cannot be started; `broken` says why.
     """
 
     def __init__(
@@ -128,11 +127,11 @@ class SlaveHost:
         self._uri = self._uid = ""
         self._beat = self._silence = 1.0  # how often to show that this host lives, and how long a master may not
         self._lines: set[Line] = set()
-        #: Why nothing can be done here any more, once that is so.
+        #: Why the slaves cannot be started, once that is so.
         self.broken = ""
         self._threads = [
-            worker("papyros-fetch", self._fetch, self.broke),
-            worker("papyros-report", self._push, self.broke),
+            threading.Thread(target=self._fetch, name="papyros-fetch", daemon=True),
+            threading.Thread(target=self._push, name="papyros-report", daemon=True),
         ]
 
     def start(self) -> None:
@@ -203,12 +202,6 @@ class SlaveHost:
                         timeout=RETIRE_SECONDS,
                     )
                 line.call("retire", self._key, timeout=RETIRE_SECONDS)
-
-    def broke(self, reason: str) -> None:
-        """Have this host end, and its jobs run elsewhere, since it can do nothing any more."""
-        self.broken = self.broken or reason
-        self._connected.set()  # nobody is to wait for a master any more
-        self._on_failure()
 
     # Jobs in ----------------------------------------------------------------------------
 
@@ -415,7 +408,7 @@ class SlaveHost:
 
     def _push(self) -> None:
         """Report to the master; what a broken connection may have swallowed is reported again."""
-        message: bytes | None = None
+        message: Batch | None = None
         stay = ""
         while not self._stop.is_set():
             if not self._connected.wait(1.0):
@@ -438,7 +431,7 @@ class SlaveHost:
                 log.info("%s", error)
             self._stop.wait(RETRY_SECONDS)
 
-    def _next_report(self) -> tuple[bytes, str]:
+    def _next_report(self) -> tuple[Batch, str]:
         """Return what is to be reported, and of which stay it tells."""
         with self._lock:
             if not any(self._report):
@@ -451,7 +444,7 @@ class SlaveHost:
             self._reporting = report.is_owed()
             self._flying = [(done.session, done.number) for done in report.outcomes]
             stay = self._stay_told
-        return pack_report(report), stay
+        return report_parts(report), stay
 
     @contextlib.contextmanager
     def _use(self, line: Line) -> Iterator[None]:
@@ -556,7 +549,8 @@ class _NetworkSource:
             host._news.notify()
 
     def broken(self, reason: str) -> None:
-        self._host.broke(reason)
+        self._host.broken = reason
+        self._host._on_failure()
 
 
 def count_slaves(count: int) -> str:

@@ -21,7 +21,7 @@ from Pyro5 import config, protocol
 from Pyro5.errors import ProtocolError
 from Pyro5.serializers import JsonSerializer
 
-from papyros.frames import Buffer
+from papyros.frames import Buffer, gathered, send_all, send_some, space_for, take_off
 
 __all__ = [
     "ANNOTATION",
@@ -31,6 +31,7 @@ __all__ = [
     "RESULT",
     "Message",
     "MessageStream",
+    "joined",
     "receive_message",
     "send_message",
 ]
@@ -55,7 +56,7 @@ _JSON: int = JsonSerializer.serializer_id
 
 _NAME = ANNOTATION.encode()
 
-#: From this size on, what is sent is not copied in order to be sent at once.
+#: From this size on, what comes is received into its place.
 _LARGE = 1 << 16
 
 _decode = json.JSONDecoder().raw_decode
@@ -72,6 +73,11 @@ _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWant
 Batch = Buffer | list[Buffer]
 
 
+def joined(batch: Batch) -> Buffer:
+    """Return a batch in one piece, as it arrives."""
+    return b"".join(batch) if isinstance(batch, list) else batch
+
+
 class Message(NamedTuple):
     """A message that came: flags, the number of the call, what it says, and the raw bytes beside that."""
 
@@ -84,14 +90,18 @@ class Message(NamedTuple):
 def send_message(
     sock: socket.socket, kind: int, sequence: int, content: Any, batch: Batch | None = None, flags: int = 0
 ) -> None:
-    """Send a message; a batch in parts is sent without being joined, so that what is large is not copied.
+    """Send a message; of a batch in parts, what is large is not copied.
 
     Raises:
         OSError: the connection is broken.
         ValueError: it is larger than Pyro's item ``MAX_MESSAGE_SIZE`` allows.
     """
-    for buffer in _pack(kind, sequence, content, batch, flags):
-        sock.sendall(buffer)
+    buffers = _pack(kind, sequence, content, batch, flags)
+    if isinstance(sock, ssl.SSLSocket):
+        for buffer in buffers:
+            sock.sendall(buffer)
+    else:
+        send_all(sock, buffers)
 
 
 def _pack(kind: int, sequence: int, content: Any, batch: Batch | None, flags: int) -> list[Buffer]:
@@ -107,7 +117,7 @@ def _pack(kind: int, sequence: int, content: Any, batch: Batch | None, flags: in
     if not batch:
         return [head + data]
     head += _CHUNK.pack(_NAME, length)
-    return [head, *parts, data] if length >= _LARGE else [b"".join((head, *parts, data))]
+    return gathered([head, *parts, data]) if length >= _LARGE else [b"".join((head, *parts, data))]
 
 
 def receive_message(sock: socket.socket, kind: int, flags: int = 0) -> Message:
@@ -185,14 +195,15 @@ class MessageStream:
         """Whether something is still to be sent, as soon as the connection takes it."""
         return bool(self._sending)
 
-    def send(self, kind: int, sequence: int, content: Any, batch: Buffer | None = None, flags: int = 0) -> None:
+    def send(self, kind: int, sequence: int, content: Any, batch: Batch | None = None, flags: int = 0) -> None:
         """Send a message, as far as that goes without waiting; `flush` sends the rest.
 
         Raises:
             OSError: the connection is broken.
             ValueError: it is larger than Pyro's item ``MAX_MESSAGE_SIZE`` allows.
         """
-        self._sending.extend(map(memoryview, _pack(kind, sequence, content, batch, flags)))
+        buffers = _pack(kind, sequence, content, batch, flags)
+        self._sending.extend(memoryview(buffer) for buffer in buffers if len(buffer))
         self.flush()
 
     def flush(self) -> None:
@@ -202,16 +213,14 @@ class MessageStream:
             OSError: the connection is broken.
         """
         while self._sending:
-            buffer = self._sending[0]
             try:
-                # What TLS did not take has to be offered again as it was, so it is offered in pieces.
-                sent = self._sock.send(buffer[:_PIECE])
+                if isinstance(self._sock, ssl.SSLSocket):
+                    # What TLS did not take has to be offered again as it was, so it is offered in pieces.
+                    take_off(self._sending, self._sock.send(self._sending[0][:_PIECE]))
+                else:
+                    send_some(self._sock, self._sending)
             except _NOT_NOW:
                 return
-            if sent == len(buffer):
-                self._sending.popleft()
-            else:
-                self._sending[0] = buffer[sent:]
 
     def receive(self) -> Iterator[Message]:
         """Yield the messages that have come.
@@ -264,14 +273,14 @@ class MessageStream:
             return head.message(body)
         if head.size >= _LARGE:
             # Memory is taken as the bytes come, not as somebody says that they will.
-            self._body = memoryview(bytearray(head.size))
+            self._body = space_for(head.size)
             self._filled = len(received) - _HEADER.size
             self._body[: self._filled] = received[_HEADER.size :]
             received.clear()
         return None
 
 
-def _receive(sock: socket.socket, size: int) -> bytes | bytearray:
+def _receive(sock: socket.socket, size: int) -> Buffer:
     first = b""
     if size < _LARGE:
         first = sock.recv(size) if size else b""
@@ -280,9 +289,9 @@ def _receive(sock: socket.socket, size: int) -> bytes | bytearray:
         if not first:
             raise ConnectionError("the connection was closed")
     # Memory is taken as the bytes come, not as somebody says that they will.
-    received = bytearray(size)
+    received = space_for(size)
     received[: len(first)] = first
-    view, filled = memoryview(received), len(first)
+    view, filled = received, len(first)
     flags = 0 if isinstance(sock, ssl.SSLSocket) else socket.MSG_WAITALL
     while filled < size:
         count = sock.recv_into(view[filled:], 0, flags)

@@ -18,7 +18,10 @@ from hashlib import blake2b
 from hmac import compare_digest
 from typing import TYPE_CHECKING
 
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from papyros.frames import Parts
 
 if TYPE_CHECKING:
     from papyros.distributed.keys import ClusterKey
@@ -51,7 +54,7 @@ class Seals:
         self._jobs = _Sealer(key, "jobs", session)
         self._outcomes = _Sealer(key, "outcomes", session)
 
-    def seal_job(self, number: int, definition: bytes, blob: Buffer) -> bytes:
+    def seal_job(self, number: int, definition: bytes, blob: Buffer | Parts) -> bytes:
         """Return the seal of a job."""
         return self._jobs.seal(number.to_bytes(8, "little") + definition, blob)
 
@@ -74,17 +77,20 @@ class _Sealer:
     def __init__(self, key: ClusterKey, direction: str, session: str) -> None:
         name = session.encode()
         self._small = blake2b(key=key.derive(f"seals of small {direction}", name), digest_size=_TAG_BYTES)
-        self._large = AESGCM(key.derive(f"seals of large {direction}", name))
+        self._key = key.derive(f"seals of large {direction}", name)
+        self._large = AESGCM(self._key)
         # No nonce may come twice under a key. Each process counts from a random one of 2**96 on.
         self._nonce = secrets.randbelow(_NONCES)
 
-    def seal(self, about: bytes, payload: Buffer) -> bytes:
-        if len(payload) < _LARGE:
+    def seal(self, about: bytes, payload: Buffer | Parts) -> bytes:
+        if not isinstance(payload, Parts) and len(payload) < _LARGE:
             digest = self._small.copy()
             digest.update(about + payload)
             return _PADDING + digest.digest()
         self._nonce = (self._nonce + 1) % _NONCES
         nonce = self._nonce.to_bytes(_NONCE_BYTES, "little")
+        if isinstance(payload, Parts):
+            return nonce + self._tag_of_parts(nonce, about, payload)
         return nonce + self._tag(nonce, about, payload)
 
     def fits(self, about: bytes, payload: Buffer, seal: Buffer) -> bool:
@@ -98,6 +104,15 @@ class _Sealer:
     def _tag(self, nonce: bytes, about: bytes, payload: Buffer) -> bytes:
         # The payload is authenticated beside the few bytes that are encrypted, and so it is not copied.
         return self._large.encrypt(nonce, about, payload)[-_TAG_BYTES:]
+
+    def _tag_of_parts(self, nonce: bytes, about: bytes, payload: Parts) -> bytes:
+        """Return the same as `_tag`, of what lies in several buffers."""
+        encryptor = Cipher(algorithms.AES(self._key), modes.GCM(nonce)).encryptor()
+        for buffer in payload.buffers:
+            encryptor.authenticate_additional_data(buffer)
+        encryptor.update(about)
+        encryptor.finalize()
+        return encryptor.tag
 
 
 def ticket_of(seal: Buffer) -> bytes:

@@ -26,9 +26,9 @@ from papyros.distributed.batches import (
     AddedJob,
     HostJob,
     JobOutcome,
+    host_jobs_parts,
+    outcomes_parts,
     pack_definitions,
-    pack_host_jobs,
-    pack_outcomes,
     unpack_added,
     unpack_definitions,
     unpack_report,
@@ -36,7 +36,7 @@ from papyros.distributed.batches import (
 from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.daemon import offer
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, ClientDesk, Desk
-from papyros.distributed.messages import ANNOTATION
+from papyros.distributed.messages import ANNOTATION, Batch
 from papyros.distributed.security import Role
 from papyros.distributed.values import ValueService
 from papyros.entries import ASSIGNED, Entry
@@ -186,7 +186,7 @@ class MasterService(ValueService):
             prints = [] if alone else client.take_prints()
             slaves = sum(host.holder.slaves for host in desk.hosts.values())
         if entries or prints:
-            _answer(pack_outcomes([_outcome_of(e) for e in entries], json.dumps(prints).encode()))
+            _answer(outcomes_parts([_outcome_of(e) for e in entries], json.dumps(prints).encode()))
         return {
             "known": True,
             "number": number,
@@ -296,7 +296,7 @@ class MasterService(ValueService):
                 desk.clients[str(session.key)].news.ring()  # jobs left the line, so there is room
         if entries:
             _answer(
-                pack_host_jobs(
+                host_jobs_parts(
                     [
                         HostJob(str(e.session.key), e.number, e.payload[0], e.payload[1], e.terms, e.payload[2])
                         for e in entries
@@ -415,7 +415,7 @@ def _numbers() -> array[int]:
     return numbers
 
 
-def _answer(message: bytes) -> None:
+def _answer(message: Batch) -> None:
     """Send a batch along with the answer to the call that is being answered."""
     current_context.response_annotations = {ANNOTATION: message}
 

@@ -53,6 +53,16 @@ class EqualJob(papyros.Job):
         return value
 
 
+_SCRATCH = bytearray(2 << 20)
+
+
+@papyros.job
+def refill(byte):
+    """Return memory that is used again for the result of the next job."""
+    _SCRATCH[:] = bytes([byte]) * len(_SCRATCH)
+    return _SCRATCH
+
+
 @papyros.job
 def double(number):
     """Return twice the number."""

@@ -20,6 +20,7 @@ from tests.contract.jobs_for_tests import (
     echo,
     fail,
     make_lock,
+    refill,
 )
 from tests.support import PATIENCE
 
@@ -145,6 +146,24 @@ def test_a_job_that_cannot_be_shown_is_an_outcome_all_the_same(make_master):
     errors = outcomes_of(make_master(), *jobs)
     assert jobs[1].result == {}
     assert type(errors[2]) is TypeError
+
+
+def test_a_large_result_is_what_it_was_when_the_job_ended(make_process_master):
+    master = make_process_master()
+    for job in master.execute(map(refill, range(20))):
+        assert {*job.result} == {*job.args}
+
+
+def test_a_large_argument_is_what_it_was_when_the_job_was_added(make_process_master):
+    argument = bytearray(2 << 20)
+    jobs = []
+    master = make_process_master()
+    for byte in range(5):
+        argument[:] = bytes([byte]) * len(argument)
+        jobs.append(echo(argument))
+        master.addJob(jobs[-1])
+    assert set(master.processedJobs(PATIENCE)) == set(jobs)
+    assert [{*job.result[0][0]} for job in jobs] == [{byte} for byte in range(5)]
 
 
 def test_a_list_that_holds_itself_passes(make_master):

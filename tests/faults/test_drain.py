@@ -8,6 +8,7 @@ import pytest
 
 from papyros.distributed.batches import unpack_report
 from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.messages import joined
 from tests.faults import jobs
 from tests.support import PATIENCE, Background, at_most, wait_until
 
@@ -27,7 +28,7 @@ class SilentMaster:
 
     def call(self, line, method, *arguments, **options):
         if method == "report" and self.silent.is_set():
-            self.holding = [done.number for done in unpack_report(memoryview(options["message"])).outcomes]
+            self.holding = [done.number for done in unpack_report(memoryview(joined(options["message"]))).outcomes]
             wait_until(lambda: self._answers.is_set() or line._closed.is_set(), "an answer, or an end to the line")
             self.holding = None
             if line._closed.is_set():

@@ -15,7 +15,7 @@ from papyros.distributed.batches import JobOutcome
 from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.desk import Desk
 from papyros.distributed.line import LineBrokenError
-from papyros.distributed.messages import ANNOTATION, NOTHING
+from papyros.distributed.messages import ANNOTATION, NOTHING, joined
 from papyros.distributed.service import MasterService
 from papyros.entries import Entry, Holder, Session
 from papyros.wire import asks_for_retry
@@ -74,7 +74,7 @@ class Call:
             return
         self._ticket = None
         master = self.master
-        reply = current_context.response_annotations.get(ANNOTATION, NOTHING)
+        reply = joined(current_context.response_annotations.get(ANNOTATION, NOTHING))
         if master.world.tracing:
             master.trace(f"answers {self.method}", self.arguments, answer)
         master.look(self.method)

@@ -442,6 +442,34 @@ def test_no_task_waits_behind_a_long_one_though_all_before_were_quick(source, tm
     assert "long" not in source.outcomes
 
 
+@papyros.job
+def size_of(payload):
+    return len(payload)
+
+
+def test_of_large_tasks_few_are_sent_ahead_and_all_slaves_get_some(source):
+    """Else a slave would wait for megabytes that are for later, and others for what it was sent."""
+    payload = bytes(1 << 20)
+    held = []
+    with crew_of(source, 2) as crew:
+        assert crew.wait_ready(PATIENCE)
+        send = process.SlaveProcess.send
+
+        def note(slave, tasks, *rest):
+            send(slave, tasks, *rest)
+            held.append(sum(len(task.blob) for task in slave.queue))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(process.SlaveProcess, "send", note)
+            with source.lock:
+                for number in range(100):
+                    source.add(number, size_of(payload))
+            source.wait_for_outcomes(100)
+    most = 2 * crew_module.AHEAD_BYTES  # what several are sent is shared out evenly
+    assert max(held[4:]) <= most  # at first nothing is known of them
+    assert len(set(source.slaves.values())) == 2
+
+
 @papyros.job(timeout=0.3)
 def hang_with_a_child():
     """The child holds the slave's standard streams, so that these end when it does, in the moment it is killed."""

@@ -10,7 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from papyros import frames
-from papyros.frames import FrameReader, Outbox, join_column, pack_frame, pack_message, split_column, unpack_message
+from papyros.frames import (
+    FrameReader,
+    Outbox,
+    Parts,
+    gathered,
+    join_column,
+    pack_frame,
+    pack_message,
+    send_all,
+    split_column,
+    unpack_message,
+)
+from tests.support import Background
 
 BLOBS = st.lists(st.binary(max_size=40), max_size=6)
 FRAMES = st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), BLOBS), max_size=5)
@@ -127,6 +139,31 @@ def test_a_message_that_was_cut_short_is_refused(cut):
         unpack_message(memoryview(message[:cut]))
     with pytest.raises(ValueError):
         unpack_message(memoryview(message + b"x"))
+
+
+def test_parts_count_as_one_string():
+    blobs = [b"one", Parts([b"tw", b"", memoryview(b"o")]), b""]
+    assert unpack_message(memoryview(pack_message(blobs))) == [b"one", b"two", b""]
+
+
+def test_what_is_gathered_is_the_same_and_nothing_of_it_is_empty():
+    large = bytes(frames.LARGE)
+    buffers = [b"", large, b"", large, b"a", b"", b"b", large, b""]
+    together = gathered(buffers)
+    assert b"".join(together) == b"".join(buffers)
+    assert [len(buffer) for buffer in together] == [0, len(large), len(large), 2, len(large)]
+    assert all(buffer is large for buffer in together if len(buffer) > 2)
+
+
+def test_all_of_many_buffers_is_sent_whatever_the_socket_takes_at_a_time():
+    ours, theirs = socket.socketpair()
+    buffers = [bytes([number % 256]) * (number * 97 % 30_000) for number in range(200)]
+    wanted = b"".join(buffers)
+    with ours, theirs:
+        sending = Background(lambda: send_all(ours, buffers))
+        received = theirs.recv(len(wanted), socket.MSG_WAITALL)
+        sending.result()
+    assert received == wanted
 
 
 def test_an_outbox_keeps_what_does_not_fit_and_sends_it_later():

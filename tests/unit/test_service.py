@@ -18,7 +18,7 @@ from papyros.distributed.batches import (
     unpack_outcomes,
 )
 from papyros.distributed.bells import Waiting
-from papyros.distributed.messages import ANNOTATION
+from papyros.distributed.messages import ANNOTATION, joined
 from papyros.distributed.seals import SEAL_BYTES, ticket_of
 from papyros.distributed.service import MasterService
 from papyros.frames import unpack_message
@@ -38,7 +38,7 @@ class Caller:
         try:
             answer = getattr(self.service, method)(*arguments)
             answer = answer.attempt(True) if isinstance(answer, Waiting) else answer
-            self.batch = current_context.response_annotations.get(ANNOTATION, b"")
+            self.batch = joined(current_context.response_annotations.get(ANNOTATION, b""))
             return answer
         finally:
             current_context.annotations = {}

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
 import papyros
@@ -24,6 +25,7 @@ from papyros.wire import (
     encode_overdue,
     encode_refusal,
     load_definition,
+    outcome_in_parts,
 )
 from tests.contract.jobs_for_tests import (
     DefaultedError,
@@ -265,6 +267,47 @@ def test_a_result_is_as_large_as_the_bound_and_no_larger():
     outcome = there_and_back(Outcome(b"x" * 1000), max_bytes=size - 1)
     assert type(outcome.exception) is papyros.PayloadTooLargeError
     assert f"takes {size:,} bytes; the bound is {size - 1:,} bytes" in str(outcome.exception)
+
+
+LARGE = wire.LARGE_BYTES
+
+
+def test_large_bytes_are_packed_as_they_are_and_not_copied():
+    argument = os.urandom(LARGE)
+    packer = Packer(in_parts=True)
+    blob = packer.pack(echo(argument, 1)).blob
+    assert any(part is argument for part in blob.buffers)
+    assert len(blob) == sum(map(len, blob.buffers))
+    assert build_job(echo, b"".join(blob.buffers)).args == (argument, 1)
+
+
+@pytest.mark.parametrize(
+    "argument", [bytes(LARGE - 1), bytearray(LARGE), np.arange(LARGE, dtype=np.uint8), "x" * LARGE]
+)
+def test_what_is_small_or_may_change_is_copied_when_it_is_packed(argument):
+    assert isinstance(Packer(in_parts=True).pack(echo(argument)).blob, bytes)
+
+
+def test_large_arguments_are_refused_in_parts_as_they_are_in_one_piece():
+    with pytest.raises(papyros.PayloadTooLargeError, match="1,048,"):
+        Packer(max_bytes=LARGE, in_parts=True).pack(echo(bytes(LARGE)))
+
+
+@pytest.mark.parametrize("make", [os.urandom, bytearray, lambda size: np.arange(size, dtype=np.uint8)])
+def test_a_large_result_is_encoded_without_a_copy(make):
+    value = make(LARGE)
+    encoded = outcome_in_parts(Outcome(value), JOB)
+    [part] = [part for part in encoded.buffers if len(part) == LARGE]
+    assert part is value or np.shares_memory(np.frombuffer(part, np.uint8), np.frombuffer(value, np.uint8))
+    assert b"".join(encoded.buffers) == encode_outcome(Outcome(value), JOB)
+    assert bytes(decode_outcome(b"".join(encoded.buffers), JOB).get()) == bytes(value)
+
+
+def test_a_large_array_in_another_order_arrives_as_it_left():
+    value = np.asfortranarray(np.arange(LARGE, dtype=np.float64).reshape(1024, -1))
+    arrived = there_and_back(Outcome(value)).get()
+    assert arrived.flags.f_contiguous
+    assert (arrived == value).all()
 
 
 def test_verdicts_of_others_than_the_slave_arrive_in_their_words():
