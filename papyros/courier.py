@@ -14,6 +14,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,12 +23,13 @@ from papyros.bookkeeping import BookkeepingMaster
 from papyros.current import running_here
 from papyros.deadlines import FOREVER, Deadline
 from papyros.entries import ASSIGNED, Entry, Session
-from papyros.errors import MasterClosedError, PendingJobError
+from papyros.errors import MasterClosedError, PendingJobError, SlaveLost
 from papyros.jobfuture import JobFuture
 from papyros.jobs import Job, check_job, describe, settle
 from papyros.lanes import Lane
 from papyros.master import Master
 from papyros.outcome import Outcome
+from papyros.threads import worker
 
 if TYPE_CHECKING:
     from typing import Self
@@ -89,7 +91,7 @@ _executors_known: set[str] = set()
 
 
 def end_before(executor: object) -> None:
-    """Have a program that ends do what was submitted through a master before the executor under it takes no more.
+    """Have a program that ends do what was submitted through a master before the executor under it is of no more use.
 
     Those of `concurrent.futures`, and others after their example, end before `atexit` asks anybody. What is
     registered last is called first, so this is done again for those of another module.
@@ -123,6 +125,7 @@ class LaneCourier:
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
         self._over = threading.Event()
+        self._in_hand: deque[tuple[JobFuture, Job, Entry]] = deque()  # those that are being settled
 
     def send(self, job: Job, future: JobFuture) -> None:
         """Add a job; see `Courier.send`."""
@@ -157,7 +160,7 @@ class LaneCourier:
     def _start_thread(self) -> None:
         with self._start:
             if self._thread is None:
-                thread = threading.Thread(target=self._serve, name="papyros-courier", daemon=True)
+                thread = worker("papyros-courier", self._serve, self._broke)
                 self._lane.server = thread
                 thread.start()
                 self._thread = thread
@@ -166,6 +169,13 @@ class LaneCourier:
         while self._deliver():
             if len(self._lane.futures) > MANY:
                 time.sleep(GATHER_SECONDS)  # woken for each of them, this thread would get in the way of all others
+        self._close()
+
+    def _broke(self, why: str) -> None:
+        """Let nobody wait for a future that nobody will settle."""
+        error = SlaveLost(f"{why}; make another executor to go on")
+        for future in [*(future for future, *_ in self._in_hand), *self._lane.give_up(error)]:
+            self._guard(future._settle, Outcome(exception=error))
         self._close()
 
     def _deliver(self) -> bool:
@@ -177,11 +187,14 @@ class LaneCourier:
                 self._guard(future._settle, Outcome(exception=error))
             else:
                 self._guard(future._leave)
-        for future, job, entry in taken:
+        self._in_hand.extend(taken)
+        while self._in_hand:
+            future, job, entry = self._in_hand[0]
             outcome = self._lane.unpack(job, entry)
             if self._fatal is not None and isinstance(outcome.exception, self._fatal):
                 self._abandon(outcome.exception)
             self._guard(future._settle, outcome)
+            self._in_hand.popleft()
         return bool(taken or gone)
 
     def _guard(self, tell: Callable[..., None], *arguments: Any) -> None:
@@ -370,6 +383,15 @@ class FutureLane(Lane):
         with master._lock:
             mine = [future for number in withdrawn if (future := self.futures.pop(number, None)) is not None]
         return [chosen[number] for number in withdrawn], mine
+
+    def give_up(self, why: BaseException) -> list[JobFuture]:
+        """Take no more jobs for that reason, and return the futures of all that there are."""
+        with self._master._lock:
+            self.broken = why
+            self._ended = True
+            futures = list(self.futures.values())
+            self.futures.clear()
+            return futures
 
     def runs(self, future: JobFuture) -> bool:
         """Return whether a slave has been given the job."""

@@ -24,6 +24,7 @@ from papyros.outcome import Outcome
 from papyros.packing import PackingMaster
 from papyros.parcels import Answer
 from papyros.status import SlaveStatus
+from papyros.threads import worker
 from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry
 
 __all__ = ["DelegatingMaster", "Ticket"]
@@ -123,7 +124,7 @@ class DelegatingMaster(PackingMaster):
             self._fail_waiting()
         elif self._feeder is None:
             atexit.register(self._end_with_program)
-            self._feeder = threading.Thread(target=self._feed, name="papyros-feed", daemon=True)
+            self._feeder = worker("papyros-feed", self._feed, self._broke)
             self._feeder.start()
         else:
             self._work.notify()
@@ -132,6 +133,16 @@ class DelegatingMaster(PackingMaster):
         while batch := self._next_batch():
             while batch:
                 self._hand_over(batch.pop())
+
+    def _broke(self, why: str) -> None:
+        """Let nobody wait for what nobody will hand over."""
+        with self._lock:
+            self._broken = why
+            for entry in [entry for entry in self._holder.assigned if entry not in self._tickets]:
+                text = f"{self._job_text(entry.number)} was never handed to {self._engine}: {why}"
+                self._finish(entry, Outcome.failed(SlaveLost(text)), 0.0)
+                self._flying.pop(entry, None)
+            self._fail_waiting()
 
     def _next_batch(self) -> list[Entry]:
         """Wait for jobs to hand over, the first one last; none when this thread is to end."""

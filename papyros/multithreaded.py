@@ -15,12 +15,13 @@ from papyros.checks import check_slaves
 from papyros.current import Place
 from papyros.deadlines import Deadline
 from papyros.entries import ASSIGNED, Entry, Session
-from papyros.errors import JobTimeout
+from papyros.errors import JobTimeout, SlaveLost
 from papyros.family import Family, WaitingParents
 from papyros.jobs import wants_retry
 from papyros.outcome import Outcome
 from papyros.running import run_job
 from papyros.status import SlaveStatus
+from papyros.threads import worker
 
 __all__ = ["MultiThreadedMaster"]
 
@@ -87,10 +88,19 @@ class MultiThreadedMaster(BookkeepingMaster):
         if not self._started:
             atexit.register(self._end_with_program)
         name = f"papyros-slave-{self._started + 1}"
-        thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        thread = worker(name, self._serve, lambda why: self._replace(thread, why))
         thread.start()  # it waits for the lock
         self._started += 1
         self._threads[thread] = None
+
+    def _replace(self, thread: threading.Thread, why: str) -> None:
+        """Let another thread take the place of one that a bug has ended, of which the job that it ran tells."""
+        with self._lock:
+            runs = self._threads.pop(thread, None)
+            if runs is not None and runs[0].state is ASSIGNED:
+                self._finish(runs[0], Outcome.failed(SlaveLost(why), thread.name), 0.0)
+            self._outcomes_came()
+            self._work_came()
 
     def _serve(self) -> None:
         mine = threading.current_thread()

@@ -14,6 +14,7 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -149,6 +150,32 @@ class Background:
         if self._error is not None:
             raise self._error
         return self._result
+
+
+class Bug:
+    """Breaks a method from the moment on at which it is let loose."""
+
+    TEXT = "a bug that a test has put here"
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self._method = method
+        self.loose = False
+
+    @classmethod
+    def put_into(cls, monkeypatch: Any, owner: type, name: str, loose: bool = False) -> Bug:
+        """Put a bug into a method of a class."""
+        bug = cls(getattr(owner, name))
+        bug.loose = loose
+        monkeypatch.setattr(owner, name, bug)
+        return bug
+
+    def __get__(self, instance: Any, _: Any = None) -> Callable[..., Any]:
+        return partial(self._call, instance)
+
+    def _call(self, *args: Any, **kwds: Any) -> Any:
+        if self.loose:
+            raise AssertionError(self.TEXT)
+        return self._method(*args, **kwds)
 
 
 @contextmanager

@@ -41,7 +41,6 @@ from papyros.distributed.signals import StopSignals
 from papyros.errors import (
     ClusterError,
     ConfigError,
-    GroupTakenError,
     KeyFileError,
     MasterNotFoundError,
     NameServerNotFoundError,
@@ -147,10 +146,10 @@ def _run_master(
     tell: Callable[[str], None],
 ) -> int:
     _spare_the_collector()
-    taken: list[GroupTakenError] = []
+    over: list[PapyrosError] = []
 
-    def give_way(error: GroupTakenError) -> None:
-        taken.append(error)
+    def give_way(why: PapyrosError) -> None:
+        over.append(why)
         stop.set()
 
     if lifeline is not None:
@@ -164,7 +163,7 @@ def _run_master(
         options.lease or LEASE_SECONDS,
         options.grace or GRACE_SECONDS,
         publish=options.publish,
-        on_taken=give_way,
+        on_over=give_way,
     )
     try:
         if not _register(server, stop, tell):
@@ -178,8 +177,8 @@ def _run_master(
         stop.wait()
     finally:
         server.close()
-    if taken:
-        raise taken[0]
+    if over:
+        raise over[0]
     tell(f"the master of the group {group!r} has ended")
     return 0
 

@@ -28,6 +28,7 @@ from papyros.distributed.line import keep_alive
 from papyros.distributed.security import HANDSHAKE_SECONDS, Peer, Role, Security, hang_up, is_loopback
 from papyros.distributed.switchboard import Switchboard
 from papyros.errors import ConfigError, KeyRefusedError, VersionMismatchError
+from papyros.threads import worker
 
 __all__ = ["Daemon", "offer"]
 
@@ -72,12 +73,21 @@ class Daemon:
         security: what it proves itself with, and checks others by.
         role: what it is.
         served: the object; what of it may be called is marked by `offer`.
+        broke: told in words, from another thread, that a bug has ended one: nobody is served any more.
 
     Raises:
         OSError: the address cannot be bound.
     """
 
-    def __init__(self, host: str, port: int, security: Security, role: Role, served: Any) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        security: Security,
+        role: Role,
+        served: Any,
+        broke: Callable[[str], None] = lambda _: None,
+    ) -> None:
         if config.SERVERTYPE != "thread":
             raise ConfigError(
                 f"Pyro's SERVERTYPE is {config.SERVERTYPE!r}, which has no effect here, since a master serves in a way "
@@ -93,13 +103,13 @@ class Daemon:
         self._demand_tls = not is_loopback(self.address)
         self._refusals = _Refusals()
         self._lock = threading.Lock()
-        self._switchboard = Switchboard(self._call, self._gone)
+        self._switchboard = Switchboard(self._call, self._gone, broke)
         self._connections: dict[socket.socket, None] = {}  # of those who have proved themselves
         self._greeters: dict[threading.Thread, _Connection] = {}
         self._strangers: dict[_Connection, None] = {}  # in the order in which they came
         self._closing = False
         self._wake, self._woken = socket.socketpair()
-        self._thread = threading.Thread(target=self._accept, name="papyros-accept", daemon=True)
+        self._thread = worker("papyros-accept", self._accept, broke)
 
     def start(self) -> None:
         """Serve, from a thread of its own."""
@@ -113,7 +123,7 @@ class Daemon:
                 return
             self._closing = True
         self._wake.close()
-        if self._thread.is_alive():
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
         self._woken.close()
         self._sock.close()

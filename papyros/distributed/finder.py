@@ -153,7 +153,7 @@ class MasterFinder:
             publish=hosting.publish,
             lease=hosting.lease or LEASE_SECONDS,
             grace=hosting.grace or GRACE_SECONDS,
-            on_taken=lambda _: server.close(),
+            on_over=lambda _: server.close(),
             hosted=True,
         )
         try:

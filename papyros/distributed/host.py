@@ -41,6 +41,7 @@ from papyros.relay import pack_words, unpack_words
 from papyros.store import Held
 from papyros.story import tell_overdue
 from papyros.tasks import CrewOptions, Finished, Silent, Task
+from papyros.threads import worker
 from papyros.wire import MAX_PAYLOAD_BYTES, definition_digest, encode_overdue
 
 __all__ = ["SlaveHost"]
@@ -76,7 +77,8 @@ class SlaveHost:
         slaves: how many slaves there are.
         max_bytes: a larger result of a job is refused.
         tell: is told in words what the host waits for and whom it serves.
-        on_failure: called, from another thread, when slaves cannot be started; `broken` says why.
+        on_failure: called, from another thread, when slaves cannot be started, or a bug has ended a thread of this
+            host; `broken` says why.
     """
 
     def __init__(
@@ -127,11 +129,11 @@ class SlaveHost:
         self._uri = self._uid = ""
         self._beat = self._silence = 1.0  # how often to show that this host lives, and how long a master may not
         self._lines: set[Line] = set()
-        #: Why the slaves cannot be started, once that is so.
+        #: Why nothing can be done here any more, once that is so.
         self.broken = ""
         self._threads = [
-            threading.Thread(target=self._fetch, name="papyros-fetch", daemon=True),
-            threading.Thread(target=self._push, name="papyros-report", daemon=True),
+            worker("papyros-fetch", self._fetch, self.broke),
+            worker("papyros-report", self._push, self.broke),
         ]
 
     def start(self) -> None:
@@ -202,6 +204,12 @@ class SlaveHost:
                         timeout=RETIRE_SECONDS,
                     )
                 line.call("retire", self._key, timeout=RETIRE_SECONDS)
+
+    def broke(self, reason: str) -> None:
+        """Have this host end, and its jobs run elsewhere, since it can do nothing any more."""
+        self.broken = self.broken or reason
+        self._connected.set()  # nobody is to wait for a master any more
+        self._on_failure()
 
     # Jobs in ----------------------------------------------------------------------------
 
@@ -549,8 +557,7 @@ class _NetworkSource:
             host._news.notify()
 
     def broken(self, reason: str) -> None:
-        self._host.broken = reason
-        self._host._on_failure()
+        self._host.broke(reason)
 
 
 def count_slaves(count: int) -> str:

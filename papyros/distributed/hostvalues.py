@@ -20,6 +20,7 @@ from typing import Protocol
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.values import fetch_value, tell_held
 from papyros.store import Held, needs_of
+from papyros.threads import worker
 
 __all__ = ["HostValues", "ValueUser"]
 
@@ -56,6 +57,9 @@ class ValueUser(Protocol):
 
     def values_refused(self, digest: bytes, reason: str, altered: bool) -> None:
         """Give back the jobs of the definitions that `HostValues.give_up` returns, which cannot be started."""
+
+    def broke(self, reason: str) -> None:
+        """Take note that no value will come any more."""
 
 
 class HostValues:
@@ -106,7 +110,7 @@ class HostValues:
                     self.awaited[known] = missing
                     self._news.notify()
                     if self._thread is None:
-                        self._thread = threading.Thread(target=self._serve, name="papyros-values", daemon=True)
+                        self._thread = worker("papyros-values", self._serve, self._user.broke)
                         self._thread.start()
 
     def give_up(self, digest: bytes) -> list[bytes]:
@@ -153,6 +157,8 @@ class HostValues:
                         self._serve_on(line)
             except LineBrokenError as error:
                 log.info("%s", error)
+            except OSError as error:  # no memory, or no file descriptor, for a value: there may be some later
+                log.warning("a shared value cannot be held here now: %s", error)
             with self._lock:
                 if not self._closing:
                     self._news.wait(RETRY_SECONDS)

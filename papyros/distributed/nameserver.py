@@ -69,19 +69,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lifeline = Lifeline(options.lifeline)
     hello = lifeline.hello()
     apply_pyro_items(hello["pyro"])
+    broken: list[str] = []
+    stop = StopSignals()
+
+    def broke(why: str) -> None:
+        broken.append(why)
+        stop.set()
+
     try:
         security = Security(find_key(hello["key_file"]))
-        daemon = Daemon(options.host, options.port, security, Role.NAME_SERVER, Names())
+        daemon = Daemon(options.host, options.port, security, Role.NAME_SERVER, Names(), broke)
     except OSError as error:
         print(f"a name server cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
         return 1
-    with StopSignals() as stop:
+    with stop:
         lifeline.watch(stop.set)
         daemon.start()
         lifeline.ready(port=daemon.port)
         stop.wait()
     daemon.close()
-    return 0
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

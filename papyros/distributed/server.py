@@ -30,8 +30,10 @@ from papyros.errors import (
     GroupTakenError,
     KeyRefusedError,
     NameServerNotFoundError,
+    PapyrosError,
     VersionMismatchError,
 )
+from papyros.threads import worker
 
 __all__ = ["MasterServer"]
 
@@ -53,7 +55,8 @@ class MasterServer:
         lease: after how many seconds of silence a slave host is given up.
         grace: after how many seconds of silence a client is given up.
         publish: the address by which others reach it, as ``HOST[:PORT]``, if that is another one.
-        on_taken: called, from another thread, when another master took the name over.
+        on_over: told, from another thread, why this master is to end: another one took the name over, or a bug has
+            ended one of its threads.
         hosted: whether a client hosts it.
     """
 
@@ -67,24 +70,24 @@ class MasterServer:
         lease: float = LEASE_SECONDS,
         grace: float = GRACE_SECONDS,
         publish: str | None = None,
-        on_taken: Callable[[GroupTakenError], None] = lambda _: None,
+        on_over: Callable[[PapyrosError], None] = lambda _: None,
         hosted: bool = False,
     ) -> None:
         self.group = group
         self._names = NameServer(nameserver, security)
         self._lease = lease
-        self._on_taken = on_taken
+        self._on_over = on_over
         _check_host(check_host(host))
         self.service = MasterService(group, lease, grace, hosted)
         try:
-            self._daemon = Daemon(host, port, security, Role.MASTER, self.service)
+            self._daemon = Daemon(host, port, security, Role.MASTER, self.service, self._broke)
         except OSError as error:
             raise ClusterError(f"a master cannot listen on {Address(host, port)}: {error}") from error
         #: Where clients and slave hosts reach this master.
         self.address = self._address(host, nameserver, publish)
         self.uri = f"PYRO:{MASTER_OBJECT}@{self.address}"
         self._closing = threading.Event()
-        self._keeper = threading.Thread(target=self._keep, name="papyros-keeper", daemon=True)
+        self._keeper = worker("papyros-keeper", self._keep, self._broke)
         self._daemon.start()
 
     def _address(self, host: str, nameserver: Address, publish: str | None) -> Address:
@@ -116,12 +119,18 @@ class MasterServer:
         self.service.close()
         self._daemon.close()
 
+    def _look_after(self) -> None:
+        if self.service.sweep():
+            _give_memory_back()
+
+    def _broke(self, why: str) -> None:
+        self._on_over(ClusterError(f"this master can serve nobody any more: {why}"))
+
     def _keep(self) -> None:
         """Stay registered, also with a name server that forgot; give up who is silent."""
         missed = False
         while not self._closing.wait(min(REGISTER_SECONDS, self._lease / 4)):
-            if self.service.sweep():
-                _give_memory_back()
+            self._look_after()
             try:
                 self._names.register(self.group, self.uri)
                 missed = False
@@ -133,7 +142,7 @@ class MasterServer:
                 missed = True
             except GroupTakenError as error:
                 log.error("%s; this master gives way", error)
-                self._on_taken(error)
+                self._on_over(error)
                 return
 
 

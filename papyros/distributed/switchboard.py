@@ -28,6 +28,7 @@ from Pyro5.errors import PyroError
 from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.messages import ANNOTATION, CALL, RAISED, RESULT, Message, MessageStream
 from papyros.distributed.security import Peer
+from papyros.threads import worker
 
 __all__ = ["Switchboard"]
 
@@ -46,9 +47,15 @@ class Switchboard:
     Args:
         call: makes a call, given its content and who calls; returns the answer, or a `Waiting`.
         on_end: told of each socket whose connection has ended, just before it is closed.
+        broke: told in words what has ended the thread, if that is a bug.
     """
 
-    def __init__(self, call: Callable[[Any, Peer], Any], on_end: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self,
+        call: Callable[[Any, Peer], Any],
+        on_end: Callable[[socket.socket], None],
+        broke: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._call = call
         self._on_end = on_end
         self._selector = selectors.DefaultSelector()
@@ -64,7 +71,7 @@ class Switchboard:
         self._closing = False
         self._ended = False
         self._lock = threading.Lock()  # so that nobody comes when it has ended
-        self._thread = threading.Thread(target=self._serve, name="papyros-switchboard", daemon=True)
+        self._thread = worker("papyros-switchboard", self._serve, broke)
 
     def start(self) -> None:
         """Answer calls, from now on."""
@@ -107,8 +114,6 @@ class Switchboard:
                 self._admit()
                 self._go_on()
             self._go_on()
-        except Exception:
-            log.exception("the thread that answers all calls broke down")  # a bug in here
         finally:
             self._end()
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
+from papyros.courier import end_before
 from papyros.delegating import DelegatingMaster, Ticket
 from papyros.entries import Entry
 from papyros.parcels import run_parcel
@@ -52,6 +53,7 @@ class DaskMaster(DelegatingMaster):
     """
 
     _engine = "Dask"
+    _over_executor = True
     _depth = 0  # how many generations of jobs there are above those of this master
 
     def __init__(
@@ -82,6 +84,7 @@ class DaskMaster(DelegatingMaster):
                 echo=echo,
             )
             self._resources = dict(resources) if resources else None
+            end_before(self._client)  # which is called back by an executor
         except BaseException:
             if self._own:
                 self._client.close()

@@ -7,37 +7,13 @@ import pytest
 import papyros
 from papyros import DistributedMaster, LocalCluster
 from tests.contract.jobs_for_tests import Square, wait_at
-from tests.support import PATIENCE, Background, at_most
-
-INJECTED = "a bug that a test has put here"
-
-
-class Bug:
-    """Breaks a function from the moment on at which it is let loose."""
-
-    def __init__(self, function):
-        self._function = function
-        self.loose = False
-
-    def __get__(self, instance, _=None):
-        return lambda *args, **kwds: self(instance, *args, **kwds)
-
-    def __call__(self, *args, **kwds):
-        if self.loose:
-            raise AssertionError(INJECTED)
-        return self._function(*args, **kwds)
-
-
-def let_loose_in(monkeypatch, owner, name):
-    bug = Bug(getattr(owner, name))
-    monkeypatch.setattr(owner, name, bug)
-    return bug
+from tests.support import PATIENCE, Background, Bug, at_most
 
 
 #: What the sender calls before each message, and the receiver with each answer.
 @pytest.mark.parametrize("broken", ["_next_batch", "_warn"])
 def test_all_jobs_of_a_client_have_an_outcome_when_one_of_its_threads_breaks_down(monkeypatch, gates, broken):
-    bug = let_loose_in(monkeypatch, DistributedMaster, broken)
+    bug = Bug.put_into(monkeypatch, DistributedMaster, broken)
     with LocalCluster(slaves=1) as cluster:
         master = cluster.master(max_waiting=2)
         gate = gates()
@@ -71,5 +47,5 @@ def test_all_jobs_of_a_client_have_an_outcome_when_one_of_its_threads_breaks_dow
 
 def check_lost(job):
     assert type(job.exception) is papyros.SlaveLost
-    assert INJECTED in str(job.exception)
+    assert Bug.TEXT in str(job.exception)
     assert "make another master" in str(job.exception)

@@ -67,6 +67,26 @@ def processed(master, job):
     return job
 
 
+ENDING = """
+import papyros, sys, time
+
+def nap(number):
+    time.sleep(0.1)
+    return number
+
+executor = papyros.open_master(sys.argv[1]).executor()
+for number in range(5):
+    executor.submit(nap, number).add_done_callback(lambda future: print(future.result()))
+"""
+
+
+def test_a_program_that_ends_has_done_what_it_submitted(address):
+    """What Dask's client is called back by takes nothing any more once the main thread has ended."""
+    command = [sys.executable, "-c", ENDING, f"dask://{address}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * PATIENCE, check=True)
+    assert sorted(done.stdout.split()) == list("01234")
+
+
 def test_one_word_opens_a_cluster_that_runs_and_its_jobs_run_there(make):
     master = make()
     assert type(master).__name__ == "DaskMaster"

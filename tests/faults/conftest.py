@@ -41,7 +41,7 @@ class Group:
             self._closers.append(closer)
             closer.start()
 
-        server = MasterServer(self.name, self.names, security(), lease=LEASE, grace=GRACE, on_taken=give_way)
+        server = MasterServer(self.name, self.names, security(), lease=LEASE, grace=GRACE, on_over=give_way)
         self._servers.append(server)
         return server
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 
 import pytest
@@ -26,6 +27,8 @@ class FakeHost:
         held = Held.of([VALUE])
         self.digest = held.digest
         self.there = False
+        self.failures = []
+        self.broken = ""
         self.lock = threading.Lock()
         self.queue = []
         self.given_back = []
@@ -48,10 +51,15 @@ class FakeHost:
     # What values ask of their host
 
     def value_line(self):
+        if self.failures:
+            raise self.failures.pop()
         return contextlib.nullcontext(self)
 
     def is_current(self, line):
         return True
+
+    def broke(self, reason):
+        self.broken = reason
 
     def values_came(self):
         pass
@@ -103,3 +111,17 @@ def test_a_job_that_comes_while_others_are_given_back_is_not_started_without_its
     assert host.given_back == ["job"]
     assert wait_until(host.take) == ["another"]
     assert host.values.held(host.digest) is not None
+
+
+def test_what_the_system_has_not_to_spare_now_is_asked_for_again(host):
+    host.failures.append(OSError(errno.EMFILE, "Too many open files"))
+    host.there = True
+    host.come("job")
+    assert wait_until(host.take) == ["job"]
+    assert not host.broken
+
+
+def test_a_bug_is_told_to_the_host(host):
+    host.failures.append(AssertionError("a bug"))
+    host.come("job")
+    assert "a bug" in wait_until(lambda: host.broken)

@@ -1,0 +1,65 @@
+"""Threads of masters and slave hosts that end of what nobody foresaw: their part ends, and others go on."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from papyros.distributed.host import SlaveHost
+from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.security import Role
+from tests.contract.jobs_for_tests import Square
+from tests.support import PATIENCE, Bug, security, wait_until
+
+
+def fail(*_):
+    raise AssertionError(Bug.TEXT)
+
+
+def hang_up_and_fail(connection):
+    connection.sock.close()
+    fail()
+
+
+@pytest.mark.parametrize("thread", ["_accept", "_next_report"])
+def test_a_slave_host_ends_when_a_thread_of_it_breaks_down_and_its_jobs_run_elsewhere(group, monkeypatch, thread):
+    group.master().register()
+    client = group.client()
+    bug = Bug.put_into(monkeypatch, SlaveHost, thread, loose=True)
+    host = group.host()
+    jobs = list(map(Square, range(20)))
+    for job in jobs:
+        client.addJob(job)
+    wait_until(lambda: host.broken, "the host to give up")
+    assert Bug.TEXT in host.broken
+    bug.loose = False
+    host.close()  # as the command line does when it is told
+    group.host()
+    assert set(client.processedJobs(PATIENCE)) == set(jobs)
+    assert [job.result for job in jobs] == [number**2 for number in range(20)]
+
+
+@pytest.mark.parametrize("thread", ["papyros-switchboard", "papyros-keeper", "papyros-accept"])
+def test_a_master_ends_when_a_thread_of_it_breaks_down_and_the_next_one_goes_on(group, monkeypatch, thread):
+    first = group.master()
+    first.register()
+    client = group.client()
+    job = Square(7)
+    client.addJob(job)
+    group.wait_until_known(client, 1)
+    daemon = first._daemon
+    if thread == "papyros-switchboard":
+        monkeypatch.setattr(daemon._switchboard, "_admit", fail)
+        daemon._switchboard._wake_up()
+    elif thread == "papyros-accept":
+        monkeypatch.setattr(daemon, "_admit", hang_up_and_fail)
+        with contextlib.suppress(LineBrokenError):
+            Line(first.uri, security(), Role.CLIENT).close()
+    else:
+        monkeypatch.setattr(first, "_look_after", fail)
+    wait_until(first._closing.is_set, "the master to end")
+    group.master().register()
+    group.host()
+    assert client.popProcessedJob(PATIENCE) is job
+    assert job.result == 49
