@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from Pyro5.callcontext import current_context
 from Pyro5.errors import PyroError
@@ -28,6 +28,7 @@ from Pyro5.errors import PyroError
 from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.messages import ANNOTATION, CALL, RAISED, RESULT, Message, MessageStream
 from papyros.distributed.security import Peer
+from papyros.frames import Buffer
 from papyros.threads import worker
 
 __all__ = ["Switchboard"]
@@ -68,6 +69,7 @@ class Switchboard:
         self._due: deque[_Parked] = deque()
         self._times: list[tuple[float, int, _Caller]] = []  # when to look after whom: one for each, or few
         self._numbers = itertools.count()
+        self._alone = False  # nobody else has called in the same moment
         self._closing = False
         self._ended = False
         self._lock = threading.Lock()  # so that nobody comes when it has ended
@@ -109,7 +111,9 @@ class Switchboard:
     def _serve(self) -> None:
         try:
             while not self._closing:
-                for key, events in self._selector.select(self._patience()):
+                ready = self._selector.select(self._patience())
+                self._alone = len(ready) == 1
+                for key, events in ready:
                     key.data(events)
                 self._admit()
                 self._go_on()
@@ -191,40 +195,46 @@ class Switchboard:
         if caller.parked is not None:
             raise ConnectionError("a call came before the one before it was answered")
         current_context.annotations = {ANNOTATION: message.batch}
-        answer, flags = self._made(caller, partial(self._call, message.content, caller.peer))
+        reply = self._made(caller, partial(self._call, message.content, caller.peer))
         current_context.annotations = {}
-        if isinstance(answer, Waiting):
-            until = time.monotonic() + answer.seconds
-            self._attempt(_Parked(caller, message.sequence, answer.attempt, until), answer.seconds <= 0)
-        else:
-            self._send(caller, message.sequence, answer, flags)
+        if isinstance(reply.answer, Waiting):
+            waiting = reply.answer
+            parked = _Parked(caller, message.sequence, waiting.attempt, time.monotonic() + waiting.seconds)
+            reply = self._made(caller, partial(waiting.attempt, waiting.seconds <= 0))
+            if isinstance(reply.answer, Ticket):
+                self._park(parked, reply.answer)
+                return
+        if self._alone:
+            # Who waits for what has just come, a job or an outcome, waits longer than who has only to hear that it did.
+            self._try_due()
+        self._send(caller, message.sequence, reply)
 
-    def _made(self, caller: _Caller, call: Callable[[], Any]) -> tuple[Any, int]:
-        """Make a call; return its answer, or its error in words, and the flags that say which."""
+    def _made(self, caller: _Caller, call: Callable[[], Any]) -> _Reply:
+        """Make a call; return its answer, or its error in words."""
         current_context.response_annotations = {}
         try:
-            return call(), 0
+            answer = call()
+            return _Reply(answer, current_context.response_annotations.get(ANNOTATION), 0)
         except Exception as error:
             if not isinstance(error, (PermissionError, ValueError, PyroError)):  # those are the other side's affair
                 log.exception("a call of a %s failed", caller.peer.role.words)
+            return _Reply([type(error).__name__, str(error)[:1000]], None, RAISED)
+        finally:
             current_context.response_annotations = {}
-            return [type(error).__name__, str(error)[:1000]], RAISED
 
-    def _send(self, caller: _Caller, sequence: int, answer: Any, flags: int) -> None:
-        batch = current_context.response_annotations.get(ANNOTATION)
-        current_context.response_annotations = {}
-        caller.stream.send(RESULT, sequence, answer, batch, flags)
+    def _send(self, caller: _Caller, sequence: int, reply: _Reply) -> None:
+        caller.stream.send(RESULT, sequence, reply.answer, reply.batch, reply.flags)
         self._watch(caller)
 
     # ... that wait ----------------------------------------------------------------------
 
     def _attempt(self, parked: _Parked, over: bool) -> None:
-        answer, flags = self._made(parked.caller, partial(parked.attempt, over))
-        if isinstance(answer, Ticket):
-            self._park(parked, answer)
+        reply = self._made(parked.caller, partial(parked.attempt, over))
+        if isinstance(reply.answer, Ticket):
+            self._park(parked, reply.answer)
         else:
             parked.end()
-            self._send(parked.caller, parked.sequence, answer, flags)
+            self._send(parked.caller, parked.sequence, reply)
 
     def _park(self, parked: _Parked, ticket: Ticket) -> None:
         caller = parked.caller
@@ -245,10 +255,7 @@ class Switchboard:
 
     def _go_on(self) -> None:
         """Try those calls again for which there is something new, or whose time is up."""
-        while self._due:
-            parked = self._due.popleft()
-            if parked.ticket is not None:  # else it was tried already
-                self._retry(parked, over=False)
+        self._try_due()
         now = time.monotonic()
         while self._times and self._times[0][0] <= now:
             caller = heapq.heappop(self._times)[2]
@@ -259,6 +266,12 @@ class Switchboard:
                 self._retry(caller.parked, over=True)
             else:
                 self._look_at(caller, caller.parked.until)
+
+    def _try_due(self) -> None:
+        while self._due:
+            parked = self._due.popleft()
+            if parked.ticket is not None:  # else it was tried already
+                self._retry(parked, over=False)
 
     def _retry(self, parked: _Parked, over: bool) -> None:
         parked.give_back()
@@ -275,6 +288,14 @@ class _Caller:
         self.stream = MessageStream(sock, CALL)
         self.parked: _Parked | None = None
         self.look_at = math.inf  # when it is looked whether it waits for too long
+
+
+class _Reply(NamedTuple):
+    """What is sent to a caller: the answer, the batch beside it, and the flags that say whether it is an error."""
+
+    answer: Any
+    batch: Buffer | None
+    flags: int
 
 
 class _Parked:
