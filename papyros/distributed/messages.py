@@ -65,6 +65,9 @@ _encode = json.JSONEncoder(separators=(",", ":")).encode
 #: So much is sent or received at a time where nothing may wait.
 _PIECE = 1 << 18
 
+#: ... and so much where the rest is waited for.
+_PIECE_OF_ANSWER = 1 << 14
+
 #: What sockets raise that would have to wait.
 _NOT_NOW = (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -127,8 +130,17 @@ def receive_message(sock: socket.socket, kind: int, flags: int = 0) -> Message:
         OSError: the connection is broken, or was closed.
         ProtocolError: it is no such message.
     """
-    head = _Head(_receive(sock, _HEADER.size), kind, flags)
-    return head.message(memoryview(_receive(sock, head.size)))
+    # Most come in one piece; and each call of the system costs, and lets other threads in between.
+    came = sock.recv(_PIECE_OF_ANSWER)
+    while len(came) < _HEADER.size:
+        if not (more := sock.recv(_PIECE_OF_ANSWER)):
+            raise ConnectionError("the connection was closed")
+        came += more
+    head = _Head(came[: _HEADER.size], kind, flags)
+    body = memoryview(came)[_HEADER.size :]
+    if len(body) > head.size:
+        raise ProtocolError("something comes after a message that nobody has asked for")
+    return head.message(body if len(body) == head.size else _receive_rest(sock, body, head.size))
 
 
 class _Head:
@@ -184,7 +196,8 @@ class MessageStream:
         self._sock = sock
         self._kind = kind
         self._flags = flags
-        self._received = bytearray()  # what is not a whole message yet
+        self._received = b""
+        self._start = 0  # where in it begins what was not cut yet
         self._head: _Head | None = None
         self._body: memoryview | None = None  # a large one is received into its place
         self._filled = 0
@@ -247,7 +260,8 @@ class MessageStream:
         else:
             received = self._sock.recv(_PIECE)
             count = len(received)
-            self._received += received
+            self._received = self._received[self._start :] + received if self._start < len(self._received) else received
+            self._start = 0
         if not count:
             raise ConnectionError("the connection was closed")
         # TLS may have decrypted more than it was asked for, of which the system knows nothing.
@@ -260,42 +274,42 @@ class MessageStream:
             assert self._head is not None
             body, head, self._body, self._head = self._body, self._head, None, None
             return head.message(body)
-        received = self._received
+        received, start = self._received, self._start + _HEADER.size
         if self._head is None:
-            if len(received) < _HEADER.size:
+            if len(received) < start:
                 return None
-            self._head = _Head(received[: _HEADER.size], self._kind, self._flags)
-        head, end = self._head, _HEADER.size + self._head.size
+            self._head = _Head(received[self._start : start], self._kind, self._flags)
+        head, end = self._head, start + self._head.size
         if len(received) >= end:
-            body = memoryview(bytes(received[_HEADER.size : end]))
-            del received[:end]
+            body = memoryview(received)[start:]
+            if self._start or len(received) > end:
+                body = memoryview(received[start:end])  # so that it does not keep what came with it
+            self._drop(end)
             self._head = None
             return head.message(body)
         if head.size >= _LARGE:
             # Memory is taken as the bytes come, not as somebody says that they will.
             self._body = space_for(head.size)
-            self._filled = len(received) - _HEADER.size
-            self._body[: self._filled] = received[_HEADER.size :]
-            received.clear()
+            self._filled = len(received) - start
+            self._body[: self._filled] = received[start:]
+            self._drop(len(received))
         return None
 
+    def _drop(self, end: int) -> None:
+        """Let go of what has come, up to there."""
+        self._received, self._start = (self._received, end) if end < len(self._received) else (b"", 0)
 
-def _receive(sock: socket.socket, size: int) -> Buffer:
-    first = b""
-    if size < _LARGE:
-        first = sock.recv(size) if size else b""
-        if len(first) == size:
-            return first
-        if not first:
-            raise ConnectionError("the connection was closed")
+
+def _receive_rest(sock: socket.socket, first: memoryview, size: int) -> memoryview:
+    """Return the body of a message, of which the first part has come."""
     # Memory is taken as the bytes come, not as somebody says that they will.
-    received = space_for(size)
-    received[: len(first)] = first
-    view, filled = received, len(first)
+    body = space_for(size)
+    filled = len(first)
+    body[:filled] = first
     flags = 0 if isinstance(sock, ssl.SSLSocket) else socket.MSG_WAITALL
     while filled < size:
-        count = sock.recv_into(view[filled:], 0, flags)
+        count = sock.recv_into(body[filled:], 0, flags)
         if not count:
             raise ConnectionError("the connection was closed in the middle of a message")
         filled += count
-    return received
+    return body
