@@ -70,8 +70,11 @@ class ClientDesk:
         self.session = session
         self.stay = uuid.uuid4().hex
         self.joined = self.seen = now
-        #: Rung when there is something to collect, or room for more jobs.
+        #: Rung when there is something to collect.
         self.news = Bell()
+        #: Rung when there is room for more jobs.
+        self.room = Bell()
+        self.counts_room = False  # whether what it collects is also how many jobs left the line
         self.sequence = 0
         self.left_told = (0, 0)
         self.left_number = 0  # grows with each answer that tells it
@@ -81,6 +84,17 @@ class ClientDesk:
         self.cancelled: dict[int, list[int]] = {}  # the answers to the last cancellations, by their tickets
         self.prints: deque[tuple[int, str, str]] = deque()
         self.printed_bytes = 0
+
+    def ring(self) -> None:
+        """Have all its calls that wait look again."""
+        self.news.ring()
+        self.room.ring()
+
+    def tell_room(self) -> None:
+        """Have those look again that wait for room, since jobs left the line."""
+        self.room.ring()
+        if self.counts_room:
+            self.news.ring()
 
     def print(self, number: int, slave: str, text: str) -> None:
         """Keep what a job printed; when there is too much, the oldest goes."""
@@ -220,7 +234,7 @@ class Desk:
                 added += 1
             else:
                 self.ledger.settle(client.session, job.number, early[1])
-                client.news.ring()
+                client.ring()
         self.wake_hosts(added)
 
     def stop(self, client: ClientDesk, numbers: Iterable[int], waiting: bool = False) -> list[int]:
@@ -255,7 +269,7 @@ class Desk:
             self._order_stop(session, entries)
             client = self.clients.pop(str(session.key), None)
             if client is not None:
-                client.news.ring()
+                client.ring()
 
     def drop_client(self, key: str) -> None:
         """Forget a client, with all its jobs."""
@@ -265,7 +279,7 @@ class Desk:
         self._order_stop(client.session, client.session.entries.values())
         self.ledger.drop(key)
         self._stop_orphans()
-        client.news.ring()
+        client.ring()
 
     # Slave hosts ------------------------------------------------------------------------
 
@@ -351,7 +365,7 @@ class Desk:
                 self._set_alarm()
         self._stop_orphans()
         for client in touched.values():
-            client.news.ring()
+            client.ring()
 
     def take_news(self, host: HostDesk, report: HostReport) -> None:
         """Take the bad news, and the prints, of a slave host."""
@@ -368,7 +382,7 @@ class Desk:
         for session_key, number, slave, text in report.prints:
             if (client := self.clients.get(session_key)) is not None:
                 client.print(number, slave, text)
-                client.news.ring()
+                client.ring()
         self._stop_orphans()
         if report.lent:
             self.ledger.lend(host.holder, report.lent[-1])
@@ -430,7 +444,7 @@ class Desk:
         """Send everybody who waits away."""
         self.closing = True
         for client in self.clients.values():
-            client.news.ring()
+            client.ring()
         for host in self.hosts.values():
             host.work.ring()
         self.answers.ring()
@@ -479,7 +493,7 @@ class Desk:
     def _tell_clients(self, entries: Iterable[Entry]) -> None:
         for key in {str(entry.session.key) for entry in entries}:
             if key in self.clients:
-                self.clients[key].news.ring()
+                self.clients[key].ring()
 
     def _keep_early(self, client: ClientDesk | None, done: JobOutcome) -> None:
         """Keep an outcome for a client that may add its job again, having lost its master; else count it as late."""

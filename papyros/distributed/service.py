@@ -152,7 +152,7 @@ class MasterService(ValueService):
                 if not client.session.has_room():
                     if over:
                         return {"known": True, "accepted": False, "left": _left(client)}
-                    return client.news.ticket()
+                    return client.room.ticket()
                 client.sequence = sequence
                 desk.add(client, jobs)
             return {"known": True, "accepted": True, "left": _left(client)}
@@ -175,6 +175,7 @@ class MasterService(ValueService):
             if client is None or desk.closing:
                 return UNKNOWN
             delivery = desk.ledger.collect(client.session, acknowledged, limit, COLLECT_BYTES)
+            client.counts_room = bounded
             left = _left(client)
             if not (delivery.entries or client.prints or (bounded and left[:2] != client.left_told) or over):
                 return client.news.ticket()
@@ -293,7 +294,7 @@ class MasterService(ValueService):
             surplus, host.surplus = host.surplus, 0
             number, entries = delivery.number, [e for e in delivery.entries if e.payload is not None]
             for session in {entry.session for entry in entries}:
-                desk.clients[str(session.key)].news.ring()  # jobs left the line, so there is room
+                desk.clients[str(session.key)].tell_room()
         if entries:
             _answer(
                 host_jobs_parts(

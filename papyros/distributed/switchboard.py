@@ -18,7 +18,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -152,19 +152,20 @@ class Switchboard:
             self._on_socket(caller, selectors.EVENT_READ)  # what has come may be in the hands of TLS already
 
     def _on_socket(self, caller: _Caller, events: int) -> None:
-        with self._serving(caller):
-            if events & selectors.EVENT_WRITE:
-                caller.stream.flush()
-                self._watch(caller)
-            if events & selectors.EVENT_READ:
-                for message in caller.stream.receive():
-                    self._answer(caller, message)
+        self._serve_one(caller, self._exchange, caller, events)
 
-    @contextlib.contextmanager
-    def _serving(self, caller: _Caller) -> Iterator[None]:
+    def _exchange(self, caller: _Caller, events: int) -> None:
+        if events & selectors.EVENT_WRITE:
+            caller.stream.flush()
+            self._watch(caller)
+        if events & selectors.EVENT_READ:
+            for message in caller.stream.receive():
+                self._answer(caller, message)
+
+    def _serve_one(self, caller: _Caller, serve: Callable[..., None], *args: Any) -> None:
         """Hang up on a caller when something goes wrong; all others are served on, whatever it was."""
         try:
-            yield
+            serve(*args)
         except (OSError, PyroError) as error:
             log.debug("a connection ended: %s", error)
             self._drop(caller)
@@ -183,10 +184,10 @@ class Switchboard:
         caller.sock.close()
 
     def _watch(self, caller: _Caller) -> None:
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if caller.stream.pending else 0)
-        key = self._selector.get_key(caller.sock)
-        if key.events != events:
-            self._selector.modify(caller.sock, events, key.data)
+        if caller.stream.pending != caller.slow:
+            caller.slow = caller.stream.pending
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if caller.slow else 0)
+            self._selector.modify(caller.sock, events, self._selector.get_key(caller.sock).data)
 
     # Calls ------------------------------------------------------------------------------
 
@@ -275,8 +276,7 @@ class Switchboard:
 
     def _retry(self, parked: _Parked, over: bool) -> None:
         parked.give_back()
-        with self._serving(parked.caller):
-            self._attempt(parked, over)
+        self._serve_one(parked.caller, self._attempt, parked, over)
 
 
 class _Caller:
@@ -287,6 +287,7 @@ class _Caller:
         self.peer = peer
         self.stream = MessageStream(sock, CALL)
         self.parked: _Parked | None = None
+        self.slow = False  # it has not taken all of an answer yet
         self.look_at = math.inf  # when it is looked whether it waits for too long
 
 
