@@ -126,6 +126,13 @@ class BookkeepingMaster(Master):
     def _work_came(self) -> None:
         """Wake the engine: there may be jobs to assign. Called with the lock held."""
 
+    def _job_came(self) -> None:
+        """As `_work_came`, of a job that was added. Called with the lock held; then `_job_added` without it."""
+        self._work_came()
+
+    def _job_added(self) -> None:
+        """Wake the engine, if `_job_came` has not. Called without the lock."""
+
     @abstractmethod
     def _stop(self) -> None:
         """End the engine, in bounded time. Called once, without the lock."""

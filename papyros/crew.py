@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import selectors
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from papyros.process import Death, Heard, Lent, Outcomes, Printed, SlaveProcess
@@ -114,9 +116,13 @@ class Crew:
         self._careful_until = 0.0  # a job has taken its slave along
         #: One that is being buried, and what it had started: nobody has heard yet what becomes of its tasks.
         self._dying: tuple[SlaveProcess, list[Task]] | None = None
+        self._starved = False  # the source had less than it was asked for, and nothing but outcomes has come since
         self._draining = False
         self._closing = False
         self._over = False  # the thread has ended, or is about to
+        self._lock = threading.Lock()  # held by the crew's thread while it works, and by those who feed an idle crew
+        self._until = math.inf  # until when it waits, if it does
+        self._busy = True  # the crew's thread works, or is about to
         self._ready = threading.Event()
         self._drained = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="papyros-crew", daemon=True)
@@ -135,6 +141,42 @@ class Crew:
         """Have the crew ask its source again. Any thread may call this; it never waits."""
         with contextlib.suppress(BlockingIOError, OSError):
             os.write(self._wake_in, b"!")
+
+    @property
+    def idle(self) -> bool:
+        """Whether all slaves are there and have nothing to do, and nor has the crew's thread, at this moment."""
+        # Without a generator: one that is left early is closed where Ctrl-C cannot be raised.
+        if self._busy or self._draining or self._requests or self._returned or not self._staffed:
+            return False
+        return not [slave for slave in self._slaves if slave.queue or not slave.ready]
+
+    def feed(self) -> None:
+        """Have an idle crew take tasks at once, in the calling thread; poke any other one.
+
+        So a task by itself is spared the way through the crew's thread. Any thread may call this that holds no lock
+        which the source takes; it waits for no more than what the crew's thread may have begun in this moment. If
+        Ctrl-C comes meanwhile, the slaves are replaced that may have been sent something.
+        """
+        if self.idle:
+            with self._lock:
+                if self.idle:
+                    self._feed_here()
+                    return
+        self.poke()
+
+    def _feed_here(self) -> None:
+        self._starved = False
+        try:
+            self._feed()
+            if self._next_moment() < self._until or [slave for slave in self._slaves if slave.watched_outbox]:
+                self.poke()  # its thread waits for something else now
+        except BaseException as error:
+            for slave in self._slaves:
+                if slave.queue:
+                    slave.kill()  # nobody knows what it was sent
+            if not isinstance(error, Exception):
+                raise
+            self._request(partial(_break_down, error))
 
     def cancel(self, tags: Collection[Any]) -> None:
         """Stop the tasks with these tags, also those that run; nothing more is heard of them. Does not wait."""
@@ -226,14 +268,19 @@ class Crew:
             watched = self._selector.get_map()
             self._staff()
             while not self._closing:
-                for key, _ in self._selector.select(self._patience()):
-                    # One of those before it may have closed what it is about, and even opened another of its number.
-                    if (current := watched.get(key.fd)) is not None and current.data is key.data:
-                        key.data()
-                self._run_requests()
-                self._check_times()
-                self._staff()
-                self._feed()
+                self._until = self._next_moment()
+                self._busy = False
+                came = self._selector.select(_patience(self._until))
+                self._busy = True
+                with self._lock:
+                    for key, _ in came:
+                        # One before it may have closed what it is about, and even opened another of its number.
+                        if (current := watched.get(key.fd)) is not None and current.data is key.data:
+                            key.data()
+                    self._run_requests()
+                    self._check_times()
+                    self._staff()
+                    self._feed()
         except Exception:
             # A bug, in here or in the source. Nobody would come to feed the slaves any more: say so to all.
             log.exception("the crew of slaves broke down")
@@ -255,6 +302,7 @@ class Crew:
             self._run_requests()
 
     def _on_poke(self) -> None:
+        self._starved = False
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_out, 4096)
 
@@ -319,8 +367,9 @@ class Crew:
                 self._ready.set()
                 # Once they are fed: sooner, it would take time that slaves need to start.
                 self._request(lambda: self._sweeper.start(self._selector))
-        slave.outbox.flush()
-        self._watch_outbox(slave)
+        if slave.watched_outbox or len(slave.outbox):
+            slave.outbox.flush()
+            self._watch_outbox(slave)
 
     def _take_in(self, slave: SlaveProcess) -> None:
         """Receive outcomes and prints, and hand them to the source."""
@@ -343,6 +392,7 @@ class Crew:
         self._seconds = mean if known is None else known + FRESHNESS * (mean - known)
 
     def _note_lent(self, slave: SlaveProcess) -> None:
+        self._starved = False
         self._staffed = False
         if slave.lent:
             # None of these is to wait for the end of a job that may wait for one of them.
@@ -360,6 +410,7 @@ class Crew:
         """Find out what the slave was doing, and hire another one."""
         if slave.gone:
             return
+        self._starved = False  # what it had may be with the source again
         self._take_in(slave)  # what it sent before it died
         running = slave.running()
         started = slave.started()
@@ -440,11 +491,11 @@ class Crew:
 
     # Stopping jobs ----------------------------------------------------------------------
 
-    def _patience(self) -> float | None:
-        """How long to wait for something to happen, before a job may have run for too long."""
+    def _next_moment(self) -> float:
+        """When something has to be done at the latest: to look after a job that may have run for too long, say."""
         moments = [moment for slave in self._slaves for moment in (slave.check_at, slave.look_at) if moment is not None]
         moments += [moment for moment in (self._staff_at, self._level_at, self._hire_at) if moment is not None]
-        return min(LONGEST_PATIENCE, max(0.0, min(moments) - time.monotonic())) if moments else None
+        return min(moments, default=math.inf)
 
     def _check_times(self) -> None:
         """Kill the slaves whose jobs have run for too long."""
@@ -568,8 +619,10 @@ class Crew:
         tasks: list[Task] = []
         while self._returned and len(tasks) < limit:
             tasks.append(self._returned.popleft())
-        if len(tasks) < limit:
+        if len(tasks) < limit and not self._starved:
+            # One that had nothing is not asked again after each outcome: that takes the time of whoever waits for it.
             tasks += self._source.take(limit - len(tasks))
+            self._starved = len(tasks) < limit
         return tasks
 
     def _spread(self, tasks: list[Task], slaves: list[SlaveProcess]) -> None:
@@ -621,10 +674,21 @@ class Crew:
             self._spread(recalled, [*idle[: self._parts(len(recalled))], victim])
 
     def _watch_outbox(self, slave: SlaveProcess) -> None:
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if len(slave.outbox) else 0)
-        key = self._selector.get_key(slave.socket_fd)
-        if key.events != events:
-            self._selector.modify(slave.socket_fd, events, key.data)
+        full = len(slave.outbox) > 0
+        if full != slave.watched_outbox:
+            slave.watched_outbox = full
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if full else 0)
+            self._selector.modify(slave.socket_fd, events, self._selector.get_key(slave.socket_fd).data)
+
+
+def _patience(until: float) -> float | None:
+    """How long to wait for something to happen, if it is to be until that moment."""
+    return None if until == math.inf else min(LONGEST_PATIENCE, max(0.0, until - time.monotonic()))
+
+
+def _break_down(error: Exception) -> None:
+    """Let the crew's thread meet with an error that another thread has met with while it fed the crew."""
+    raise error
 
 
 def _culprit(slave: SlaveProcess, running: tuple[Task, float] | None, started: list[Task]) -> Task | None:

@@ -55,7 +55,7 @@ class Lane:
                     master._jobs[number] = job
                     master._ledger.enter(entry)
                     if entry.outcome is None:
-                        master._work_came()
+                        master._job_came()
                     else:
                         master._outcomes_came()
                     if former is not None:
@@ -63,6 +63,7 @@ class Lane:
                 except BaseException:
                     self._take_back(entry)
                     raise
+            master._job_added()
         except BaseException:
             self._undo_add(job, entry, former)
             raise

@@ -68,6 +68,7 @@ class MultiProcessMaster(PackingMaster):
         count = check_slaves(slaves)
         self._holder = self._ledger.enlist("crew", count)
         self._hungry = True  # the crew found less than it asked for, so it is to be poked
+        self._feeding = False  # who has added a job gives it to an idle crew
         self._broken = ""
         largest = min(max_bytes, max_processed_bytes or max_bytes)
         secrets = Silent(authkey=multiprocessing.process.current_process().authkey.hex())
@@ -126,6 +127,17 @@ class MultiProcessMaster(PackingMaster):
             self._hungry = False  # in this order: Ctrl-C may come in between
         if self._broken:
             self._fail_waiting()
+
+    def _job_came(self) -> None:
+        # A job by itself goes to a slave from here, without waking the crew's thread; but not while the lock is held.
+        self._feeding = self._hungry and self._crew.idle
+        if not self._feeding:
+            self._work_came()
+
+    def _job_added(self) -> None:
+        if self._feeding:
+            self._feeding = False
+            self._crew.feed()
 
     def _stop(self) -> None:
         self._crew.close()

@@ -131,6 +131,7 @@ class SlaveProcess:
         unwanted: the tags of tasks that were cancelled when they were about to start.
         sentence: the task for whose sake the slave is being killed, and why.
         ready: whether it has said that it is.
+        watched_outbox: whether its crew waits until it takes more of what is to be sent to it.
         lent: whether it lends its place, since the job that it runs waits for children.
         dismissed: whether it was sent away.
         idle_since: since when it is one too many, and has nothing to do.
@@ -146,7 +147,7 @@ class SlaveProcess:
         self.look_at: float | None = None
         self.sentence: tuple[Task, str] | None = None
         self.unwanted: set[Any] = set()
-        self.ready = False
+        self.ready = self.watched_outbox = False
         self.gone = False
         self._received = 0
         self._progress = (0, 0)  # how many jobs it had started, and finished, at the last look

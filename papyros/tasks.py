@@ -45,10 +45,14 @@ class SlaveView(NamedTuple):
 
 
 class Source(Protocol):
-    """Where a crew takes tasks from and brings outcomes to. All of it is called in the crew's thread."""
+    """Where a crew takes tasks from and brings outcomes to.
+
+    All of it is called in the crew's thread, but for the first three methods, which whoever feeds an idle crew calls
+    instead. It never calls two at a time.
+    """
 
     def take(self, limit: int) -> list[Task]:
-        """Return up to `limit` tasks; if fewer, poke the crew when there are more."""
+        """Return up to `limit` tasks; if fewer, poke or feed the crew when there are more."""
 
     def definition(self, digest: bytes) -> bytes:
         """Return the definition with that digest."""

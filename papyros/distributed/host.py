@@ -343,7 +343,7 @@ class SlaveHost:
                 return
             self._values.need({task.definition: self._definitions[task.definition] for task in tasks})
             self._queue.extend(tasks)
-        self._crew.poke()
+        self._crew.feed()
 
     def _forget(self, definitions: Collection[bytes]) -> None:
         for digest in definitions:

@@ -1,0 +1,137 @@
+"""A crew that has nothing to do is fed by whoever has a task for it, and not by its own thread."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+
+import papyros
+from papyros.jobs import keeper_of
+from tests.contract.jobs_for_tests import Square, hang
+from tests.contract.test_interrupts import moments, pop_all, real_interrupts
+from tests.support import Background, wait_until
+from tests.unit.crews import FakeSource, crew_of
+
+__all__ = ["real_interrupts"]
+
+
+class Watched(FakeSource):
+    """Notes which threads take tasks, as long as there are some."""
+
+    def __init__(self):
+        super().__init__()
+        self.takers = set()
+
+    def take(self, limit):
+        tasks = super().take(limit)
+        if tasks:
+            self.takers.add(threading.current_thread())
+        return tasks
+
+    def lay_down(self, tag, job):
+        """Add a task without telling the crew."""
+        crew, self.crew = self.crew, None
+        self.add(tag, job)
+        self.crew = crew
+
+
+@contextmanager
+def idle_crew(source):
+    with crew_of(source) as crew:
+        for number in range(20):  # so that tasks are known to be quick
+            source.add(-number, Square(number))
+        source.wait_for_outcomes(20)
+        wait_until(lambda: crew.idle, "the crew has nothing to do")
+        source.takers.clear()
+        yield crew
+
+
+def test_an_idle_crew_is_fed_in_the_calling_thread():
+    source = Watched()
+    with idle_crew(source) as crew:
+        source.lay_down(1, Square(3))
+        crew.feed()
+        source.wait_for_outcomes(21)
+    assert source.outcomes[1].get() == 9
+    assert source.takers == {threading.current_thread()}
+
+
+def test_a_crew_that_has_something_to_do_is_only_poked(tmp_path):
+    source = Watched()
+    with idle_crew(source) as crew:
+        source.add("long", hang(str(tmp_path), "long", "sleep"))
+        wait_until(lambda: not crew.idle, "a slave has something to do")
+        source.lay_down(1, Square(3))
+        crew.feed()
+        source.wait_for_outcomes(21)
+    assert source.outcomes[1].get() == 9
+    assert threading.current_thread() not in source.takers
+
+
+def test_what_waits_behind_a_long_task_is_shared_out_also_when_both_were_fed_at_once(tmp_path):
+    source = Watched()
+    with idle_crew(source) as crew:
+        source.lay_down("long", hang(str(tmp_path), "long", "sleep"))
+        source.lay_down(1, Square(3))
+        crew.feed()  # both go to one slave, since tasks are quick as far as is known
+        source.wait_for_outcomes(21)
+    assert source.takers == {threading.current_thread()}
+    assert "long" not in source.outcomes
+
+
+def test_a_task_that_was_fed_is_stopped_when_its_time_is_up(tmp_path):
+    source = Watched()
+    with idle_crew(source) as crew:
+        job = hang(str(tmp_path), "long", "sleep")
+        job.timeout = 0.2
+        source.lay_down("long", job)
+        crew.feed()
+        source.wait_for(lambda: source.late, "it was late")
+    assert source.takers == {threading.current_thread()}
+
+
+def test_a_source_that_fails_while_another_thread_feeds_breaks_the_crew_and_not_that_thread(monkeypatch, caplog):
+    source = Watched()
+    with idle_crew(source) as crew:
+        monkeypatch.setattr(source, "take", lambda _: 1 // 0)
+        crew.feed()
+        source.wait_for(lambda: source.reasons, "the crew to give up")
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_many_threads_that_feed_lose_no_task_and_have_none_run_twice():
+    source = Watched()
+    with idle_crew(source) as crew:
+
+        def add(thread):
+            for number in range(100):
+                source.lay_down((thread, number), Square(number))
+                crew.feed()
+                if number % 10 == 0:  # so that it is idle now and then
+                    wait_until(partial(source.outcomes.__contains__, (thread, number)))
+
+        source.crew = None  # `lay_down` has nothing to put back
+        for one in [Background(add, thread) for thread in range(4)]:
+            one.result()
+        source.wait_for_outcomes(420)
+    assert set(source.finishes.values()) == {1}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_interrupts")
+def test_an_interrupt_while_an_idle_crew_is_fed_loses_nothing():
+    with papyros.MultiProcessMaster(2) as master:
+        master.wait_ready()
+        for number, interruption in enumerate(moments(at_least=80)):
+            wait_until(lambda: master._crew.idle, "the crew has nothing to do")
+            job = Square(number)
+            interruption.of(master.addJob, job)
+            if interruption.raised:
+                assert master.numPendingJobs() == 0
+                assert keeper_of(job) is None
+                master.addJob(job)
+            assert pop_all(master) == [job]
+            assert job.result == number**2
