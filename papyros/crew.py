@@ -71,6 +71,9 @@ RECALL_SECONDS = 5.0
 #: No wait is longer than this, since systems have a longest one; then it is begun anew.
 LONGEST_PATIENCE = 86_400.0
 
+#: So many slaves that leave a job to a fresh one are worth a warning.
+OFTEN = frozenset({10, 100, 1000, 10_000, 100_000})
+
 #: How soon to look again whether a cancelled job that is about to start has started.
 LOOK_AGAIN_SECONDS = 0.01
 
@@ -109,6 +112,7 @@ class Crew:
         self._seconds: float | None = None
         self._bytes: float | None = None  # of a job, likewise
         self._false_starts = 0
+        self._retirements = 0  # of slaves that left a job to a fresh one
         self._staff_at: float | None = None  # when a spare may have to be sent away
         self._hire_at: float | None = None  # when to try again to start slaves, since the system did not let us
         self._level_at: float | None = None  # when to share out what was not, should it wait still
@@ -442,6 +446,8 @@ class Crew:
             log.warning("%s", death)
             self._careful_until = time.monotonic() + CAREFUL_SECONDS
             self._source.died(running.tag, death)
+        elif slave.retired:
+            self._note_retirement(slave)
         else:
             log.warning("%s", death)
         for task in reversed(slave.queue):
@@ -451,6 +457,12 @@ class Crew:
                 self._source.died(task.tag, death)  # it ended, but what became of it died with the slave
             else:
                 self._returned.appendleft(task)
+
+    def _note_retirement(self, slave: SlaveProcess) -> None:
+        """Tell why a slave is replaced; those who look after it, if that happens often: it takes time."""
+        self._retirements += 1
+        level = logging.WARNING if self._retirements in OFTEN else logging.INFO
+        log.log(level, "%d slaves were replaced by fresh ones, the last since %s", self._retirements, slave.retired)
 
     def _bury(self, slave: SlaveProcess) -> Death:
         self._slaves.remove(slave)

@@ -135,6 +135,7 @@ class SlaveProcess:
         lent: whether it lends its place, since the job that it runs waits for children.
         dismissed: whether it was sent away.
         idle_since: since when it is one too many, and has nothing to do.
+        retired: why it has left its next job to a fresh slave, and ends.
         garbled: whether what came from it could not be read, so that no outcome after that can be.
         gone: whether it is dead and buried.
     """
@@ -142,6 +143,7 @@ class SlaveProcess:
     def __init__(self, options: CrewOptions, screen: Screen, crew: str = "") -> None:
         self.queue: deque[Task] = deque()
         self.lent = self.dismissed = self.garbled = False
+        self.retired = ""
         self.idle_since: float | None = None
         self.check_at: float | None = None
         self.look_at: float | None = None
@@ -350,6 +352,8 @@ class SlaveProcess:
             yield Printed(task, text)
         elif frame.kind == inside.FAMILY and (task := self._find(frame.number)) is not None:
             yield Heard(task, frame.body)
+        elif frame.kind == inside.RETIRES:
+            self.retired = bytes(frame.body).decode(errors="replace")
         elif frame.kind == inside.LENT:
             self.lent = bool(frame.number)
             yield Lent(self.lent)

@@ -36,7 +36,7 @@ import threading
 import time
 from array import array
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 from papyros.current import FamilyMaster, Place
 from papyros.errors import NoCurrentMasterError, PayloadError
@@ -45,6 +45,7 @@ from papyros.jobs import Job
 from papyros.mapped import MappedValues
 from papyros.outcome import Outcome
 from papyros.running import leave_fork, run_job
+from papyros.sources import OtherModuleError
 from papyros.store import JOB_NEEDS, without_needs
 from papyros.tasks import Silent
 from papyros.wire import (
@@ -69,6 +70,7 @@ __all__ = [
     "PRINTED",
     "PROGRAM",
     "READY",
+    "RETIRES",
     "SLATE",
     "SLATE_BYTES",
     "TOKEN_BYTES",
@@ -96,7 +98,8 @@ OUTCOMES = 11  # a column of seconds, then a column of encoded outcomes
 PRINTED = 12
 FAMILY = 13  # what a job says of its children; the frame's number says which job, as above
 LENT = 14  # 1: the slave lends its place, since its job waits for children; 0: it takes it back
-FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT])
+RETIRES = 15  # why the slave leaves the job at which it is, and which it has not started, to a fresh one
+FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT, RETIRES])
 # Flags of jobs.
 ECHO, ONCE, TIMED = 1, 2, 4
 
@@ -147,6 +150,7 @@ class Slave:
         self._news: deque[memoryview] = deque()
         self._definitions: dict[int, bytes] = {}
         self._classes: dict[int, type[Job] | PayloadError] = {}
+        self._fresh = True  # no class was loaded here yet
         self._values = MappedValues()
         self._needy: dict[int, bytes] = {}  # the definitions of classes of jobs that need values, by their own numbers
         self._loaded: dict[bytes, type[Job] | PayloadError] = {}  # the classes of these
@@ -180,8 +184,22 @@ class Slave:
                 retry = self._run(definition, blob)
                 if retry or flags & ONCE:
                     self._flush()  # what has become of it must not die with the job after it
+        except OtherModuleError as error:
+            self._retire(str(error))
         except (EOFError, OSError):
             return  # the crew is gone, or has no more use for this slave
+
+    def _retire(self, reason: str) -> NoReturn:
+        """Leave the job to a fresh slave: here, a module that it needs was imported for another program."""
+        self._started -= 1
+        SLATE.pack_into(self._slate, 0, self._started, self._started, time.monotonic())
+        try:
+            self._flush()
+            self._send(RETIRES, 0, reason.encode(errors="replace"))
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(0)  # without waiting for threads that jobs have left
 
     # Jobs in ----------------------------------------------------------------------------
 
@@ -305,6 +323,8 @@ class Slave:
             if isinstance(job_class, PayloadError):
                 raise job_class
             job = build_job(job_class, blob, self._values.find if definition in self._needy else None)
+        except OtherModuleError:
+            raise
         except PayloadError as error:
             return encode_refusal(error), 0.0
         except BaseException as error:  # noqa: BLE001 - loading may run code of the user's that raises anything
@@ -328,9 +348,14 @@ class Slave:
             self._needy[definition] = of_class
         loaded = self._loaded.get(of_class)
         if loaded is None:
+            fresh, self._fresh = self._fresh, False
             try:
                 loaded = load_definition(of_class, self._values.find)
                 self.packer.know(loaded, of_class, self._values.find)
+            except OtherModuleError as error:
+                if not fresh:
+                    raise
+                loaded = PayloadError(str(error))  # and so it would be in any other slave
             except PayloadError as error:
                 loaded = error  # and so for each further job of this class
         if definition in self._needy and not isinstance(loaded, PayloadError):

@@ -2,7 +2,8 @@
 
 Slaves import a module once, by its name, and serve one program after the other. So what a slave has under a name may
 be the module of another program, or what its file was before somebody changed it. A definition of a job class
-names the sources of those modules that the class needs, and where it is loaded, they are compared.
+names the sources of those modules that the class needs, and where it is loaded, they are compared. A slave that has
+another one lets a fresh slave take its place.
 
 What is installed is not looked at, nor is the standard library: whoever looks after the machines looks after these.
 """
@@ -23,7 +24,7 @@ from typing import NamedTuple
 
 from papyros.errors import PayloadError
 
-__all__ = ["Source", "check_sources", "note_sources", "sources_of"]
+__all__ = ["OtherModuleError", "Source", "check_sources", "note_sources", "sources_of"]
 
 #: The statements of a source that import something, in parentheses or on continued lines also.
 _IMPORTS = re.compile(rb"^[ \t]*(?:from[ \t][^\n(]*\([^)]*\)|(?:from|import)[ \t](?:\\\n|[^\n])*)", re.MULTILINE)
@@ -31,6 +32,10 @@ _WORDS = re.compile(rb"\w+")
 
 _STANDARD = os.path.dirname(os.path.realpath(os.__file__)) + os.sep
 _INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
+
+
+class OtherModuleError(PayloadError):
+    """A module that a job needs is another one here; in a process that has imported nothing yet it may not be."""
 
 
 class Source(NamedTuple):
@@ -80,25 +85,23 @@ def check_sources(label: str, sources: dict[str, Source]) -> None:
         sources: what `sources_of` returned in that program.
 
     Raises:
-        PayloadError: so it is; the text says what to do.
+        OtherModuleError: so it is; the text says what to do.
     """
     for name, theirs in sources.items():
         ours = _source_here(name)
         if ours is None or ours.digest == theirs.digest:
             continue
         if ours.path != theirs.path:
-            raise PayloadError(
-                f"the job class {label} was not loaded: it needs the module {name}, which is {theirs.path} in the "
-                f"program that added the job, and another one where it was to run, {ours.path}. Slaves import a module "
-                "once, by its name: perhaps another program that has one of that name was there first. Give the "
+            raise OtherModuleError(
+                f"the job class {label} could not be loaded: it needs the module {name}, which is {theirs.path} in the "
+                f"program that added the job; where it was to run, {ours.path} comes first under that name. Give the "
                 "modules different names, let them travel with cloudpickle.register_pickle_by_value, or give each "
-                "program slaves of its own (--group=NAME)"
+                "program slaves of its own (--group=NAME), started in another folder"
             )
         if ours.digest != _digest_of(ours.path):
-            raise PayloadError(
-                f"the job class {label} was not loaded: it needs the module {name}, and {ours.path} was changed after "
-                "the slave has imported it. Slaves import a module once: start the slave hosts again; or make a new "
-                "master, if it is a MultiProcessMaster"
+            raise OtherModuleError(
+                f"the job class {label} could not be loaded: it needs the module {name}, and {ours.path} was changed "
+                "after it was imported where the job was to run. No process imports a module twice: start it again"
             )
 
 

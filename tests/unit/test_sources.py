@@ -13,7 +13,9 @@ import pytest
 import papyros
 from papyros import sources
 from papyros.pickling import dumps_by_value
-from papyros.wire import Packer, build_job, load_definition
+from papyros.tasks import Task
+from papyros.wire import Packer, build_job, definition_digest, load_definition
+from tests.unit.crews import FakeSource, crew_of
 
 JOBS = """
     import papyros
@@ -92,6 +94,31 @@ def test_a_module_that_would_be_found_in_the_place_of_the_other_is_refused_befor
     assert "helper_of_sources" not in sys.modules
 
 
+def test_slaves_that_have_another_module_leave_their_jobs_to_fresh_ones(folder, monkeypatch, caplog):
+    source = FakeSource()
+    definitions = []
+    for value, name in enumerate(("first", "second"), 1):
+        write(folder / name, jobs_of_sources=JOBS, helper_of_sources=HELPER.format(value=value))
+        monkeypatch.chdir(folder / name)
+        definition = definition_in(folder / name)
+        definitions.append(definition_digest(definition))
+        source.packer.definitions[definitions[-1]] = definition
+    monkeypatch.setattr("papyros.crew.OFTEN", {3})
+    blob = Packer().pack(papyros.job(lambda: None)()).blob
+    with crew_of(source, 1) as crew:
+        with source.lock:
+            source.jobs = dict.fromkeys(range(5))
+            source.waiting.extend(Task(number, definitions[number % 2], blob) for number in range(5))
+        crew.poke()
+        source.wait_for_outcomes(5)
+    assert [source.outcomes[number].get() for number in range(5)] == [1, 2, 1, 2, 1]
+    assert source.deaths == []
+    [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert told.startswith(
+        "3 slaves were replaced by fresh ones, the last since the job class Job1 could not be loaded"
+    )
+
+
 def test_the_same_module_in_another_folder_is_the_same(folder):
     first, second = programs(folder, 1, 1)
     sys.path.insert(0, str(folder / "first"))
@@ -107,7 +134,7 @@ def test_a_module_that_was_changed_after_the_slave_has_imported_it_is_refused(fo
     sys.path.insert(0, str(folder))
     assert run(old) == 1
     write(folder, helper_of_sources=HELPER.format(value=2))
-    with pytest.raises(papyros.PayloadError, match=r"was changed after the slave .*start the slave hosts"):
+    with pytest.raises(papyros.PayloadError, match=r"was changed after it was imported .* start it again"):
         run(new)
     assert run(old) == 1
 
