@@ -11,7 +11,6 @@ from __future__ import annotations
 import _thread
 import atexit
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -34,9 +33,11 @@ from papyros.threads import worker
 if TYPE_CHECKING:
     from typing import Self
 
+from papyros.logs import logger_of
+
 __all__ = ["Courier", "courier_of", "end_before"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: So many outcomes are taken out of the ledger at a time.
 TAKE = 256

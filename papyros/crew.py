@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
+from papyros.logs import logger_of
 from papyros.process import Death, Heard, Lent, Outcomes, Printed, SlaveProcess
 from papyros.screen import Screen
 from papyros.shares import LONG_SECONDS
@@ -35,7 +36,7 @@ from papyros.tasks import CrewOptions, Finished, SlaveView, Source, Task
 
 __all__ = ["Crew"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: A slave is sent so many seconds' worth of jobs ahead, as far as durations are known.
 AHEAD_SECONDS = 0.1

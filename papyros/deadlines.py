@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-log = logging.getLogger(__name__)
+from papyros.logs import logger_of
+
+log = logger_of(__name__)
+
 
 __all__ = ["FOREVER", "Alarm", "Deadline", "SafeCondition"]
 

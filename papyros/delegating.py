@@ -8,7 +8,6 @@ the outcomes in. Whatever goes wrong with the engine becomes the outcome of a jo
 from __future__ import annotations
 
 import atexit
-import logging
 import threading
 import time
 from abc import abstractmethod
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 from papyros.checks import check_slaves
 from papyros.entries import ASSIGNED, Entry
 from papyros.errors import JobTimeout, SlaveLost
+from papyros.logs import logger_of
 from papyros.outcome import Outcome
 from papyros.packing import PackingMaster
 from papyros.parcels import Answer
@@ -29,7 +29,7 @@ from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry
 
 __all__ = ["DelegatingMaster", "Ticket"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 
 class Ticket(Protocol):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import logging
 import mmap
 import os
 import select
@@ -37,9 +36,11 @@ from papyros.sweeping import MARK, sweep
 if TYPE_CHECKING:
     from papyros.tasks import CrewOptions, Task
 
+from papyros.logs import logger_of
+
 __all__ = ["Death", "Heard", "Lent", "Outcomes", "Printed", "SlaveProcess", "python_environment"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: Libraries that start threads of their own; with many slaves, one for each slave is enough.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

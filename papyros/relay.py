@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import os
 import threading
 from abc import abstractmethod
@@ -37,6 +36,7 @@ from papyros.deadlines import Deadline
 from papyros.entries import Session
 from papyros.frames import Buffer, pack_message, unpack_message
 from papyros.jobs import Job
+from papyros.logs import logger_of
 from papyros.packing import PackingMaster
 from papyros.status import Status
 from papyros.store import needs_of
@@ -44,7 +44,7 @@ from papyros.wire import Packer
 
 __all__ = ["InSlave", "Link", "RelayMaster", "open_family", "pack_words", "unpack_words"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: So many jobs go into one message, at most.
 SEND_JOBS = 1000

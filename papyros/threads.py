@@ -5,13 +5,14 @@ Each thread catches what can happen to it. This is the net below: it catches bug
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
+from papyros.logs import logger_of
+
 __all__ = ["worker"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 
 def worker(name: str, work: Callable[[], None], broke: Callable[[str], None]) -> threading.Thread:

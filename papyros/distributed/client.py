@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import itertools
 import json
-import logging
 import math
 import os
 import threading
@@ -53,6 +52,7 @@ from papyros.entries import PROCESSED, Entry, Session
 from papyros.errors import PayloadError
 from papyros.frames import unpack_message
 from papyros.jobs import Job
+from papyros.logs import logger_of
 from papyros.packing import PackingMaster
 from papyros.status import Status
 from papyros.threads import worker
@@ -60,7 +60,7 @@ from papyros.wire import MAX_PAYLOAD_BYTES, encode_lost, encode_refusal, is_told
 
 __all__ = ["DistributedMaster"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: So many jobs go into one message, at most.
 SEND_JOBS = 500

@@ -12,7 +12,6 @@ method is called if it is offered to the role that was proved.
 from __future__ import annotations
 
 import contextlib
-import logging
 import selectors
 import socket
 import threading
@@ -28,11 +27,12 @@ from papyros.distributed.line import keep_alive
 from papyros.distributed.security import HANDSHAKE_SECONDS, Peer, Role, Security, hang_up, is_loopback
 from papyros.distributed.switchboard import Switchboard
 from papyros.errors import ConfigError, KeyRefusedError, VersionMismatchError
+from papyros.logs import logger_of
 from papyros.threads import worker
 
 __all__ = ["Daemon", "offer"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: More connections than this are closed at once.
 MAX_CONNECTIONS = 4096

@@ -8,7 +8,6 @@ opaque, nothing is ever unpickled, and no module of a user's imported.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import threading
 import time
 import uuid
@@ -21,6 +20,7 @@ from papyros.distributed.batches import AddedJob, HostReport, JobOutcome
 from papyros.distributed.bells import Bell
 from papyros.distributed.seals import ticket_of
 from papyros.entries import PROCESSED, WAITING, Entry, Holder, Session
+from papyros.logs import logger_of
 from papyros.packing import ledger_of_payloads
 from papyros.status import SharedStatus, SlaveStatus, Status
 from papyros.store import Held
@@ -28,7 +28,7 @@ from papyros.wire import asks_for_retry
 
 __all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "ClientDesk", "Desk", "HostDesk"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: A slave host that is silent for so long is given up, and its jobs wait again.
 LEASE_SECONDS = 10.0

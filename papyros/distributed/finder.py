@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,9 +17,11 @@ from papyros.errors import ClusterError, GroupTakenError, MasterNotFoundError, N
 if TYPE_CHECKING:
     from papyros.distributed.server import MasterServer
 
+from papyros.logs import logger_of
+
 __all__ = ["Hosting", "MasterFinder"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ what they run, and serve the next one.
 from __future__ import annotations
 
 import contextlib
-import logging
 import sys
 import threading
 import uuid
@@ -36,6 +35,7 @@ from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
 from papyros.frames import pack_message
+from papyros.logs import logger_of
 from papyros.process import Death
 from papyros.relay import pack_words, unpack_words
 from papyros.store import Held
@@ -46,7 +46,7 @@ from papyros.wire import MAX_PAYLOAD_BYTES, definition_digest, encode_overdue
 
 __all__ = ["SlaveHost"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: How long to wait before a broken line is tried again.
 RETRY_SECONDS = 0.05

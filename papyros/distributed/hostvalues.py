@@ -8,7 +8,6 @@ master is told so, and says which of them nobody needs any more.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import threading
@@ -19,12 +18,13 @@ from typing import Protocol
 
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.values import fetch_value, tell_held
+from papyros.logs import logger_of
 from papyros.store import Held, needs_of
 from papyros.threads import worker
 
 __all__ = ["HostValues", "ValueUser"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: After another master has taken over, clients have so long to share their values with it, too.
 GRACE_SECONDS = 60.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 import time
@@ -12,10 +11,11 @@ from papyros.distributed.line import CONNECT_SECONDS, SILENCE_SECONDS, Line, Lin
 from papyros.distributed.naming import Address, NameServer, check_reachable, who_is
 from papyros.distributed.security import Role, Security
 from papyros.errors import ClusterError, NameServerNotFoundError
+from papyros.logs import logger_of
 
 __all__ = ["Seeker", "delays"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 FIRST_DELAY, LAST_DELAY = 0.02, 1.0
 

@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import gc
 import ipaddress
-import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -33,11 +32,12 @@ from papyros.errors import (
     PapyrosError,
     VersionMismatchError,
 )
+from papyros.logs import logger_of
 from papyros.threads import worker
 
 __all__ = ["MasterServer"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: How often the registration is looked after.
 REGISTER_SECONDS = 2.0

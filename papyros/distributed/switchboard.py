@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import heapq
 import itertools
-import logging
 import math
 import selectors
 import socket
@@ -29,11 +28,12 @@ from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.messages import ANNOTATION, CALL, RAISED, RESULT, Message, MessageStream
 from papyros.distributed.security import Peer
 from papyros.frames import Buffer
+from papyros.logs import logger_of
 from papyros.threads import worker
 
 __all__ = ["Switchboard"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: No wait is longer than this, since systems have a longest one; then it is begun anew.
 LONGEST_WAIT = 86_400.0

@@ -1,0 +1,49 @@
+"""What Papyros logs keeps nobody waiting, though the handlers of a program write to a pipe that nobody reads."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+
+import pytest
+
+import papyros
+from papyros.logs import logger_of
+from tests.contract.jobs_for_tests import end_slave, hang
+from tests.support import Background, processed
+
+
+@pytest.fixture
+def full_pipe(monkeypatch):
+    """A pipe that is full, to which all that is logged goes; what is read from it, to the end."""
+    out, into = os.pipe()
+    os.set_blocking(into, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(into, b"x" * 4096)
+    os.set_blocking(into, True)
+    handler = logging.StreamHandler(os.fdopen(into, "w"))
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [handler])
+    yield os.fdopen(out, "rb")
+    handler.stream.close()
+
+
+def test_a_slave_that_dies_is_told_of_to_nobody_and_time_limits_are_kept(full_pipe, tmp_path):
+    with papyros.MultiProcessMaster(1) as master:
+        lost = end_slave(str(tmp_path), "lost", "exit")
+        assert Background(processed, master, lost).result() is lost
+        late = hang(str(tmp_path), "late", "sleep")
+        late.timeout = 0.2
+        assert Background(processed, master, late).result() is late
+        assert type(late.exception) is papyros.JobTimeout
+    with full_pipe:
+        read = b""
+        while read.count(b"ended with exit code") < 3:
+            read += os.read(full_pipe.fileno(), 1 << 16)
+
+
+def test_what_has_room_is_logged_at_once(caplog):
+    logger_of("papyros.test").warning("at %s", "once")
+    assert caplog.messages == ["at once"]
