@@ -611,13 +611,11 @@ class Crew:
             return
         tasks = self._take(sum(wants.values()))
         if tasks:
-            self._weigh(tasks)
             eager = sorted(wants, key=lambda slave: len(slave.queue))
             self._spread(tasks, eager[: self._parts(len(tasks))])
         self._level(ready, len(tasks) < len(wants))
 
-    def _weigh(self, tasks: list[Task]) -> None:
-        mean = sum(len(task.blob) for task in tasks) / len(tasks)
+    def _weigh(self, mean: float) -> None:
         known = self._bytes
         self._bytes = mean if known is None else known + FRESHNESS * (mean - known)
 
@@ -656,7 +654,7 @@ class Crew:
 
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
         careful = bool(self._careful_until) and time.monotonic() < self._careful_until
-        slave.send(tasks, self._source.definition, self._source.held, careful)
+        self._weigh(slave.send(tasks, self._source.definition, self._source.held, careful) / len(tasks))
         self._watch_outbox(slave)
         if slave.look_at is None:
             slave.look_at = time.monotonic() + DEAF_LOOK_SECONDS

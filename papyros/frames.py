@@ -74,7 +74,7 @@ class Parts:
 
 def buffers_of(blobs: Sequence[Buffer | Parts]) -> list[Buffer]:
     """Return the buffers in which blobs lie, one after the other."""
-    if Parts not in map(type, blobs):
+    if Parts not in set(map(type, blobs)):
         return list(cast("Sequence[Buffer]", blobs))  # nearly always
     buffers: list[Buffer] = []
     for blob in blobs:

@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from papyros import slave as inside
 from papyros.forensics import oom_kills, tell_memory
-from papyros.frames import Buffer, Frame, FrameReader, Outbox, join_column, pack_frame, split_column
+from papyros.frames import Buffer, Frame, FrameReader, Outbox, Parts, join_column, pack_frame, split_column
 from papyros.screen import Screen
 from papyros.store import Held, needs_of
 from papyros.sweeping import MARK, sweep
@@ -240,10 +240,11 @@ class SlaveProcess:
         definition: Callable[[bytes], bytes],
         value: Callable[[bytes], Held | None] = lambda _: None,
         careful: bool = False,
-    ) -> None:
+    ) -> int:
         """Send tasks, and the definitions of their classes, and the places of shared values, that the slave has not.
 
         Of those that are to run at most once, or of all where the crew is `careful`, the slave tells one by one.
+        Returns how many bytes there are of them.
         """
         epoch = self._epoch.to_bytes(inside.TOKEN_BYTES, "little")
         numbers = array("I")
@@ -262,10 +263,12 @@ class SlaveProcess:
         with contextlib.suppress(OSError):  # it died; its death is noticed elsewhere
             # Tokens first: a slave that has a job and finds no token knows that the job was taken back.
             os.write(self._token_in, epoch * len(tasks))
-        for part in _parted([len(task.blob) for task in tasks]):
-            blobs = [task.blob for task in tasks[part]]
-            columns = (epoch, numbers[part].tobytes(), flags[part], *join_column(blobs))
-            self.outbox.put(pack_frame(inside.JOBS, len(blobs), columns))
+        blobs = [task.blob for task in tasks]
+        size = sum(map(len, blobs))
+        for part in [slice(len(blobs))] if size < PART_BYTES else _parted(blobs):
+            columns = (epoch, numbers[part].tobytes(), flags[part], *join_column(blobs[part]))
+            self.outbox.put(pack_frame(inside.JOBS, len(blobs[part]), columns))
+        return size
 
     def _define(self, digest: bytes, definition: bytes, value: Callable[[bytes], Held | None]) -> int:
         """Send a definition, and say where the values are that its jobs need.
@@ -436,17 +439,14 @@ class SlaveProcess:
         return Death(self.name, _cause(code), tuple(self._lines), memory)
 
 
-def _parted(sizes: list[int]) -> Iterator[slice]:
+def _parted(blobs: list[Buffer | Parts]) -> Iterator[slice]:
     """Part a batch, so that a slave can begin with what is large as soon as that is there."""
     start = size = 0
-    if sum(sizes) >= PART_BYTES:
-        for end, each in enumerate(sizes, 1):
-            size += each
-            if size >= PART_BYTES:
-                yield slice(start, end)
-                start, size = end, 0
-    if start < len(sizes):
-        yield slice(start, len(sizes))
+    for end, blob in enumerate(blobs, 1):
+        size += len(blob)
+        if size >= PART_BYTES or end == len(blobs):
+            yield slice(start, end)
+            start, size = end, 0
 
 
 class _Stream:

@@ -294,6 +294,7 @@ class Slave:
         with self._lock:
             self._outcomes.append(encoded)
             self._seconds.append(seconds)
+        # What is large may be memory of the job's own, to which the next one may write.
         if isinstance(encoded, Parts) or self._is_time_to_tell(finished - self._flushed):
             self._flush()
         elif self._queue and not self._unsent.is_set():

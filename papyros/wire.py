@@ -114,8 +114,11 @@ class Packer:
         handles: list[Shared[Any]] | None = None
         try:
             # Most jobs have a few atoms as arguments; those are told with the least effort.
-            if only_has_arguments(job) and (_ATOMS.issuperset(map(type, args)) or _is_plain(args)):
-                blob = self._pack_plain(args)
+            kinds = set(map(type, args))
+            if only_has_arguments(job) and (_ATOMS.issuperset(kinds) or _is_plain(args)):
+                plain = (args, None, None)
+                large = bytes in kinds and self.in_parts and _is_large(args)
+                blob = _dumps_in_parts(plain) if large else _plain_dumps(plain, PROTOCOL)
             else:
                 handles = [] if self.sharing else None
                 blob = dumps_by_value((args, named_arguments(job), user_state(job)), handles)
@@ -131,10 +134,6 @@ class Packer:
             digest = self._note_needs(digest, handles, job)
             job._shared = handles  # they are there for as long as the job is pending, whatever becomes of its arguments
         return Payload(digest, blob)
-
-    def _pack_plain(self, args: Sequence[Any]) -> Buffer | Parts:
-        plain = (args, None, None)
-        return _dumps_in_parts(plain) if self.in_parts and _is_large(args) else _plain_dumps(plain, PROTOCOL)
 
     def _note_needs(self, digest: bytes, handles: list[Shared[Any]], job: Job) -> bytes:
         """Keep what jobs with these handles need, and return the digest of a definition that says so."""
@@ -239,7 +238,7 @@ def _is_plain(args: Sequence[Any], depth: int = 2) -> bool:
 
 def _is_large(args: Sequence[Any]) -> bool:
     """Whether something large is among the arguments that never changes, so that it need not be copied when added."""
-    return bytes in map(type, args) and any(type(arg) is bytes and len(arg) >= LARGE_BYTES for arg in args)
+    return any(type(arg) is bytes and len(arg) >= LARGE_BYTES for arg in args)
 
 
 def _search_path() -> list[str]:

@@ -456,8 +456,9 @@ def test_of_large_tasks_few_are_sent_ahead_and_all_slaves_get_some(source):
         send = process.SlaveProcess.send
 
         def note(slave, tasks, *rest):
-            send(slave, tasks, *rest)
+            size = send(slave, tasks, *rest)
             held.append(sum(len(task.blob) for task in slave.queue))
+            return size
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(process.SlaveProcess, "send", note)
