@@ -188,14 +188,14 @@ class LaneCourier:
                 self._guard(future._settle, Outcome(exception=error))
             else:
                 self._guard(future._leave)
-        self._in_hand.extend(taken)
-        while self._in_hand:
-            future, job, entry = self._in_hand[0]
+        hand = self._in_hand = deque(taken)  # each call has its own: callers may settle their futures themselves
+        while hand:
+            future, job, entry = hand[0]
             outcome = self._lane.unpack(job, entry)
             if self._fatal is not None and isinstance(outcome.exception, self._fatal):
                 self._abandon(outcome.exception)
             self._guard(future._settle, outcome)
-            self._in_hand.popleft()
+            hand.popleft()
         return bool(taken or gone)
 
     def _guard(self, tell: Callable[..., None], *arguments: Any) -> None:
