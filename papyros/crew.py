@@ -6,8 +6,9 @@
                         │        ▲
                         └─recall─┘ an idle slave gets what another one has not started
 
-A crew works in one thread of its own, to which alone its slaves' sockets and
-queues belong; others leave it requests and `poke` it. Where jobs come from and outcomes go
+A crew works in one thread of its own, to which its slaves' sockets and queues
+belong; others leave it requests and `poke` it, but for a job that finds the whole
+crew idle, which whoever has it sends (`feed`). Where jobs come from and outcomes go
 to is a `papyros.tasks.Source`: a ledger in `papyros.multiprocess`, the network in a slave
 host. What runs inside a slave is `papyros.slave`'s affair.
 """
@@ -27,9 +28,9 @@ from functools import partial
 from typing import Any
 
 from papyros.logs import logger_of
-from papyros.process import Death, Heard, Lent, Outcomes, Printed, SlaveProcess
+from papyros.pace import Pace
+from papyros.process import Death, Heard, Lent, Printed, SlaveProcess
 from papyros.screen import Screen
-from papyros.shares import LONG_SECONDS
 from papyros.staff import at_work, missing, spares
 from papyros.sweeper import Sweeper
 from papyros.tasks import CrewOptions, Finished, SlaveView, Source, Task
@@ -38,24 +39,8 @@ __all__ = ["Crew"]
 
 log = logger_of(__name__)
 
-#: A slave is sent so many seconds' worth of jobs ahead, as far as durations are known.
-AHEAD_SECONDS = 0.1
-AHEAD_JOBS = 1000
-
-#: ... nor more than so many bytes of them: what is on its way to one slave is not on its way to another.
-AHEAD_BYTES = 4 << 20
-
-#: Few quick jobs go to few slaves, so many seconds' worth to each: to wake one takes about as long.
-PART_SECONDS = 0.0005
-
-#: To carry so many bytes to a slave takes about a second.
-BYTES_A_SECOND = 1e9
-
-#: ... and after so long, what waits there is shared out among those that have nothing to do, should it take longer.
+#: Few quick jobs go to few slaves; after so long, what waits there is shared out among those that have nothing to do.
 LEVEL_SECONDS = 0.001
-
-#: The weight of the newest batch in the moving average of durations.
-FRESHNESS = 0.25
 
 #: Slaves that die before they are ready: so many in a row, and the crew gives up.
 MAX_FALSE_STARTS = 3
@@ -110,8 +95,7 @@ class Crew:
         self._sweeper = Sweeper()
         self._screen = Screen()
         self._returned: deque[Task] = deque()  # tasks of slaves that died, to be run first
-        self._seconds: float | None = None
-        self._bytes: float | None = None  # of a job, likewise
+        self._pace = Pace()
         self._false_starts = 0
         self._retirements = 0  # of slaves that left a job to a fresh one
         self._staff_at: float | None = None  # when a spare may have to be sent away
@@ -386,15 +370,10 @@ class Crew:
             elif isinstance(event, Lent):
                 self._note_lent(slave)
             else:
-                self._learn(event)
+                self._pace.learn(event.seconds)
                 name = slave.name
                 batch = zip(event.tasks, event.encoded, event.seconds, strict=True)
                 self._source.finished([Finished(task.tag, encoded, spent, name) for task, encoded, spent in batch])
-
-    def _learn(self, outcomes: Outcomes) -> None:
-        mean = sum(outcomes.seconds) / len(outcomes.seconds)
-        known = self._seconds
-        self._seconds = mean if known is None else known + FRESHNESS * (mean - known)
 
     def _note_lent(self, slave: SlaveProcess) -> None:
         self._starved = False
@@ -604,7 +583,7 @@ class Crew:
                 self._drained.set()
             return
         ready = at_work(self._slaves, self._wanted)
-        target = self._target()
+        target = self._pace.target
         enough = target * 2 // 3  # slaves tell what they did when half of what they had is left
         wants = {slave: target - len(slave.queue) for slave in ready if len(slave.queue) <= enough}
         if not wants:
@@ -612,19 +591,8 @@ class Crew:
         tasks = self._take(sum(wants.values()))
         if tasks:
             eager = sorted(wants, key=lambda slave: len(slave.queue))
-            self._spread(tasks, eager[: self._parts(len(tasks))])
+            self._spread(tasks, eager[: self._pace.parts(len(tasks))])
         self._level(ready, len(tasks) < len(wants))
-
-    def _weigh(self, mean: float) -> None:
-        known = self._bytes
-        self._bytes = mean if known is None else known + FRESHNESS * (mean - known)
-
-    def _target(self) -> int:
-        """How many jobs a slave should have: one that runs, and some ahead."""
-        if self._seconds is None or self._seconds >= LONG_SECONDS:
-            return 1
-        ahead = min(AHEAD_JOBS, AHEAD_SECONDS / max(1e-6, self._seconds), AHEAD_BYTES / max(1.0, self._bytes or 0.0))
-        return 1 + max(1, int(ahead))
 
     def _take(self, limit: int) -> list[Task]:
         tasks: list[Task] = []
@@ -645,16 +613,9 @@ class Crew:
             if part:
                 self._send(slave, part)
 
-    def _parts(self, tasks: int) -> int:
-        """Return for how many slaves so many tasks are worth the while."""
-        if self._seconds is None:
-            return tasks
-        seconds = self._seconds + (self._bytes or 0.0) / BYTES_A_SECOND
-        return max(1, min(tasks, int(tasks * seconds / PART_SECONDS)))
-
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
         careful = bool(self._careful_until) and time.monotonic() < self._careful_until
-        self._weigh(slave.send(tasks, self._source.definition, self._source.held, careful) / len(tasks))
+        self._pace.weigh(slave.send(tasks, self._source.definition, self._source.held, careful), len(tasks))
         self._watch_outbox(slave)
         if slave.look_at is None:
             slave.look_at = time.monotonic() + DEAF_LOOK_SECONDS
@@ -682,7 +643,7 @@ class Crew:
         recalled = victim.recall()
         if recalled:
             # The victim is busy with the job that it started, so it comes last.
-            self._spread(recalled, [*idle[: self._parts(len(recalled))], victim])
+            self._spread(recalled, [*idle[: self._pace.parts(len(recalled))], victim])
 
     def _watch_outbox(self, slave: SlaveProcess) -> None:
         full = len(slave.outbox) > 0

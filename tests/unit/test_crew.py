@@ -16,6 +16,7 @@ import pytest
 import papyros
 from papyros import crew as crew_module
 from papyros import process
+from papyros.pace import AHEAD_BYTES
 from tests.contract.jobs_for_tests import (
     Square,
     double,
@@ -466,7 +467,7 @@ def test_of_large_tasks_few_are_sent_ahead_and_all_slaves_get_some(source):
                 for number in range(100):
                     source.add(number, size_of(payload))
             source.wait_for_outcomes(100)
-    most = 2 * crew_module.AHEAD_BYTES  # what several are sent is shared out evenly
+    most = 2 * AHEAD_BYTES  # what several are sent is shared out evenly
     assert max(held[4:]) <= most  # at first nothing is known of them
     assert len(set(source.slaves.values())) == 2
 

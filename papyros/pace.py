@@ -1,0 +1,63 @@
+"""How fast the jobs of a crew go, as far as is known, and how many of them a slave should therefore have.
+
+Arithmetic only: what is sent to whom is decided in `papyros.crew`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from papyros.shares import LONG_SECONDS
+
+__all__ = ["AHEAD_BYTES", "Pace"]
+
+#: A slave is sent so many seconds' worth of jobs ahead, as far as durations are known.
+AHEAD_SECONDS = 0.1
+AHEAD_JOBS = 1000
+
+#: ... nor more than so many bytes of them: what is on its way to one slave is not on its way to another.
+AHEAD_BYTES = 4 << 20
+
+#: Few quick jobs go to few slaves, so many seconds' worth to each: to wake one takes about as long.
+PART_SECONDS = 0.0005
+
+#: To carry so many bytes to a slave takes about a second.
+BYTES_A_SECOND = 1e9
+
+#: The weight of the newest batch in the moving averages.
+FRESHNESS = 0.25
+
+
+class Pace:
+    """Moving averages of how long jobs take, and of how many bytes they are."""
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+        self._bytes: float | None = None
+
+    def learn(self, seconds: Sequence[float]) -> None:
+        """Take note of how long the jobs of a batch took."""
+        self._seconds = _moved(self._seconds, sum(seconds) / len(seconds))
+
+    def weigh(self, size: int, jobs: int) -> None:
+        """Take note of so many jobs that were sent, of so many bytes together."""
+        self._bytes = _moved(self._bytes, size / jobs)
+
+    @property
+    def target(self) -> int:
+        """How many jobs a slave should have: one that runs, and some ahead."""
+        if self._seconds is None or self._seconds >= LONG_SECONDS:
+            return 1
+        ahead = min(AHEAD_JOBS, AHEAD_SECONDS / max(1e-6, self._seconds), AHEAD_BYTES / max(1.0, self._bytes or 0.0))
+        return 1 + max(1, int(ahead))
+
+    def parts(self, jobs: int) -> int:
+        """Return for how many slaves so many jobs are worth the while."""
+        if self._seconds is None:
+            return jobs
+        seconds = self._seconds + (self._bytes or 0.0) / BYTES_A_SECOND
+        return max(1, min(jobs, int(jobs * seconds / PART_SECONDS)))
+
+
+def _moved(known: float | None, mean: float) -> float:
+    return mean if known is None else known + FRESHNESS * (mean - known)
