@@ -52,8 +52,8 @@ CHUNK = 1 << 18
 SHORT = 1 << 10
 
 
-#: Blocks of memory of up to this size are used again: a little less than 32 MiB.
-KEPT_BYTES = (1 << 25) - (1 << 16)
+#: Blocks of memory of up to this size are used again. Each thread's part of the heap keeps up to twice as much.
+KEPT_BYTES = 4 << 20
 
 #: So many buffers are sent at a time; systems have a bound on that, which is a thousand or so.
 MOST_BUFFERS = 64
@@ -217,8 +217,8 @@ def keep_freed_memory() -> None:
     """Have the C library use large blocks again that were freed, instead of giving each back to the system.
 
     A fresh page of the system's takes several times as long as to copy what goes into it. The GNU C library begins to
-    keep blocks when the first one of their size is freed (see M_MMAP_THRESHOLD in mallopt(3)): so one is freed here,
-    of the largest size that it does this for. Nothing is written to it, so it never takes any memory.
+    keep blocks when the first one of their size is freed (see M_MMAP_THRESHOLD in mallopt(3)): so one is freed here.
+    Nothing is written to it, so it never takes any memory.
     """
     if sys.platform == "linux":
         bytes(KEPT_BYTES)
