@@ -24,6 +24,9 @@ __all__ = ["DaskMaster", "open_family"]
 #: Children come before the jobs of their parents' generation, so that what is begun is ended before more is begun.
 GENERATION = 1_000_000
 
+#: Dask sends priorities as numbers of 64 bits, and loses its workers over larger ones.
+MOST_PRIORITY = 1 << 62
+
 
 class DaskMaster(DelegatingMaster):
     """Has jobs run by the workers of a Dask cluster.
@@ -106,7 +109,7 @@ class DaskMaster(DelegatingMaster):
             self._largest,
             (__name__, self._slaves, self._resources, self._largest, self._depth + 1),
             pure=False,
-            priority=entry.terms.priority + GENERATION * self._depth,
+            priority=_fitting(entry.terms.priority + GENERATION * self._depth),
             resources=self._resources,
         )
         return ticket
@@ -119,6 +122,10 @@ class DaskMaster(DelegatingMaster):
         super()._stop()
         if self._own:
             self._client.close()
+
+
+def _fitting(priority: float) -> float:
+    return max(-MOST_PRIORITY, min(MOST_PRIORITY, priority))
 
 
 def _connect(address: str) -> Any:
