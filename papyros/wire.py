@@ -457,7 +457,8 @@ def _unpickle_exception(pickled: bytes | None, name: str, text: str) -> BaseExce
         try:
             error = pickle.loads(pickled)
             if isinstance(error, BaseException):
-                return error
+                # Where tblib is at work, as with Dask, there is one, made up, which holds the frames of all who wait.
+                return BaseException.with_traceback(error, None)
         except KeyboardInterrupt:
             raise  # the user's
         except BaseException:  # noqa: BLE001 - its class may be unknown here: the stand-in says what it was
