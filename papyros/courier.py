@@ -26,14 +26,13 @@ from papyros.errors import MasterClosedError, PendingJobError, SlaveLost
 from papyros.jobfuture import JobFuture
 from papyros.jobs import Job, check_job, describe, settle
 from papyros.lanes import Lane
+from papyros.logs import logger_of
 from papyros.master import Master
 from papyros.outcome import Outcome
 from papyros.threads import worker
 
 if TYPE_CHECKING:
     from typing import Self
-
-from papyros.logs import logger_of
 
 __all__ = ["Courier", "courier_of", "end_before"]
 

@@ -29,14 +29,13 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from papyros import slave as inside
 from papyros.forensics import oom_kills, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, Parts, join_column, pack_frame, split_column
+from papyros.logs import logger_of
 from papyros.screen import Screen
 from papyros.store import Held, needs_of
 from papyros.sweeping import MARK, sweep
 
 if TYPE_CHECKING:
     from papyros.tasks import CrewOptions, Task
-
-from papyros.logs import logger_of
 
 __all__ = ["Death", "Heard", "Lent", "Outcomes", "Printed", "SlaveProcess", "python_environment"]
 

@@ -13,11 +13,10 @@ from papyros.distributed.naming import Address
 from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker, delays
 from papyros.errors import ClusterError, GroupTakenError, MasterNotFoundError, NameServerNotFoundError, PapyrosError
+from papyros.logs import logger_of
 
 if TYPE_CHECKING:
     from papyros.distributed.server import MasterServer
-
-from papyros.logs import logger_of
 
 __all__ = ["Hosting", "MasterFinder"]
 
