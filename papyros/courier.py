@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import _thread
 import atexit
-import contextlib
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from papyros.bookkeeping import BookkeepingMaster
 from papyros.current import running_here
 from papyros.deadlines import FOREVER, Deadline
+from papyros.ending import program_end
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import MasterClosedError, PendingJobError, SlaveLost
 from papyros.jobfuture import JobFuture
@@ -34,7 +34,7 @@ from papyros.threads import worker
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Courier", "courier_of", "end_before"]
+__all__ = ["Courier", "courier_of"]
 
 log = logger_of(__name__)
 
@@ -85,30 +85,6 @@ def courier_of(
     return PlainCourier(master)
 
 
-#: Those under way through masters over executors, and the modules that such executors are of.
-_over_executors: set[LaneCourier] = set()
-_executors_known: set[str] = set()
-
-
-def end_before(executor: object) -> None:
-    """Have a program that ends do what was submitted through a master before the executor under it is of no more use.
-
-    Those of `concurrent.futures`, and others after their example, end before `atexit` asks anybody. What is
-    registered last is called first, so this is done again for those of another module.
-    """
-    modules = {kind.__module__ for kind in type(executor).__mro__}
-    register = getattr(threading, "_register_atexit", None)  # as they do it
-    if register is not None and not modules <= _executors_known:
-        with contextlib.suppress(RuntimeError):  # the program is ending
-            register(_end_all)
-        _executors_known.update(modules)
-
-
-def _end_all() -> None:
-    for courier in list(_over_executors):
-        courier._exit()
-
-
 class LaneCourier:
     """Sends jobs through a lane of a master that keeps its books in a ledger."""
 
@@ -143,7 +119,7 @@ class LaneCourier:
                 atexit.unregister(self._exit)
                 atexit.register(self._exit)
                 if self._lane.over_executor:
-                    _over_executors.add(self)
+                    program_end.calls(self._exit)
 
     def _run_here(self, job: Job, future: JobFuture) -> None:
         self._lane.send(job, future)
@@ -215,7 +191,7 @@ class LaneCourier:
             with self._start:
                 self._over.set()
                 atexit.unregister(self._exit)
-                _over_executors.discard(self)
+                program_end.calls_no_more(self._exit)
 
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
 from typing import Any
 
-from papyros.courier import end_before
 from papyros.current import Place
 from papyros.deadlines import Deadline
 from papyros.delegating import DelegatingMaster, Ticket
+from papyros.ending import program_end
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import MasterClosedError
 from papyros.family import Family, WaitingParents
@@ -76,7 +76,7 @@ class ExecutorMaster(DelegatingMaster):
             echo=echo,
         )
         self._executor = executor
-        end_before(executor)
+        program_end.comes_before(executor)
         self._engine = f"the {type(executor).__name__}"
         self._packed = not _shares_memory(executor) if packed is None else packed
         self._parents = WaitingParents()  # jobs in this process that wait for their children

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
-from papyros.courier import end_before
 from papyros.delegating import DelegatingMaster, Ticket
+from papyros.ending import program_end
 from papyros.entries import Entry
 from papyros.parcels import run_parcel
 from papyros.terms import Terms
@@ -87,7 +87,7 @@ class DaskMaster(DelegatingMaster):
                 echo=echo,
             )
             self._resources = dict(resources) if resources else None
-            end_before(self._client)  # which is called back by an executor
+            program_end.comes_before(self._client)  # which is called back by an executor
         except BaseException:
             if self._own:
                 self._client.close()
