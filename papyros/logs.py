@@ -40,7 +40,7 @@ class _Unread(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # as handlers have: whoever handles a signal may log, too
         self._kept: deque[logging.LogRecord] = deque(maxlen=KEPT_RECORDS)
         self._thread: threading.Thread | None = None
         if hasattr(os, "register_at_fork"):
@@ -74,11 +74,12 @@ class _Unread(logging.Filter):
 
     def _forget(self) -> None:
         """In a forked process: the thread is not here, and somebody may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._kept.clear()
         self._thread = None
 
 
+#: One for each process, as its loggers are: so all that they log keeps its order, and one thread hands it on.
 _UNREAD = _Unread()
 
 

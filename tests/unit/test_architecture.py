@@ -170,3 +170,28 @@ def test_each_module_says_what_it_is_for_and_what_it_offers(path):
             if isinstance(target, ast.Name)
         }
         assert "__all__" in names
+
+
+def objects_of_modules(path):
+    """The names that a module gives, once for all, to what can change: objects of its own classes, lists, sets, ..."""
+    tree = ast.parse(path.read_text())
+    changing = {node.name for node in tree.body if isinstance(node, ast.ClassDef)} | {"set", "list", "dict", "deque"}
+    for node in tree.body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign):
+            continue
+        target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+        match node.value:
+            case ast.Call(func=ast.Name(id=name)) if name in changing:
+                yield ast.unparse(target)
+            case ast.Set() | ast.List() | ast.Dict() if not ast.unparse(target).strip("_").isupper():
+                yield ast.unparse(target)
+
+
+def test_what_a_module_keeps_for_the_whole_process_has_a_reason_where_it_stands():
+    """Whoever makes masters knows all that they share: there is no more of it than this."""
+    kept = {(path.stem, name) for path in SOURCES for name in objects_of_modules(path) if name != "__all__"}
+    constants = {("deadlines", "FOREVER"), ("terms", "DEFAULT_TERMS")}
+    assert kept - constants == {("ending", "program_end"), ("logs", "_UNREAD"), ("ray", "_connection")}
+    assert not [
+        path for path in SOURCES for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Global)
+    ]

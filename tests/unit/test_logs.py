@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
+import signal
 
 import pytest
 
@@ -47,3 +49,27 @@ def test_a_slave_that_dies_is_told_of_to_nobody_and_time_limits_are_kept(full_pi
 def test_what_has_room_is_logged_at_once(caplog):
     logger_of("papyros.test").warning("at %s", "once")
     assert caplog.messages == ["at once"]
+
+
+class Interrupted(io.StringIO):
+    """A stream that a signal comes for when it is first looked at."""
+
+    looked_at = False
+
+    def fileno(self):
+        if not self.looked_at:
+            self.looked_at = True
+            signal.raise_signal(signal.SIGUSR1)
+        return super().fileno()
+
+
+def test_what_handles_a_signal_may_log_while_the_same_thread_does(monkeypatch):
+    log = logger_of("papyros.test")
+    stream = Interrupted()
+    monkeypatch.setattr(logging.getLogger(), "handlers", [logging.StreamHandler(stream)])
+    before = signal.signal(signal.SIGUSR1, lambda *_: log.warning("a signal came"))
+    try:
+        log.warning("something happened")
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert stream.getvalue() == "a signal came\nsomething happened\n"
