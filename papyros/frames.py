@@ -13,7 +13,7 @@ from array import array
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
 from functools import cache
-from itertools import islice
+from itertools import accumulate, islice, pairwise
 from typing import NamedTuple, cast
 
 __all__ = [
@@ -107,16 +107,15 @@ def split_column(view: memoryview, count: int, offset: int = 0) -> list[Buffer]:
     start = offset + 8 * count
     lengths = array("Q")
     lengths.frombytes(view[offset:start])
-    if start + sum(lengths) != len(view):
+    ends = list(accumulate(lengths, initial=start))
+    if ends[-1] != len(view):
         raise ValueError("the lengths of a batch do not add up to its size")
-    blobs: list[Buffer] = []
-    for length in lengths:
-        end = start + length
-        blob = view[start:end]
-        # A copy of what is small costs less than to keep all that came with it, for the collector to look through.
-        blobs.append(blob if length >= SHORT else bytes(blob))
-        start = end
-    return blobs
+    # A copy of what is small costs less than to keep all that came with it, for the collector to look through.
+    if len(view) < LARGE or max(lengths, default=0) < SHORT:
+        whole = bytes(view)  # slices of bytes cost a third of those of views
+        return [whole[start:end] for start, end in pairwise(ends)]
+    blobs = [view[start:end] for start, end in pairwise(ends)]
+    return [blob if len(blob) >= SHORT else bytes(blob) for blob in blobs]
 
 
 def cut(column: Buffer, size: int) -> list[bytes]:

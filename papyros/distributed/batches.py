@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Hashable, Iterable, Sequence
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, TypeVar
 
 from papyros.distributed.seals import SEAL_BYTES, TICKET_BYTES
 from papyros.frames import Buffer, Parts, cut, message_parts, nested_parts, pack_message, unpack_message
@@ -81,6 +81,9 @@ class JobOutcome(NamedTuple):
     seal: Buffer = _NO_SEAL
 
 
+Row = TypeVar("Row", AddedJob, HostJob, JobOutcome)
+
+
 class HostReport(NamedTuple):
     """What a slave host tells its master.
 
@@ -125,8 +128,10 @@ class _Table:
     def __init__(self) -> None:
         self.positions: dict[Any, int] = {}
 
-    def column(self, values: Iterable[Hashable]) -> bytes:
+    def column(self, values: Sequence[Hashable]) -> bytes:
         known = self.positions
+        if values and values.count(values[0]) == len(values):  # nearly always, and told with the least effort
+            return array("I", [known.setdefault(values[0], len(known))] * len(values)).tobytes()
         return array("I", [known.setdefault(value, len(known)) for value in values]).tobytes()
 
 
@@ -136,7 +141,17 @@ def _numbers(kind: str, view: Buffer) -> array[int]:
     return numbers
 
 
-def _definition_columns(definitions: Iterable[bytes]) -> tuple[bytes, bytes]:
+def _rows(kind: type[Row], columns: Iterable[Iterable[Any]]) -> list[Row]:
+    """Return rows of a kind of tuple, of which all columns are given; to call the kind itself costs twice as much."""
+    return list(map(partial(tuple.__new__, kind), zip(*columns, strict=True)))
+
+
+def _columns(rows: Sequence[Row], kind: type[Row]) -> list[Sequence[Any]]:
+    """Return the columns of rows of a kind, also where there are none."""
+    return list(zip(*rows, strict=True)) or [()] * len(kind._fields)
+
+
+def _definition_columns(definitions: Sequence[bytes]) -> tuple[bytes, bytes]:
     table = _Table()
     column = table.column(definitions)
     return column, b"".join(table.positions)
@@ -185,18 +200,19 @@ def pack_added(jobs: Sequence[AddedJob]) -> bytes:
 
 def added_parts(jobs: Sequence[AddedJob]) -> list[Buffer]:
     """Return the parts of which `pack_added` makes one: their blobs are as they were, and not copied."""
-    column, digests = _definition_columns(job.definition for job in jobs)
+    numbers, definitions, blobs, terms_of_jobs, seals = _columns(jobs, AddedJob)
+    column, digests = _definition_columns(definitions)
     terms = _Table()
-    terms_column = terms.column(job.terms for job in jobs)
+    terms_column = terms.column(terms_of_jobs)
     head = [
-        array("Q", [job.number for job in jobs]).tobytes(),
+        array("Q", numbers).tobytes(),
         _write_terms(tuple(terms.positions)),
         terms_column,
         column,
         digests,
-        b"".join([job.seal for job in jobs]),
+        b"".join(seals),
     ]
-    return message_parts([*head, *(job.blob for job in jobs)])
+    return message_parts([*head, *blobs])
 
 
 def unpack_added(message: Buffer) -> list[AddedJob]:
@@ -209,7 +225,7 @@ def unpack_added(message: Buffer) -> list[AddedJob]:
         _terms(terms, terms_column),
         cut(seals, SEAL_BYTES),
     )
-    return [AddedJob(*row) for row in zip(*columns, strict=True)]
+    return _rows(AddedJob, columns)
 
 
 def pack_host_jobs(jobs: Sequence[HostJob]) -> bytes:
@@ -219,22 +235,23 @@ def pack_host_jobs(jobs: Sequence[HostJob]) -> bytes:
 
 def host_jobs_parts(jobs: Sequence[HostJob]) -> list[Buffer]:
     """Return the parts of which `pack_host_jobs` makes one: their blobs are as they were, and not copied."""
-    column, digests = _definition_columns(job.definition for job in jobs)
+    sessions_of_jobs, numbers, definitions, blobs, terms_of_jobs, seals = _columns(jobs, HostJob)
+    column, digests = _definition_columns(definitions)
     sessions = _Table()
-    session_column = sessions.column(job.session for job in jobs)
+    session_column = sessions.column(sessions_of_jobs)
     terms = _Table()
-    terms_column = terms.column(job.terms for job in jobs)
+    terms_column = terms.column(terms_of_jobs)
     head = [
         _write_names(tuple(sessions.positions)),
         _write_terms(tuple(terms.positions)),
         terms_column,
         session_column,
-        array("Q", [job.number for job in jobs]).tobytes(),
+        array("Q", numbers).tobytes(),
         column,
         digests,
-        b"".join([job.seal for job in jobs]),
+        b"".join(seals),
     ]
-    return message_parts([*head, *(job.blob for job in jobs)])
+    return message_parts([*head, *blobs])
 
 
 def unpack_host_jobs(message: Buffer) -> list[HostJob]:
@@ -249,7 +266,7 @@ def unpack_host_jobs(message: Buffer) -> list[HostJob]:
         _terms(terms, terms_column),
         cut(seals, SEAL_BYTES),
     )
-    return [HostJob(*row) for row in zip(*columns, strict=True)]
+    return _rows(HostJob, columns)
 
 
 def pack_outcomes(outcomes: Sequence[JobOutcome], beside: bytes) -> bytes:
@@ -260,18 +277,19 @@ def pack_outcomes(outcomes: Sequence[JobOutcome], beside: bytes) -> bytes:
 def outcomes_parts(outcomes: Sequence[JobOutcome], beside: bytes) -> list[Buffer]:
     """Return the parts of which `pack_outcomes` makes one: the outcomes are as they were, and not copied."""
     sessions, slaves = _Table(), _Table()
-    session_column = sessions.column(done.session for done in outcomes)
-    slave_column = slaves.column(done.slave for done in outcomes)
+    sessions_of_jobs, numbers, encoded, seconds, slaves_of_jobs, tickets, seals = _columns(outcomes, JobOutcome)
+    session_column = sessions.column(sessions_of_jobs)
+    slave_column = slaves.column(slaves_of_jobs)
     head = [
         _write_names((tuple(sessions.positions), tuple(slaves.positions))),
         session_column,
-        array("Q", [done.number for done in outcomes]).tobytes(),
-        array("d", [done.seconds for done in outcomes]).tobytes(),
+        array("Q", numbers).tobytes(),
+        array("d", seconds).tobytes(),
         slave_column,
-        b"".join([done.ticket for done in outcomes]),
-        b"".join([done.seal for done in outcomes]),
+        b"".join(tickets),
+        b"".join(seals),
     ]
-    return nested_parts(beside, message_parts([*head, *(done.outcome for done in outcomes)]))
+    return nested_parts(beside, message_parts([*head, *encoded]))
 
 
 def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
@@ -289,7 +307,7 @@ def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
         cut(tickets, TICKET_BYTES),
         cut(seals, SEAL_BYTES),
     )
-    return [JobOutcome(*row) for row in zip(*columns, strict=True)]
+    return _rows(JobOutcome, columns)
 
 
 def pack_report(report: HostReport) -> bytes:
