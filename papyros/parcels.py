@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -46,8 +47,22 @@ class Answer(NamedTuple):
     seconds: float
 
 
-def run_parcel(definition: bytes, blob: Buffer, max_bytes: int, family: Family = ("papyros.nested",)) -> Answer:
-    """Run the job in a parcel. Always answers, whatever the job does, if this process survives it."""
+def run_parcel(
+    definition: bytes,
+    blob: Buffer,
+    max_bytes: int,
+    family: Family = ("papyros.nested",),
+    ends: Callable[[BaseException], bool] | None = None,
+) -> Answer:
+    """Run the job in a parcel. Always answers, whatever the job does, if this process survives it.
+
+    Args:
+        definition: the job's class, packed.
+        blob: what else is in the job, packed.
+        max_bytes: its result may not be larger.
+        family: how it gets a master for jobs of its own.
+        ends: says of what was raised in the job whether it is the engine's, to end this process: that is raised again.
+    """
     pid = os.getpid()
     slave = f"{socket.gethostname()}/{pid}"
     try:
@@ -60,6 +75,8 @@ def run_parcel(definition: bytes, blob: Buffer, max_bytes: int, family: Family =
     outcome = _run(job, slave, family)
     if os.getpid() != pid:
         leave_fork(outcome)  # else it would go on as another one of the engine's, on the connections of this one
+    if ends is not None and outcome.exception is not None and ends(outcome.exception):
+        raise outcome.exception
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()

@@ -13,8 +13,8 @@ from typing import Any
 
 from papyros.delegating import DelegatingMaster, Ticket
 from papyros.entries import Entry
-from papyros.parcels import Family, run_parcel
-from papyros.wire import MAX_PAYLOAD_BYTES
+from papyros.parcels import Answer, Family, run_parcel
+from papyros.wire import MAX_PAYLOAD_BYTES, Buffer
 
 try:
     import ray
@@ -115,7 +115,7 @@ class RayMaster(DelegatingMaster):
             )
             self._session = ray.get_runtime_context().get_job_id()
             # What died is tried again by this master, which tells how, and knows what may run at most once.
-            self._run = ray.remote(run_parcel).options(
+            self._run = ray.remote(_run).options(
                 num_cpus=num_cpus, num_gpus=num_gpus, resources=dict(resources or {}), max_retries=0
             )
             # What a job holds while it waits for its children might be what they wait for: then they run in its place.
@@ -175,6 +175,16 @@ class _InWorker(RayMaster):
     def end(self) -> None:
         """Drop the children that are left."""
         self.close()
+
+
+def _run(definition: bytes, blob: Buffer, max_bytes: int, family: Family) -> Answer:
+    """Run a parcel in a worker; one that is to end does so, and is no affair of the job that it runs."""
+    return run_parcel(definition, blob, max_bytes, family, _is_end)
+
+
+def _is_end(error: BaseException) -> bool:
+    """Whether Ray has raised this to end a worker, as it does at SIGTERM, wherever in a job that is."""
+    return isinstance(error, SystemExit) and hasattr(error, "ray_terminate_msg")
 
 
 def open_family(slaves: int, max_bytes: int) -> _InWorker:

@@ -15,7 +15,7 @@ import pytest
 import papyros
 from tests.contract import families
 from tests.contract.jobs_for_tests import call, double, end_slave, fail_until, starts, wait_at
-from tests.engines.jobs import note_order, note_times, order, overlaps, stay, stays
+from tests.engines.jobs import be_told_to_end, note_order, note_times, order, overlaps, stay, stays
 from tests.support import PATIENCE, at_most, gone, processed, wait_until
 
 ray = pytest.importorskip("ray")
@@ -268,6 +268,18 @@ def test_a_job_that_ends_its_worker_is_tried_three_times_and_one_that_may_run_on
     assert len(starts(tmp_path, "once")) == 1
     assert master.status().lost == 4
     assert processed(master, double(4)).result == 8
+
+
+def test_a_job_whose_worker_is_told_to_end_runs_again_in_another_one(make, tmp_path):
+    """Ray has that raise a SystemExit in the midst of the job, which has nothing to do with it."""
+    master = make()
+    assert processed(master, be_told_to_end(str(tmp_path))).result == "done"
+    assert master.status().lost == 1
+
+
+def test_a_job_that_exits_has_that_as_its_outcome(make):
+    with pytest.raises(SystemExit, match="enough"):
+        _ = processed(make(), call(sys.exit, "enough")).result
 
 
 def test_a_job_whose_machine_dies_runs_again_on_another_one(cluster, make, tmp_path, gates):
