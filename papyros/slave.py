@@ -116,8 +116,8 @@ QUICK_SECONDS = 0.002
 
 #: ... and at most for so long, or until they are so many: each message costs all on its way about as much as a job of
 #: a millisecond. They are sent sooner when the jobs that are here run out, so that more come in time.
-GATHER_SECONDS = 0.05
-GATHER_JOBS = 50
+GATHER_SECONDS = 0.1
+GATHER_JOBS = 100
 
 #: A slave whose crew is gone ends its job after so long.
 ORPHAN_SECONDS = 0.5

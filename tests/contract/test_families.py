@@ -214,7 +214,7 @@ def test_a_closed_master_does_not_wait_for_families(make_process_master, tmp_pat
 # Fairness. ----------------------------------------------------------------------------------
 
 
-#: So many that those which a slave host is given ahead, a tenth of a second's worth, are the lesser part.
+#: So many that those which a slave host is given ahead are the lesser part.
 CHILDREN = 1000
 
 
