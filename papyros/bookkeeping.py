@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import itertools
 import os
+import sys
 import threading
 import time
 import weakref
@@ -31,6 +32,7 @@ from papyros.lanes import Lane
 from papyros.ledger import Ledger
 from papyros.leftovers import Leftovers
 from papyros.master import Master
+from papyros.memory import give_memory_back
 from papyros.outcome import Outcome
 from papyros.status import SlaveStatus, Status
 from papyros.story import tell_deaths
@@ -42,6 +44,9 @@ J = TypeVar("J", bound=Job)
 
 #: How many jobs `execute` keeps in flight.
 EXECUTE_WINDOW = 1000
+
+#: A table of jobs that takes so much has held a flood of them, some 50,000 (see `papyros.memory.FLOOD_JOBS`).
+FLOOD_BOOK_BYTES = 2 << 20
 
 
 class BookkeepingMaster(Master):
@@ -332,10 +337,20 @@ class BookkeepingMaster(Master):
             release(self._jobs[number])
             del self._jobs[number]  # after that: what is interrupted in between is mended by what is still here
         self._let_go_of_orphans()
+        self._let_go_of_room()
         self._room.notify_all()
         self._came.notify_all()
         if not self._closed:
             self._work_came()  # what they took of a bound may be free for others now
+
+    def _let_go_of_room(self) -> None:
+        """Let go of what the books took of memory, where all jobs have left them. Called with the lock held."""
+        if self._jobs:
+            return
+        flood = sys.getsizeof(self._jobs) >= FLOOD_BOOK_BYTES
+        self._jobs.clear()  # it would keep the room for as many as there ever were
+        if flood:
+            give_memory_back()
 
     def _finish(self, entry: Entry, outcome: Any, seconds: float, size: int = 0, again: bool = False) -> None:
         """Take an outcome; `again` if the job failed and wants a retry. Called with the lock held."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import socket
 import struct
-import sys
 from array import array
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
-from functools import cache
 from itertools import accumulate, islice, pairwise
 from typing import NamedTuple, cast
+
+from papyros.memory import keep_freed_memory
 
 __all__ = [
     "Frame",
@@ -25,7 +25,6 @@ __all__ = [
     "cut",
     "gathered",
     "join_column",
-    "keep_freed_memory",
     "message_parts",
     "nested_parts",
     "pack_frame",
@@ -51,9 +50,6 @@ CHUNK = 1 << 18
 #: Blobs of less than this size are copied out of the batch that they came with.
 SHORT = 1 << 10
 
-
-#: Blocks of memory of up to this size are used again. Each thread's part of the heap keeps up to twice as much.
-KEPT_BYTES = 4 << 20
 
 #: So many buffers are sent at a time; systems have a bound on that, which is a thousand or so.
 MOST_BUFFERS = 64
@@ -209,18 +205,6 @@ def space_for(size: int) -> memoryview:
     """Return memory for something large that is to be received."""
     keep_freed_memory()
     return memoryview(bytearray(size))
-
-
-@cache
-def keep_freed_memory() -> None:
-    """Have the C library use large blocks again that were freed, instead of giving each back to the system.
-
-    A fresh page of the system's takes several times as long as to copy what goes into it. The GNU C library begins to
-    keep blocks when the first one of their size is freed (see M_MMAP_THRESHOLD in mallopt(3)): so one is freed here.
-    Nothing is written to it, so it never takes any memory.
-    """
-    if sys.platform == "linux":
-        bytes(KEPT_BYTES)
 
 
 class FrameReader:

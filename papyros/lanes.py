@@ -171,7 +171,7 @@ class Lane:
             master._work_came()
         job = master._jobs.pop(entry.number)
         if not master._jobs:
-            master._jobs.clear()  # it would keep the room for as many as there ever were
+            master._let_go_of_room()
         return job
 
     @property

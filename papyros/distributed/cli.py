@@ -46,6 +46,7 @@ from papyros.errors import (
     NameServerNotFoundError,
     PapyrosError,
 )
+from papyros.memory import use_one_heap
 from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["main"]
@@ -146,6 +147,7 @@ def _run_master(
     tell: Callable[[str], None],
 ) -> int:
     _spare_the_collector()
+    use_one_heap()
     over: list[PapyrosError] = []
 
     def give_way(why: PapyrosError) -> None:

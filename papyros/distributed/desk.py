@@ -21,6 +21,7 @@ from papyros.distributed.bells import Bell
 from papyros.distributed.seals import ticket_of
 from papyros.entries import PROCESSED, WAITING, Entry, Holder, Session
 from papyros.logs import logger_of
+from papyros.memory import FLOOD_JOBS
 from papyros.packing import ledger_of_payloads
 from papyros.status import SharedStatus, SlaveStatus, Status
 from papyros.store import Held
@@ -56,10 +57,7 @@ SILENT_SECONDS = 0.5
 #: Outcomes of jobs that nobody knows yet are kept for clients that lost their master: so many bytes.
 EARLY_BYTES = 256 << 20
 
-#: So many jobs at a time are a flood: they leave traces in the memory of the process.
-FLOOD_JOBS = 50_000
-
-#: ... and so are payloads of so many bytes: a C library keeps some of what they took (`papyros.frames.space_for`).
+#: Payloads of so many bytes leave traces in the memory of the process, as a flood of jobs does.
 FLOOD_BYTES = 16 << 20
 
 

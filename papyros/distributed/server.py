@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import ipaddress
 import socket
@@ -33,6 +32,7 @@ from papyros.errors import (
     VersionMismatchError,
 )
 from papyros.logs import logger_of
+from papyros.memory import give_memory_back
 from papyros.threads import worker
 
 __all__ = ["MasterServer"]
@@ -121,7 +121,8 @@ class MasterServer:
 
     def _look_after(self) -> None:
         if self.service.sweep():
-            _give_memory_back()
+            gc.collect()
+            give_memory_back()
 
     def _broke(self, why: str) -> None:
         self._on_over(ClusterError(f"this master can serve nobody any more: {why}"))
@@ -144,13 +145,6 @@ class MasterServer:
                 log.error("%s; this master gives way", error)
                 self._on_over(error)
                 return
-
-
-def _give_memory_back() -> None:
-    """Have the interpreter and the C library return to the system what they keep for later."""
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # it is the GNU C library that has this
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _check_host(host: str) -> None:

@@ -1,0 +1,54 @@
+"""Freed memory: what the C library is to keep of it for later, and when it goes back to the system.
+
+It is the GNU C library that needs to be told; on other systems, nothing in here does anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from functools import cache
+
+__all__ = ["FLOOD_JOBS", "give_memory_back", "keep_freed_memory", "use_one_heap"]
+
+#: So many jobs at a time are a flood: they leave traces in the memory of the process.
+FLOOD_JOBS = 50_000
+
+#: Blocks of memory of up to this size are used again. Each thread's part of the heap keeps up to twice as much.
+KEPT_BYTES = 4 << 20
+
+#: The number of an option, as in malloc.h.
+_M_ARENA_MAX = -8
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Have the C library use large blocks again that were freed, instead of giving each back to the system.
+
+    A fresh page of the system's takes several times as long as to copy what goes into it. The GNU C library begins to
+    keep blocks when the first one of their size is freed (see M_MMAP_THRESHOLD in mallopt(3)): so one is freed here.
+    Nothing is written to it, so it never takes any memory.
+    """
+    if sys.platform == "linux":
+        bytes(KEPT_BYTES)
+
+
+def give_memory_back() -> None:
+    """Have the C library return to the system what it keeps for later."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def use_one_heap() -> None:
+    """Have threads that are started from now on take memory from the heap of the first one.
+
+    Of a heap that a thread has for itself, `give_memory_back` cannot return what lies at its end, and that may be
+    much: up to 64 MiB, once a large table of any sort was freed. Threads do not wait for each other there, as all of
+    them hold the interpreter's lock meanwhile.
+    """
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

@@ -1,0 +1,91 @@
+"""Memory that was freed: when it goes back to the system."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+import papyros
+from papyros import bookkeeping
+from papyros.bookkeeping import FLOOD_BOOK_BYTES
+from papyros.memory import FLOOD_JOBS
+
+ON_GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library keeps it")
+
+#: A thread that has taken much memory lets go of it, in a program that lets go of large blocks, too.
+THREAD = """
+import threading
+from papyros.memory import give_memory_back, use_one_heap
+
+def memory():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+def work():
+    blocks = [bytes(1000) for _ in range(50_000)]
+    print(memory() - before)
+
+{first}
+bytes(31 << 20)
+before = memory()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+give_memory_back()
+print(memory() - before)
+"""
+
+
+@papyros.job
+def nothing(number):
+    return number
+
+
+@ON_GLIBC
+def test_what_a_thread_has_freed_goes_back_where_all_use_one_heap():
+    script = THREAD.format(first="use_one_heap()")
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    at_most, at_last = map(int, told.split())
+    assert at_most > 40_000_000
+    assert at_last < 4_000_000
+
+
+@pytest.fixture
+def given_back(monkeypatch):
+    """How often memory was given back."""
+    times = []
+    monkeypatch.setattr(bookkeeping, "give_memory_back", lambda: times.append(1))
+    return times
+
+
+@pytest.mark.parametrize("end", ["popped", "cancelled", "closed"])
+def test_a_flood_of_jobs_that_has_run_off_leaves_its_memory_to_others(given_back, end):
+    master = papyros.SingleThreadedMaster()
+    for number in range(FLOOD_JOBS):
+        master.addJob(nothing(number))
+    assert not given_back
+    if end == "popped":
+        assert sum(1 for _ in iter(master.popProcessedJob, None)) == FLOOD_JOBS
+    elif end == "cancelled":
+        master.cancelAllJobs()
+    else:
+        master._leftovers.renounce()
+        master.close()
+    assert given_back == [1]
+    assert sys.getsizeof(master._jobs) < 1000
+    master.close()
+
+
+def test_fewer_jobs_are_not_worth_the_while(given_back):
+    with papyros.SingleThreadedMaster() as master:
+        for number in range(1000):
+            master.addJob(nothing(number))
+        assert sum(1 for _ in iter(master.popProcessedJob, None)) == 1000
+    assert not given_back
+
+
+def test_a_table_of_a_flood_is_as_large_as_is_said():
+    assert sys.getsizeof(dict.fromkeys(range(FLOOD_JOBS))) >= FLOOD_BOOK_BYTES
+    assert sys.getsizeof(dict.fromkeys(range(FLOOD_JOBS // 2))) < FLOOD_BOOK_BYTES
