@@ -29,19 +29,19 @@ def test_processes_tell_what_they_use():
 
 
 def test_throughput_counts_adding_and_popping():
-    assert Waiting(1000, adding=1.0, popping=3.0, grown=0, kept=0).rate == 250
+    assert Waiting(1000, 1000, adding=1.0, popping=3.0, grown=0, kept=0).rate == 250
 
 
 def test_waiting_jobs_are_judged_by_the_most_of_them(monkeypatch):
     monkeypatch.setattr(growth, "_payload_bytes", lambda: 100)
     found = {
-        10**3: Waiting(10**3, 0.5, 0.5, 0, 0),
-        10**4: Waiting(10**4, 0.5, 0.5, 0, 0),
-        10**6: Waiting(10**6, 100.0, 100.0, 900 * 10**6, 500 * 10**6),
+        10**3: Waiting(10**3, 10**3, 0.5, 0.5, 0, 0),
+        10**4: Waiting(10**4, 10**4, 0.5, 0.5, 0, 0),
+        10**6: Waiting(10**6, 5 * 10**5, 100.0, 100.0, 900 * 10**6, 500 * 10**6),
     }
     rate, memory, kept = growth._judge_waiting("M", found)
     assert (rate.measured, rate.reached) == ("0.50", False)  # 5,000 a second, not 8,000 of 10,000
-    assert (memory.measured, memory.reached) == ("800", True)
+    assert (memory.measured, memory.reached) == ("1,700", False)  # half of them waited elsewhere
     assert (kept.measured, kept.reached) == ("56% (500 MB)", False)
 
 
