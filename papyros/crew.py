@@ -33,7 +33,7 @@ from papyros.process import Death, Heard, Lent, Printed, SlaveProcess
 from papyros.screen import Screen
 from papyros.staff import at_work, missing, spares
 from papyros.sweeper import Sweeper
-from papyros.tasks import CrewOptions, Finished, SlaveView, Source, Task
+from papyros.tasks import CrewOptions, SlaveView, Source, Task
 
 __all__ = ["Crew"]
 
@@ -371,9 +371,7 @@ class Crew:
                 self._note_lent(slave)
             else:
                 self._pace.learn(event.seconds)
-                name = slave.name
-                batch = zip(event.tasks, event.encoded, event.seconds, strict=True)
-                self._source.finished([Finished(task.tag, encoded, spent, name) for task, encoded, spent in batch])
+                self._source.finished([task.tag for task in event.tasks], event.encoded, event.seconds, slave.name)
 
     def _note_lent(self, slave: SlaveProcess) -> None:
         self._starved = False

@@ -395,8 +395,9 @@ class Ledger:
         if again_at is not None and entry.failures < entry.terms.retries:
             self._delay(entry, again_at(entry.terms.backoff * 2.0 ** min(entry.failures, MAX_DOUBLINGS)))
             return True
-        self._take_from_line(entry)
-        self._undelay(entry)
+        if entry.state is not ASSIGNED:
+            self._take_from_line(entry)
+            self._undelay(entry)
         self._unassign(entry)
         known = session.seconds
         session.seconds = seconds if known is None else known + FRESHNESS * (seconds - known)

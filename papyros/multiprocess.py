@@ -20,8 +20,8 @@ from papyros.process import Death
 from papyros.status import SlaveStatus, Status
 from papyros.store import Held
 from papyros.story import tell_overdue
-from papyros.tasks import CrewOptions, Finished, Silent, Task
-from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry, encode_lost, encode_overdue
+from papyros.tasks import CrewOptions, Silent, Task
+from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, asks_for_retry, encode_lost, encode_overdue
 
 __all__ = ["MultiProcessMaster"]
 
@@ -190,17 +190,17 @@ class _LedgerSource:
         with self._master._lock:
             return self._master._held(digest)
 
-    def finished(self, batch: list[Finished]) -> None:
+    def finished(self, tags: Sequence[Entry], outcomes: Sequence[Buffer], seconds: Sequence[float], slave: str) -> None:
         master = self._master
         with master._lock:
-            for entry, encoded, seconds, slave in batch:
+            for entry, encoded, spent in zip(tags, outcomes, seconds, strict=True):
                 # A plain tuple, as in `PackingMaster._pack`, which does not refer to the entry that it is kept in.
-                outcome = (encoded, slave, seconds)
-                master._finish(entry, outcome, seconds, len(encoded), asks_for_retry(encoded))
+                outcome = (encoded, slave, spent)
+                master._finish(entry, outcome, spent, len(encoded), asks_for_retry(encoded))
             master._outcomes_came()
 
     def overdue(self, tag: Any, slave: str, timeout: float) -> None:
-        self.finished([Finished(tag, encode_overdue(tell_overdue(slave, timeout)), timeout, slave)])
+        self.finished([tag], [encode_overdue(tell_overdue(slave, timeout))], [timeout], slave)
 
     def died(self, tag: Any, death: Death) -> None:
         master = self._master

@@ -33,6 +33,7 @@ from papyros.logs import logger_of
 from papyros.screen import Screen
 from papyros.store import Held, needs_of
 from papyros.sweeping import MARK, sweep
+from papyros.terms import Terms
 
 if TYPE_CHECKING:
     from papyros.tasks import CrewOptions, Task
@@ -246,18 +247,13 @@ class SlaveProcess:
         Returns how many bytes there are of them.
         """
         epoch = self._epoch.to_bytes(inside.TOKEN_BYTES, "little")
-        numbers = array("I")
-        for task in tasks:
-            number = self._definitions.get(task.definition)
-            if number is None:
-                number = self._define(task.definition, definition(task.definition), value)
-            numbers.append(number)
-        flags = bytes(
-            inside.ECHO * terms.echo
-            | inside.ONCE * (careful or terms.once)
-            | inside.TIMED * (terms.timeout is not None)
-            for terms in (task.terms for task in tasks)
-        )
+        definitions = [task.definition for task in tasks]
+        known = self._definitions
+        missing = [digest for digest in dict.fromkeys(definitions) if digest not in known]
+        if missing:
+            known = known | {digest: self._define(digest, definition(digest), value) for digest in missing}
+        numbers = array("I", map(known.__getitem__, definitions))
+        flags = _flags([task.terms for task in tasks], careful)
         self.queue.extend(tasks)
         with contextlib.suppress(OSError):  # it died; its death is noticed elsewhere
             # Tokens first: a slave that has a job and finds no token knows that the job was taken back.
@@ -436,6 +432,16 @@ class SlaveProcess:
         killed_for_memory = code == -signal.SIGKILL and oom_kills() > self._oom_kills
         memory = tell_memory(peak, self._memory_before, killed_for_memory) if code is not None else ""
         return Death(self.name, _cause(code), tuple(self._lines), memory)
+
+
+def _flags(terms: list[Terms], careful: bool) -> bytes:
+    if terms.count(terms[0]) == len(terms):  # nearly always, and told with the least effort
+        return bytes([_flag(terms[0], careful)]) * len(terms)
+    return bytes(_flag(each, careful) for each in terms)
+
+
+def _flag(terms: Terms, careful: bool) -> int:
+    return inside.ECHO * terms.echo | inside.ONCE * (careful or terms.once) | inside.TIMED * (terms.timeout is not None)
 
 
 def _parted(blobs: list[Buffer | Parts]) -> Iterator[slice]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from papyros.process import Death
     from papyros.store import Held
 
-__all__ = ["CrewOptions", "Finished", "Silent", "SlaveView", "Source", "Task"]
+__all__ = ["CrewOptions", "Silent", "SlaveView", "Source", "Task"]
 
 
 class Task(NamedTuple):
@@ -22,15 +22,6 @@ class Task(NamedTuple):
     definition: bytes
     blob: Buffer | Parts
     terms: Terms = DEFAULT_TERMS
-
-
-class Finished(NamedTuple):
-    """An outcome, encoded, with the tag of its task."""
-
-    tag: Any
-    outcome: Buffer
-    seconds: float
-    slave: str
 
 
 class SlaveView(NamedTuple):
@@ -60,8 +51,8 @@ class Source(Protocol):
     def held(self, digest: bytes) -> Held | None:
         """Return the shared value with that digest; None if it is not held here, or nobody needs it any more."""
 
-    def finished(self, batch: list[Finished]) -> None:
-        """Take outcomes."""
+    def finished(self, tags: Sequence[Any], outcomes: Sequence[Buffer], seconds: Sequence[float], slave: str) -> None:
+        """Take outcomes of a slave, encoded, with the tags of their tasks, and how long each took."""
 
     def overdue(self, tag: Any, slave: str, timeout: float) -> None:
         """Take note that a task ran for longer than its timeout, and was stopped."""

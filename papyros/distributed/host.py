@@ -12,7 +12,7 @@ import sys
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -40,9 +40,9 @@ from papyros.process import Death
 from papyros.relay import pack_words, unpack_words
 from papyros.store import Held
 from papyros.story import tell_overdue
-from papyros.tasks import CrewOptions, Finished, Silent, Task
+from papyros.tasks import CrewOptions, Silent, Task
 from papyros.threads import worker
-from papyros.wire import MAX_PAYLOAD_BYTES, definition_digest, encode_overdue
+from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, definition_digest, encode_overdue
 
 __all__ = ["SlaveHost"]
 
@@ -500,19 +500,19 @@ class _NetworkSource:
     def held(self, digest: bytes) -> Held | None:
         return self._host._values.held(digest)
 
-    def finished(self, batch: list[Finished]) -> None:
+    def finished(self, tags: Sequence[_Tag], outcomes: Sequence[Buffer], seconds: Sequence[float], slave: str) -> None:
         host = self._host
-        outcomes = []
-        for tag, outcome, seconds, slave in batch:
+        sealed = []
+        for tag, outcome, spent in zip(tags, outcomes, seconds, strict=True):
             session, number = tag
             seal = host._seals(session).seal_outcome(number, tag.ticket, outcome)
-            outcomes.append(JobOutcome(session, number, outcome, seconds, slave, tag.ticket, seal))
+            sealed.append(JobOutcome(session, number, outcome, spent, slave, tag.ticket, seal))
         with host._lock:
-            host._report.outcomes.extend(outcomes)
+            host._report.outcomes.extend(sealed)
             host._news.notify()
 
     def overdue(self, tag: Any, slave: str, timeout: float) -> None:
-        self.finished([Finished(tag, encode_overdue(tell_overdue(slave, timeout)), timeout, slave)])
+        self.finished([tag], [encode_overdue(tell_overdue(slave, timeout))], [timeout], slave)
 
     def died(self, tag: Any, death: Death) -> None:
         host = self._host

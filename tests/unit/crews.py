@@ -64,12 +64,12 @@ class FakeSource:
     def held(self, digest):
         return None  # none of these jobs needs a shared value
 
-    def finished(self, batch):
+    def finished(self, tags, outcomes, seconds, slave):
         with self.lock:
-            for done in batch:
-                self.finishes[done.tag] += 1
-                self.slaves[done.tag] = done.slave
-                self.outcomes[done.tag] = decode_outcome(bytes(done.outcome), self.jobs[done.tag], done.slave)
+            for tag, outcome, spent in zip(tags, outcomes, seconds, strict=True):
+                self.finishes[tag] += 1
+                self.slaves[tag] = slave
+                self.outcomes[tag] = decode_outcome(bytes(outcome), self.jobs[tag], slave, spent)
             self.lock.notify_all()
 
     def overdue(self, tag, slave, timeout):
