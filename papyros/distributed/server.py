@@ -168,20 +168,20 @@ def _published(host: str, nameserver: Address, port: int, publish: str | None) -
     if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - it is asked for here, not bound
         return Address(host, port)
     family = socket.AF_INET6 if host == "::" else socket.AF_INET
-    target = _target(host, nameserver, family)
-    if is_loopback(str(target[0])):
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            # No packet is sent: the system only picks the interface that leads to the name server.
+            probe.connect(_target(host, nameserver, family))
+            found = str(probe.getsockname()[0])
+    except OSError as error:
+        raise _unpublished(host, nameserver, error) from error
+    if is_loopback(found):
         raise ClusterError(
             f"a master that listens on {host} needs an address by which other machines reach it, and the name "
             f"server at {nameserver} does not tell which: say --host ADDRESS, or --nameserver with one that they use, "
             "or --publish ADDRESS"
         )
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            # No packet is sent: the system only picks the interface that leads to the name server.
-            probe.connect(target)
-            return Address(str(probe.getsockname()[0]), port)
-    except OSError as error:
-        raise _unpublished(host, nameserver, error) from error
+    return Address(found, port)
 
 
 def _target(host: str, nameserver: Address, family: socket.AddressFamily) -> tuple[str, int] | tuple[Any, ...]:

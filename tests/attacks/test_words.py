@@ -47,7 +47,15 @@ def test_what_cannot_be_is_refused_in_words(arguments, words, capsys):
 
 
 @pytest.mark.parametrize(
-    ("host", "nameserver"), [("0.0.0.0", "nosuch.invalid"), ("0.0.0.0", "[::1]:9090"), ("::", "10.9.9.9")]
+    ("host", "nameserver"),
+    [
+        ("0.0.0.0", "nosuch.invalid"),
+        ("0.0.0.0", "[::1]:9090"),
+        ("::", "10.9.9.9"),
+        ("0.0.0.0", "localhost"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("::", "[::]:9090"),
+    ],
 )
 def test_a_master_that_cannot_find_its_address_says_what_to_do(host, nameserver):
     with pytest.raises(ClusterError, match="--publish ADDRESS"):

@@ -219,6 +219,8 @@ def test_any_master_makes_an_executor(tmp_path):
             wait_until(lambda: sum(future.cancelled() for future in futures) >= 31, "their futures to hear of it")
         finally:
             gate.touch()
-        assert futures[0].result(PATIENCE) == 0
+        left = [(number, future) for number, future in enumerate(futures) if not future.cancelled()]
+        assert len(left) == 9, "two ran, whichever came first, and seven were not with the master yet"
+        assert all(future.result(PATIENCE) == number for number, future in left)
     with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
         executor.submit(add, 1)
