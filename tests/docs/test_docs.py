@@ -19,6 +19,7 @@ from tests.docs.pages import PAGES, ROOT, blocks, headings, links, prose
 DOCS = ROOT / "docs"
 WITH_PROGRAMS = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
 TIMEOUT = 100
+THREADS = "Threads and locks: who owns what"
 
 #: Commands whose options are checked, with what to run to see them.
 PROGRAMS = {
@@ -253,6 +254,21 @@ def test_all_options_of_jobs_are_documented_with_their_defaults():
     assert set(documented) == {name for name in papyros.Job.__annotations__ if not name.startswith("_")}
     for name in ("priority", "retries", "backoff"):
         assert documented[name] == str(getattr(papyros.Job, name))
+
+
+def sources():
+    return "".join(path.read_text() for path in Path(papyros.__file__).parent.rglob("*.py"))
+
+
+def test_all_variables_of_the_environment_are_documented():
+    documented = {name for row in rows("configuration.md", "Environment") for name in re.findall(r"`(\w+)`", row[0])}
+    found = set(re.findall(r"PAPYROS_[A-Z_]+", sources()))
+    assert found - {"PAPYROS_SLAVE"} <= documented, "PAPYROS_SLAVE is a mark of what jobs start, and is not to be set"
+
+
+def test_the_table_of_threads_shows_all_that_there_are():
+    documented = re.findall(r"`(papyros-[a-z-]+[a-z])", " ".join(map(str, rows("architecture.md", THREADS))))
+    assert set(re.findall(r"""(?:name=|worker\(|name = )f?"(papyros-[a-z-]+[a-z])""", sources())) == set(documented)
 
 
 def test_the_defaults_of_the_command_line_are_as_documented():

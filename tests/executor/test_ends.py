@@ -93,6 +93,10 @@ def test_a_connection_is_made_when_no_thread_can_be_started_any_more(monkeypatch
             assert executor.submit(add, 1, 2).result(PATIENCE) == 3
 
 
+@pytest.mark.skipif(
+    sys.version_info[:3] in {(3, 12, 0), (3, 12, 1)},
+    reason="these start no thread for a pool any more when a program ends (CPython's issue 113964)",
+)
 @pytest.mark.parametrize("pool", ["thread.ThreadPoolExecutor", "process.ProcessPoolExecutor"])
 def test_a_program_over_a_pool_that_ends_has_done_what_it_submitted(tmp_path, pool):
     """Python ends pools before it asks anybody else, and they take nothing from then on."""
