@@ -7,8 +7,8 @@
                         └─recall─┘ an idle slave gets what another one has not started
 
 A crew works in one thread of its own, to which its slaves' sockets and queues
-belong; others leave it requests and `poke` it, but for a job that finds the whole
-crew idle, which whoever has it sends (`feed`). Where jobs come from and outcomes go
+belong; others leave it requests and `poke` it, but for a job that finds a slave
+without any, which whoever has it sends (`feed`). Where jobs come from and outcomes go
 to is a `papyros.tasks.Source`: a ledger in `papyros.multiprocess`, the network in a slave
 host. What runs inside a slave is `papyros.slave`'s affair.
 """
@@ -109,7 +109,7 @@ class Crew:
         self._draining = False
         self._closing = False
         self._over = False  # the thread has ended, or is about to
-        self._lock = threading.Lock()  # held by the crew's thread while it works, and by those who feed an idle crew
+        self._lock = threading.Lock()  # held by the crew's thread while it works, and by those who feed idle slaves
         self._until = math.inf  # until when it waits, if it does
         self._busy = True  # the crew's thread works, or is about to
         self._ready = threading.Event()
@@ -132,35 +132,37 @@ class Crew:
             os.write(self._wake_in, b"!")
 
     @property
-    def idle(self) -> bool:
-        """Whether all slaves are there and have nothing to do, and nor has the crew's thread, at this moment."""
+    def may_be_fed(self) -> bool:
+        """Whether all slaves are there, one has nothing to do, and nor has the crew's thread, at this moment."""
         # Without a generator: one that is left early is closed where Ctrl-C cannot be raised.
         if self._busy or self._draining or self._requests or self._returned or not self._staffed:
             return False
-        return not [slave for slave in self._slaves if slave.queue or not slave.ready]
+        return bool([slave for slave in self._slaves if slave.ready and not slave.queue])
 
     def feed(self) -> None:
-        """Have an idle crew take tasks at once, in the calling thread; poke any other one.
+        """Give slaves that have nothing to do tasks at once, in the calling thread; if all are busy, poke the crew.
 
         So a task by itself is spared the way through the crew's thread. Any thread may call this that holds no lock
         which the source takes; it waits for no more than what the crew's thread may have begun in this moment. If
         Ctrl-C comes meanwhile, the slaves are replaced that may have been sent something.
         """
-        if self.idle:
+        if self.may_be_fed:
             with self._lock:
-                if self.idle:
+                if self.may_be_fed:
                     self._feed_here()
                     return
         self.poke()
 
     def _feed_here(self) -> None:
+        idle = [slave for slave in self._slaves if not slave.queue]
         self._starved = False
         try:
-            self._feed()
-            if self._next_moment() < self._until or [slave for slave in self._slaves if slave.watched_outbox]:
-                self.poke()  # its thread waits for something else now
+            self._feed(here=True)
+            waits_for_other = self._next_moment() < self._until or [slave for slave in idle if slave.watched_outbox]
+            if waits_for_other or not self._starved:  # there may be something for others, too
+                self.poke()
         except BaseException as error:
-            for slave in self._slaves:
+            for slave in idle:
                 if slave.queue:
                     slave.kill()  # nobody knows what it was sent
             if not isinstance(error, Exception):
@@ -574,15 +576,18 @@ class Crew:
 
     # Feeding ----------------------------------------------------------------------------
 
-    def _feed(self) -> None:
-        """Give slaves jobs: to those without any at once, to the others before they run out."""
+    def _feed(self, here: bool = False) -> None:
+        """Give slaves jobs: to those without any at once, to the others before they run out.
+
+        That is, in the crew's thread. In another one, which is `here`, only the former: nobody else is touched there.
+        """
         if self._draining:
             if not any(slave.queue for slave in self._slaves):
                 self._drained.set()
             return
         ready = at_work(self._slaves, self._wanted)
         target = self._pace.target
-        enough = target * 2 // 3  # slaves tell what they did when half of what they had is left
+        enough = 0 if here else target * 2 // 3  # slaves tell what they did when half of what they had is left
         wants = {slave: target - len(slave.queue) for slave in ready if len(slave.queue) <= enough}
         if not wants:
             return
@@ -590,7 +595,7 @@ class Crew:
         if tasks:
             eager = sorted(wants, key=lambda slave: len(slave.queue))
             self._spread(tasks, eager[: self._pace.parts(len(tasks))])
-        self._level(ready, len(tasks) < len(wants))
+        self._level(ready, len(tasks) < len(wants), here)
 
     def _take(self, limit: int) -> list[Task]:
         tasks: list[Task] = []
@@ -622,7 +627,7 @@ class Crew:
             check_at = time.monotonic() + min(timeouts)
             slave.check_at = check_at if slave.check_at is None else min(slave.check_at, check_at)
 
-    def _level(self, ready: list[SlaveProcess], now: bool) -> None:
+    def _level(self, ready: list[SlaveProcess], now: bool, here: bool) -> None:
         """Share out what waits behind other tasks while slaves have nothing to do: now, or if it waits for long."""
         idle = [slave for slave in ready if not slave.queue]
         if not idle or max(len(slave.queue) for slave in ready) < 2:
@@ -630,6 +635,9 @@ class Crew:
             return
         moment = time.monotonic()
         if now or (self._level_at is not None and moment >= self._level_at):
+            if here:
+                self._level_at = moment  # by the crew's thread
+                return
             self._share_out(idle, ready)
             self._level_at = moment + LEVEL_SECONDS
         elif self._level_at is None:

@@ -68,7 +68,7 @@ class MultiProcessMaster(PackingMaster):
         count = check_slaves(slaves)
         self._holder = self._ledger.enlist("crew", count)
         self._hungry = True  # the crew found less than it asked for, so it is to be poked
-        self._feeding = False  # who has added a job gives it to an idle crew
+        self._feeding = False  # who has added a job gives it to an idle slave
         self._broken = ""
         largest = min(max_bytes, max_processed_bytes or max_bytes)
         secrets = Silent(authkey=multiprocessing.process.current_process().authkey.hex())
@@ -130,7 +130,7 @@ class MultiProcessMaster(PackingMaster):
 
     def _job_came(self) -> None:
         # A job by itself goes to a slave from here, without waking the crew's thread; but not while the lock is held.
-        self._feeding = self._hungry and self._crew.idle
+        self._feeding = self._hungry and self._crew.may_be_fed
         if not self._feeding:
             self._work_came()
 

@@ -246,6 +246,7 @@ class SlaveProcess:
         Of those that are to run at most once, or of all where the crew is `careful`, the slave tells one by one.
         Returns how many bytes there are of them.
         """
+        self.queue.extend(tasks)  # first: who is interrupted in what follows can tell by that
         epoch = self._epoch.to_bytes(inside.TOKEN_BYTES, "little")
         definitions = [task.definition for task in tasks]
         known = self._definitions
@@ -254,7 +255,6 @@ class SlaveProcess:
             known = known | {digest: self._define(digest, definition(digest), value) for digest in missing}
         numbers = array("I", map(known.__getitem__, definitions))
         flags = _flags([task.terms for task in tasks], careful)
-        self.queue.extend(tasks)
         with contextlib.suppress(OSError):  # it died; its death is noticed elsewhere
             # Tokens first: a slave that has a job and finds no token knows that the job was taken back.
             os.write(self._token_in, epoch * len(tasks))

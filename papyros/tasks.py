@@ -38,7 +38,7 @@ class SlaveView(NamedTuple):
 class Source(Protocol):
     """Where a crew takes tasks from and brings outcomes to.
 
-    All of it is called in the crew's thread, but for the first three methods, which whoever feeds an idle crew calls
+    All of it is called in the crew's thread, but for the first three methods, which whoever feeds idle slaves calls
     instead. It never calls two at a time.
     """
 

@@ -1,4 +1,4 @@
-"""A crew that has nothing to do is fed by whoever has a task for it, and not by its own thread."""
+"""A slave that has nothing to do is fed by whoever has a task for it, and not by the crew's own thread."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def idle_crew(source):
         for number in range(20):  # so that tasks are known to be quick
             source.add(-number, Square(number))
         source.wait_for_outcomes(20)
-        wait_until(lambda: crew.idle, "the crew has nothing to do")
+        wait_until(lambda: crew.may_be_fed, "the crew has nothing to do")
         source.takers.clear()
         yield crew
 
@@ -59,15 +59,29 @@ def test_an_idle_crew_is_fed_in_the_calling_thread():
     assert source.takers == {threading.current_thread()}
 
 
-def test_a_crew_that_has_something_to_do_is_only_poked(tmp_path):
+def test_an_idle_slave_is_fed_though_another_one_is_busy(tmp_path):
     source = Watched()
     with idle_crew(source) as crew:
         source.add("long", hang(str(tmp_path), "long", "sleep"))
-        wait_until(lambda: not crew.idle, "a slave has something to do")
+        wait_until(lambda: [view.tag for view in crew.views()].count("long") == 1, "it runs")
+        wait_until(lambda: crew.may_be_fed, "the crew's thread has nothing to do")
+        source.takers.clear()
         source.lay_down(1, Square(3))
         crew.feed()
         source.wait_for_outcomes(21)
     assert source.outcomes[1].get() == 9
+    assert source.takers == {threading.current_thread()}
+
+
+def test_a_crew_of_which_all_slaves_are_busy_is_only_poked(tmp_path):
+    source = Watched()
+    with idle_crew(source) as crew:
+        for number in range(2):
+            source.add(f"long {number}", hang(str(tmp_path), f"long {number}", "sleep"))
+        wait_until(lambda: not crew.may_be_fed, "all slaves have something to do")
+        source.lay_down(1, Square(3))
+        crew.feed()
+        wait_until(lambda: source.takers and not source.waiting, "the crew has taken all there is")
     assert threading.current_thread() not in source.takers
 
 
@@ -126,7 +140,7 @@ def test_an_interrupt_while_an_idle_crew_is_fed_loses_nothing():
     with papyros.MultiProcessMaster(2) as master:
         master.wait_ready()
         for number, interruption in enumerate(moments(at_least=80)):
-            wait_until(lambda: master._crew.idle, "the crew has nothing to do")
+            wait_until(lambda: master._crew.may_be_fed, "the crew has nothing to do")
             job = Square(number)
             interruption.of(master.addJob, job)
             if interruption.raised:
