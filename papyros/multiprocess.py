@@ -194,7 +194,7 @@ class _LedgerSource:
         master = self._master
         with master._lock:
             for entry, encoded, spent in zip(tags, outcomes, seconds, strict=True):
-                # A plain tuple, as in `PackingMaster._pack`, which does not refer to the entry that it is kept in.
+                # A plain tuple, as in `Packer.pack_plainly`, which does not refer to the entry that it is kept in.
                 outcome = (encoded, slave, spent)
                 master._finish(entry, outcome, spent, len(encoded), asks_for_retry(encoded))
             master._outcomes_came()

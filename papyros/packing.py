@@ -59,9 +59,8 @@ class PackingMaster(BookkeepingMaster):
             self._packer.forget_all()
 
     def _pack(self, job: Job) -> tuple[tuple[bytes, Buffer | Parts], int]:
-        definition, blob = self._packer.pack(job)
-        # A plain tuple: the garbage collector need not look through those again and again while jobs wait.
-        return (definition, blob), len(blob)
+        payload = self._packer.pack_plainly(job)
+        return payload, len(payload[1])
 
     def _unpack(self, job: Job, entry: Entry) -> Outcome:
         # What came of a slave is a tuple: the outcome, encoded; the name of the slave; the seconds that it took.

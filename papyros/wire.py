@@ -109,6 +109,13 @@ class Packer:
         Raises:
             PayloadError: its class or its arguments cannot be pickled, or are too large.
         """
+        return Payload(*self.pack_plainly(job))
+
+    def pack_plainly(self, job: Job) -> tuple[bytes, Buffer | Parts]:
+        """Do what `pack` does, and return a plain tuple.
+
+        It costs less, and the garbage collector need not look through those again and again while jobs wait.
+        """
         digest = self._digests.get(type(job)) or self._define(type(job))
         args = job.args
         handles: list[Shared[Any]] | None = None
@@ -133,7 +140,7 @@ class Packer:
         if handles:
             digest = self._note_needs(digest, handles, job)
             job._shared = handles  # they are there for as long as the job is pending, whatever becomes of its arguments
-        return Payload(digest, blob)
+        return digest, blob
 
     def _note_needs(self, digest: bytes, handles: list[Shared[Any]], job: Job) -> bytes:
         """Keep what jobs with these handles need, and return the digest of a definition that says so."""
@@ -429,7 +436,8 @@ def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float
 
     A result that cannot be unpickled here becomes a `PayloadError`, an exception a `RemoteError`.
     """
-    kind, body = encoded[:1], memoryview(encoded)[1:]
+    kind = encoded[:1]
+    body = encoded[1:] if len(encoded) < LARGE_BYTES else memoryview(encoded)[1:]  # to copy little costs less
     if kind == _RESULT:
         try:
             return Outcome(pickle.loads(body), None, "", slave, seconds)
