@@ -169,6 +169,13 @@ class Crew:
                 raise
             self._request(partial(_break_down, error))
 
+    def audit(self, check: Callable[[set[Any]], None]) -> None:
+        """Have the tags of all tasks that are here checked: one that fed may have been interrupted. Does not wait."""
+        self._request(lambda: check({task.tag for task in [*self._returned, *self._queued()]}))
+
+    def _queued(self) -> list[Task]:
+        return [task for slave in self._slaves for task in slave.queue]
+
     def cancel(self, tags: Collection[Any]) -> None:
         """Stop the tasks with these tags, also those that run; nothing more is heard of them. Does not wait."""
         self._request(lambda: self._cancel(tags))

@@ -137,7 +137,18 @@ class MultiProcessMaster(PackingMaster):
     def _job_added(self) -> None:
         if self._feeding:
             self._feeding = False
-            self._crew.feed()
+            try:
+                self._crew.feed()
+            except BaseException:  # Ctrl-C: what other threads have added was taken, it may be, and not sent
+                self._crew.audit(self._give_back_all_but)
+                raise
+
+    def _give_back_all_but(self, known: set[Entry]) -> None:
+        with self._lock:
+            self._ledger.mend()
+            astray = [entry for entry in self._holder.assigned if entry not in known]
+            self._ledger.give_back(self._holder, astray)
+            self._work_came()
 
     def _stop(self) -> None:
         self._crew.close()
