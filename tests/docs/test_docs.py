@@ -280,6 +280,32 @@ def test_the_defaults_of_the_command_line_are_as_documented():
         assert documented[option] == f"{seconds:g}"
 
 
+def test_the_numbers_in_the_text_are_those_of_the_sources():
+    """Those that have been changed now and then; each pattern has one number in it."""
+    from papyros import bookkeeping, pace, shares, slave, staff
+    from papyros.distributed import client, daemon, desk, security
+
+    handshake = security._HELLO_BYTES + security._REPLY_BYTES + 2 * security._PROOF_BYTES
+    for page, pattern, number in [
+        ("architecture.md", r"up to (\S+) jobs in a message", client.SEND_JOBS),
+        ("architecture.md", r"as many as take (\S+) seconds at", shares.AHEAD_SECONDS),
+        ("architecture.md", r"keeps (\S+) seconds' worth of jobs", pace.AHEAD_SECONDS),
+        ("architecture.md", r"no more than (\S+) MiB of them", pace.AHEAD_BYTES >> 20),
+        ("architecture.md", r"after (\S+) outcomes;", slave.GATHER_JOBS),
+        ("architecture.md", r"after (\S+) milliseconds, even while", 1000 * slave.GATHER_SECONDS),
+        ("architecture.md", r"compared and not parsed, (\S+) bytes in all", handshake),
+        ("contract.md", r"a few at a time, within (\S+) milliseconds", 1000 * slave.GATHER_SECONDS),
+        ("contract.md", r"keeps at most (\S+) jobs in flight", bookkeeping.EXECUTE_WINDOW),
+        ("families.md", r"kept for (\S+) seconds after it was last needed", staff.SPARE_SECONDS),
+        ("robustness.md", r"after `host_after`, (\S+) seconds", client.HOST_AFTER_SECONDS),
+        ("robustness.md", r"256 MiB or (\S+) of waiting jobs", desk.SESSION_JOBS),
+        ("security.md", r"They have (\S+) seconds and", security.HANDSHAKE_SECONDS),
+        ("security.md", r"They have \S+ seconds and (\S+) places", daemon.MAX_STRANGERS),
+    ]:
+        [stated] = re.findall(pattern, re.sub(r"\s+", " ", (DOCS / page).read_text()))
+        assert float(stated.replace(",", "")) == number, f"{page}: {pattern}"
+
+
 def test_the_contract_of_delivery_is_stated_in_the_words_that_were_agreed():
     words = (
         "execution at least once, bounded; exactly one outcome delivered per job; "
