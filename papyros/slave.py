@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import io
 import json
 import mmap
 import multiprocessing.process
@@ -36,9 +35,11 @@ import threading
 import time
 from array import array
 from collections import deque
+from functools import partial
 from typing import Any, NoReturn
 
 from papyros.current import FamilyMaster, Place
+from papyros.echo import Echo
 from papyros.errors import NoCurrentMasterError, PayloadError
 from papyros.frames import Buffer, Frame, FrameReader, Parts, join_column, pack_frame, send_all, split_column
 from papyros.jobs import Job
@@ -258,7 +259,7 @@ class Slave:
         self._queue.extend((epoch, *job) for job in zip(definitions, flags, blobs, strict=True))
         self._few = len(self._queue) // 2
 
-    def print(self, text: str, stream: bytes) -> bool:
+    def print(self, stream: bytes, text: str) -> bool:
         """Send what the running job prints to its client; return False if nobody there wants it."""
         if not self.echo:
             return False
@@ -459,76 +460,6 @@ class Slave:
             os._exit(1)
 
 
-class _Echo(io.TextIOBase):
-    """Stands in for a standard stream: what jobs print goes to their clients, line by line, if those want it."""
-
-    def __init__(self, stream: Any, slave: Slave, kind: bytes) -> None:
-        self._stream = stream
-        self._kind = kind
-        self._slave = slave
-        self._partial = ""
-        self._renew_lock()
-        os.register_at_fork(after_in_child=self._renew_lock)
-
-    def _renew_lock(self) -> None:
-        self._lock = threading.RLock()  # jobs have threads; and handlers of signals, which may print as well
-
-    def write(self, text: str) -> int:
-        with self._lock:
-            lines, newline, self._partial = (self._partial + text).rpartition("\n")
-            if newline and not self._send(lines + newline):
-                self._stream.write(lines + newline)
-        return len(text)
-
-    def flush(self) -> None:
-        with self._lock:
-            text, self._partial = self._partial, ""
-            if text and not self._send(text):
-                self._stream.write(text)
-            self._stream.flush()
-
-    def _send(self, text: str) -> bool:
-        try:
-            return self._slave.print(text, self._kind)
-        except OSError:  # the crew is gone
-            return False
-
-    def writable(self) -> bool:
-        return True
-
-    def fileno(self) -> int:
-        return int(self._stream.fileno())
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        return str(self._stream.encoding)
-
-    @property
-    def buffer(self) -> _EchoBytes:
-        return _EchoBytes(self)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-class _EchoBytes(io.RawIOBase):
-    """The binary side of an `_Echo`."""
-
-    def __init__(self, echo: _Echo) -> None:
-        self._echo = echo
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self._echo.write(bytes(data).decode(self._echo.encoding, errors="replace"))
-        return len(data)
-
-    def flush(self) -> None:
-        if not self.closed:
-            self._echo.flush()
-
-
 def peak_memory() -> int:
     """Return how many bytes of memory this process has used at most; on Linux, its parent's are counted in."""
     import resource
@@ -560,6 +491,9 @@ def main(arguments: list[str]) -> None:
     with socket.socket(fileno=socket_fd) as sock, mmap.mmap(slate_fd, SLATE_BYTES) as slate:
         os.close(slate_fd)
         slave = Slave(sock, tokens, slate)
-        slave.streams = _Echo(sys.stdout, slave, ON_STDOUT), _Echo(sys.stderr, slave, ON_STDERR)
+        slave.streams = (
+            Echo(sys.stdout, partial(slave.print, ON_STDOUT)),
+            Echo(sys.stderr, partial(slave.print, ON_STDERR)),
+        )
         sys.stdout, sys.stderr = slave.streams
         slave.serve()

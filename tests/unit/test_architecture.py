@@ -15,7 +15,7 @@ HOUSE = Path(papyros.__file__).parent
 
 #: From those who know nobody to those who know all others. A module may import what is further up.
 STOREYS = [
-    {"ending", "logs", "memory"},
+    {"echo", "ending", "logs", "memory"},
     {"errors", "cpus", "deadlines", "forensics", "frames", "screen", "sharing", "status", "store", "story", "sweeping"}
     | {"terms", "threads"},
     {"byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},
