@@ -13,10 +13,10 @@ from typing import Any
 from papyros.checks import check_slaves
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
+from papyros.deaths import Death
 from papyros.entries import Entry, Session
 from papyros.families import Families
 from papyros.packing import PackingMaster
-from papyros.process import Death
 from papyros.status import SlaveStatus, Status
 from papyros.store import Held
 from papyros.story import tell_overdue

@@ -10,23 +10,22 @@ import itertools
 import json
 import mmap
 import os
-import select
 import selectors
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import uuid
 from array import array
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from papyros import slave as inside
+from papyros.deaths import Death, DeathWatch, abandon, cause_of, reap, signal_group
+from papyros.environment import slave_environment
 from papyros.forensics import oom_kills, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, Parts, join_column, pack_frame, split_column
 from papyros.logs import logger_of
@@ -38,12 +37,9 @@ from papyros.terms import Terms
 if TYPE_CHECKING:
     from papyros.tasks import CrewOptions, Task
 
-__all__ = ["Death", "Heard", "Lent", "Outcomes", "Printed", "SlaveProcess", "python_environment"]
+__all__ = ["Death", "Heard", "Lent", "Outcomes", "Printed", "SlaveProcess"]
 
 log = logger_of(__name__)
-
-#: Libraries that start threads of their own; with many slaves, one for each slave is enough.
-THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 LAST_LINES = 20
 
@@ -66,27 +62,6 @@ DEAF_LOOKS = 4
 
 #: How long a process that was killed may take to be gone.
 REAP_SECONDS = 5.0
-
-
-@dataclass(frozen=True)
-class Death:
-    """How a slave ended.
-
-    Attributes:
-        slave: its name, ``HOST/PID``.
-        cause: the signal or the exit code, in words.
-        lines: the last lines that it wrote to its standard error stream.
-        memory: how much memory it had used, at most, and whether that was the likely cause; in words.
-    """
-
-    slave: str
-    cause: str
-    lines: tuple[str, ...]
-    memory: str = ""
-
-    def __str__(self) -> str:
-        told = f"slave {self.slave} {self.cause}" + (f" ({self.memory})" if self.memory else "")
-        return told + (", its last lines:\n" + "\n".join(f"    {line}" for line in self.lines) if self.lines else "")
 
 
 class Outcomes(NamedTuple):
@@ -205,11 +180,11 @@ class SlaveProcess:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     pass_fds=fds,
-                    env=_slave_environment() | {MARK: self._mark},
+                    env=slave_environment() | {MARK: self._mark},
                     start_new_session=True,  # Ctrl-C reaches the crew only; and what a job starts can be ended with it
                 )
-        undo.callback(_abandon, self._popen)
-        self._death = _DeathWatch(self._popen)
+        undo.callback(abandon, self._popen)
+        self._death = DeathWatch(self._popen)
 
     # File descriptors, for a selector ---------------------------------------------------
 
@@ -400,14 +375,14 @@ class SlaveProcess:
 
     def kill(self) -> None:
         """Kill the slave, whatever it does; that it died is noticed as with every death."""
-        _signal_group(self.pid, signal.SIGKILL)
+        signal_group(self.pid, signal.SIGKILL)
 
     def dismiss(self) -> None:
         """Tell the slave to go: an idle one ends by itself, a busy one is stopped."""
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
         if self.running() is not None:
-            _signal_group(self.pid, signal.SIGTERM)
+            signal_group(self.pid, signal.SIGTERM)
 
     def wait(self, timeout: float) -> None:
         """Wait until the process has ended, or the time is up."""
@@ -416,9 +391,9 @@ class SlaveProcess:
     def bury(self) -> Death:
         """End the process, if it lives, and what it started; let go of everything."""
         self.gone = True
-        _signal_group(self.pid, signal.SIGKILL)  # before it is reaped, so that the number is still its own
+        signal_group(self.pid, signal.SIGKILL)  # before it is reaped, so that the number is still its own
         self._death.wait(REAP_SECONDS)
-        code, peak = _reap(self._popen)
+        code, peak = reap(self._popen)
         with contextlib.suppress(OSError):  # out of file descriptors, say: the sweeper has another look
             sweep(self._mark)
         self._values.clear()
@@ -431,7 +406,7 @@ class SlaveProcess:
         self._slate.close()
         killed_for_memory = code == -signal.SIGKILL and oom_kills() > self._oom_kills
         memory = tell_memory(peak, self._memory_before, killed_for_memory) if code is not None else ""
-        return Death(self.name, _cause(code), tuple(self._lines), memory)
+        return Death(self.name, cause_of(code), tuple(self._lines), memory)
 
 
 def _flags(terms: list[Terms], careful: bool) -> bytes:
@@ -492,89 +467,8 @@ class _Stream:
         self._pipe.close()
 
 
-class _DeathWatch:
-    """Makes the end of a process an event that a selector can wait for."""
-
-    def __init__(self, popen: subprocess.Popen[bytes]) -> None:
-        self._popen = popen
-        if hasattr(os, "pidfd_open"):
-            self.fd = os.pidfd_open(popen.pid)
-            self._thread = None
-        else:  # macOS: a thread waits, and closes its end of a pipe
-            self.fd, end = os.pipe()
-            self._thread = threading.Thread(target=self._wait_and_close, args=(end,), daemon=True)
-            self._thread.start()
-
-    def _wait_and_close(self, end: int) -> None:
-        os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT)
-        os.close(end)
-
-    def wait(self, timeout: float) -> None:
-        poll = select.poll()  # which takes no file descriptor, of which there may be none left
-        poll.register(self.fd, select.POLLIN)
-        poll.poll(timeout * 1000)
-
-    def close(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-        os.close(self.fd)
-
-
-def python_environment() -> dict[str, str]:
-    """Return the environment for another Python process that is to find this Papyros."""
-    environment = dict(os.environ)
-    home = str(Path(__file__).resolve().parent.parent)
-    if "site-packages" not in home:  # a checkout: what made it importable here may not hold there
-        known = environment.get("PYTHONPATH")
-        environment["PYTHONPATH"] = f"{known}{os.pathsep}{home}" if known else home
-    return environment
-
-
-def _slave_environment() -> dict[str, str]:
-    """Return the environment of a slave, with modest thread pools unless the user says otherwise."""
-    return dict.fromkeys(THREAD_LIMITS, "1") | python_environment()
-
-
 def _memory_file() -> IO[bytes]:
     """Return a file in memory; where the system has none, one that is gone from its folder at once."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("papyros-slate"), "r+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)
-
-
-def _abandon(popen: subprocess.Popen[bytes]) -> None:
-    """End a process that nobody can look after."""
-    popen.kill()
-    popen.wait()
-    for stream in (popen.stdout, popen.stderr):
-        if stream is not None:
-            stream.close()
-
-
-def _reap(popen: subprocess.Popen[bytes]) -> tuple[int | None, int]:
-    """Return the exit code of a process that has ended, negative for a signal, and its peak memory in bytes.
-
-    The code is None where somebody else has reaped it: a program may ignore SIGCHLD, or wait for all of its children.
-    """
-    try:
-        _, status, usage = os.wait4(popen.pid, 0)
-    except ChildProcessError:
-        popen.returncode = 0  # so that nobody waits for it again
-        return None, 0
-    popen.returncode = os.waitstatus_to_exitcode(status)
-    return popen.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-
-
-def _cause(code: int | None) -> str:
-    if code is None:
-        return "ended, and its exit code is not known, since this program ignores SIGCHLD or reaps all of its children"
-    if code >= 0:
-        return f"ended with exit code {code}"
-    with contextlib.suppress(ValueError):
-        return f"was killed by {signal.Signals(-code).name}"
-    return f"was killed by signal {-code}"

@@ -9,7 +9,7 @@ from papyros.frames import Buffer, Parts
 from papyros.terms import DEFAULT_TERMS, Terms
 
 if TYPE_CHECKING:
-    from papyros.process import Death
+    from papyros.deaths import Death
     from papyros.store import Held
 
 __all__ = ["CrewOptions", "Silent", "SlaveView", "Source", "Task"]

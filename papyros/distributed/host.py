@@ -18,6 +18,7 @@ from typing import Any
 
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
+from papyros.deaths import Death
 from papyros.distributed.batches import (
     HostJob,
     HostReport,
@@ -36,7 +37,6 @@ from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
 from papyros.frames import pack_message
 from papyros.logs import logger_of
-from papyros.process import Death
 from papyros.relay import pack_words, unpack_words
 from papyros.store import Held
 from papyros.story import tell_overdue

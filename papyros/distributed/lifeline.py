@@ -20,8 +20,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from papyros.distributed.config import changed_pyro_items
+from papyros.environment import python_environment
 from papyros.errors import ClusterError
-from papyros.process import python_environment
 
 __all__ = ["Lifeline", "Part"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from papyros.process import python_environment
+from papyros.environment import python_environment
 from tests.distributed import impatient
 from tests.support import PATIENCE, wait_until
 

@@ -16,8 +16,8 @@ HOUSE = Path(papyros.__file__).parent
 #: From those who know nobody to those who know all others. A module may import what is further up.
 STOREYS = [
     {"echo", "ending", "logs", "memory"},
-    {"errors", "cpus", "deadlines", "forensics", "frames", "screen", "sharing", "status", "store", "story", "sweeping"}
-    | {"terms", "threads"},
+    {"errors", "cpus", "deadlines", "deaths", "environment", "forensics", "frames", "screen", "sharing", "status"}
+    | {"store", "story", "sweeping", "terms", "threads"},
     {"byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},
     {"jobs", "pickling"},
     {"waiting", "turns", "delays", "shares"},

@@ -10,16 +10,16 @@ import sys
 import pytest
 
 import papyros
+from papyros.deaths import Death
+from papyros.environment import python_environment
 from papyros.jobs import terms_of
 from papyros.pickling import hold_value
 from papyros.process import (
     LAST_LINES,
     TOLD_CHARACTERS,
-    Death,
     Outcomes,
     Printed,
     SlaveProcess,
-    python_environment,
 )
 from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task

@@ -1,0 +1,26 @@
+"""The environment of other Python processes: they are to find this Papyros, and slaves are to be modest."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+__all__ = ["python_environment", "slave_environment"]
+
+#: Libraries that start threads of their own; with many slaves, one for each slave is enough.
+THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def python_environment() -> dict[str, str]:
+    """Return the environment for another Python process that is to find this Papyros."""
+    environment = dict(os.environ)
+    home = str(Path(__file__).resolve().parent.parent)
+    if "site-packages" not in home:  # a checkout: what made it importable here may not hold there
+        known = environment.get("PYTHONPATH")
+        environment["PYTHONPATH"] = f"{known}{os.pathsep}{home}" if known else home
+    return environment
+
+
+def slave_environment() -> dict[str, str]:
+    """Return the environment of a slave, with modest thread pools unless the user says otherwise."""
+    return dict.fromkeys(THREAD_LIMITS, "1") | python_environment()
