@@ -15,7 +15,7 @@ from papyros.logs import logger_of
 log = logger_of(__name__)
 
 
-__all__ = ["FOREVER", "Alarm", "Deadline", "SafeCondition"]
+__all__ = ["AT_ONCE", "FOREVER", "Alarm", "Deadline", "SafeCondition"]
 
 
 class Deadline:
@@ -102,8 +102,8 @@ class SafeCondition(threading.Condition):
                 self.acquire()
 
 
-#: The deadline of those who wait however long it takes.
-FOREVER = Deadline(None)
+#: The deadline of those who wait however long it takes, and of those who do not wait.
+FOREVER, AT_ONCE = Deadline(None), Deadline(0)
 
 
 class Alarm:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from queue import Full
 from typing import Any, Protocol
 
-from papyros.deadlines import Deadline
+from papyros.deadlines import AT_ONCE, Deadline
 from papyros.errors import MasterClosedError
 from papyros.jobs import Job
 
@@ -17,13 +17,23 @@ _END: Any = object()
 
 
 class Lane(Protocol):
-    """What an execution needs of a lane."""
+    """What an execution asks of a lane (`papyros.lanes`)."""
 
     @property
-    def closed(self) -> bool: ...
-    def add(self, job: Job, timeout: float | None = None) -> None: ...
-    def pop(self, timeout: float | None = None) -> Job | None: ...
-    def close(self) -> None: ...
+    def closed(self) -> bool:
+        """Whether the lane, or its master, was closed."""
+
+    def add_by(self, deadline: Deadline, job: Job) -> None:
+        """Add a job."""
+
+    def pop(self, timeout: float | None = None) -> Job | None:
+        """Return the next processed job, or None."""
+
+    def pop_at_once(self) -> Job | None:
+        """Return the next one, if that needs no waiting."""
+
+    def close(self) -> None:
+        """Drop all jobs of this lane."""
 
 
 class Execution:
@@ -78,44 +88,54 @@ class Execution:
                 if job is _END:
                     exhausted = True
                     break
-                yield from self._add(lane, job, queue)
+                if not self._add(lane, job):
+                    yield from self._add_later(lane, job, queue)
                 queue.add(job)
                 # Yield what came meanwhile, so that the first ones do not wait for a slow source.
-                while (processed := lane.pop(0)) is not None:
+                while (processed := lane.pop_at_once()) is not None:
                     yield from queue.ready(processed)
                     if self._deadline.expired():
                         raise self._overdue()
             if exhausted and not len(queue):
                 return
-            processed = lane.pop(self._deadline.remaining())
-            if processed is not None:
-                yield from queue.ready(processed)
-            elif self._deadline.expired():
-                raise self._overdue()
-            elif lane.closed:
-                raise MasterClosedError("the master was closed while it executed jobs; the others are dropped")
-            else:
-                yield from queue.rest()  # nothing is pending: all others were cancelled
+            yield from self._wait(lane, queue)
 
-    def _add(self, lane: Lane, job: Any, queue: _AsTheyCome | _InOrder) -> Iterator[Job]:
-        """Add a job; while there is no room, yield what gets processed, since nobody else pops it."""
+    def _wait(self, lane: Lane, queue: _AsTheyCome | _InOrder) -> Iterable[Job]:
+        """Wait until a job is processed; return those that are to be yielded by that."""
+        processed = lane.pop(self._deadline.remaining())
+        if processed is not None:
+            return queue.ready(processed)
+        if self._deadline.expired():
+            raise self._overdue()
+        if lane.closed:
+            raise MasterClosedError("the master was closed while it executed jobs; the others are dropped")
+        return queue.rest()  # nothing is pending: all others were cancelled
+
+    def _add(self, lane: Lane, job: Any) -> bool:
+        """Add a job, if there is room for it; return whether there was."""
+        if self._deadline.expired():
+            raise self._overdue()
+        try:
+            lane.add_by(AT_ONCE, job)
+        except Full:
+            return False
+        return True
+
+    def _add_later(self, lane: Lane, job: Any, queue: _AsTheyCome | _InOrder) -> Iterator[Job]:
+        """Add a job as soon as there is room; meanwhile yield what gets processed, since nobody else pops it."""
         while True:
-            if self._deadline.expired():
-                raise self._overdue()
-            try:
-                lane.add(job, 0)
-                return
-            except Full:
-                processed = lane.pop(self._deadline.remaining())
+            processed = lane.pop(self._deadline.remaining())
             if processed is not None:
                 yield from queue.ready(processed)
             elif not len(queue):
                 self._wait_for_room(lane, job)  # others fill what room there is
                 return
+            if self._add(lane, job):
+                return
 
     def _wait_for_room(self, lane: Lane, job: Any) -> None:
         try:
-            lane.add(job, self._deadline.remaining())
+            lane.add_by(self._deadline, job)
         except Full:
             raise self._overdue() from None
 
@@ -135,9 +155,9 @@ class _AsTheyCome:
     def add(self, job: Job) -> None:  # noqa: ARG002 - only the number matters here
         self._flying += 1
 
-    def ready(self, processed: Job) -> Iterator[Job]:
+    def ready(self, processed: Job) -> Iterable[Job]:
         self._flying -= 1
-        yield processed
+        return (processed,)
 
     def rest(self) -> Iterator[Job]:
         self._flying = 0

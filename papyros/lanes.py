@@ -10,7 +10,7 @@ from __future__ import annotations
 from queue import Full
 from typing import TYPE_CHECKING
 
-from papyros.deadlines import FOREVER, Deadline
+from papyros.deadlines import AT_ONCE, FOREVER, Deadline
 from papyros.entries import WAITING, Entry, Session
 from papyros.errors import MasterClosedError, PayloadError, PendingJobError
 from papyros.jobs import Job, check_job, claim, describe, forget_outcome, keeper_of, release, settle, terms_of
@@ -31,11 +31,14 @@ class Lane:
 
     def add(self, job: Job, timeout: float | None = None) -> None:
         """Add a job; see `Master.addJob`."""
+        self.add_by(FOREVER if timeout is None else Deadline(timeout), job)
+
+    def add_by(self, deadline: Deadline, job: Job) -> None:
+        """Add a job, as `add` does, by a moment that may be that of many of them."""
         master, session = self._master, self._session
         master._check_process()
         check_job(job)
         terms = master._terms(terms_of(job))
-        deadline = FOREVER if timeout is None else Deadline(timeout)
         entry = Entry(session, 0, None, 0, terms)
         former = job._outcome
         try:
@@ -124,6 +127,12 @@ class Lane:
     def pop_ready(self) -> Job | None:
         """Return a job that is processed already, or None."""
         return self._pop(None)
+
+    def pop_at_once(self) -> Job | None:
+        """Return a job that is processed already, or can be run here and now; costs little where there is none."""
+        if self._session.processed or self._master._runs_in_pops:
+            return self._pop(AT_ONCE)
+        return None
 
     def _pop(self, deadline: Deadline | None) -> Job | None:
         master, session = self._master, self._session
