@@ -252,9 +252,10 @@ class Ledger:
         size = 0
         exhausted = 0
         turns = self._turns
+        turn = max(1, limit // max(1, len(turns)))  # in one piece each, since each piece costs messages
         while limit > 0 and exhausted < len(turns) and size < max_bytes:
             session = turns.next()
-            quantum = min(session.assignable(), max(1, limit // len(turns)))
+            quantum = min(session.assignable(), turn, limit)
             if quantum == 0:
                 exhausted += 1  # its client does not pop what is processed
                 continue

@@ -32,6 +32,7 @@ from papyros.distributed.batches import (
     unpack_outcomes,
 )
 from papyros.distributed.finder import Hosting, MasterFinder
+from papyros.distributed.gathering import Gathering
 from papyros.distributed.keys import find_key
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.messages import Batch
@@ -525,6 +526,7 @@ class DistributedMaster(PackingMaster):
         bounded = self._limited
         with self._lock:
             stay = self._stay
+        gathering = Gathering()
         while not self._stop_event.is_set():
             # One that has no room shows that it lives, and says what it has received.
             room = not self._limits_results or self._await_room_for_results()
@@ -552,6 +554,9 @@ class DistributedMaster(PackingMaster):
                 self._outcomes_came()
                 if self._packer.kept.stale or self._limits_results:
                     self._news.notify()  # the master lets go of what nobody shares any more, and gets more jobs
+                out = len(self._sent)
+            if pause := gathering.pause(len(outcomes), out, answer["slaves"]):
+                self._stop_event.wait(pause)
 
     def _await_room_for_results(self) -> bool:
         """Wait while results that are not popped take all the room there is for them; False after a while."""

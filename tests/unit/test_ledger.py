@@ -27,6 +27,16 @@ def test_clients_are_served_in_turns():
     assert served == list("abcabcabc")
 
 
+def test_each_client_has_its_turn_in_one_piece():
+    ledger = Ledger()
+    sessions = [ledger.open(key) for key in "abc"]
+    for session in sessions:
+        for number in range(1, 101):
+            ledger.add(session, number, None)
+    batch = ledger.assign(ledger.enlist("host", 1), 31)
+    assert "".join(entry.session.key for entry in batch) == 10 * "a" + 10 * "b" + 10 * "c" + "a"
+
+
 def test_a_client_that_does_not_pop_does_not_hold_up_the_others():
     ledger = Ledger()
     stuck, other = ledger.open("stuck", max_processed=1), ledger.open("other")
