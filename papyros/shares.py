@@ -22,7 +22,7 @@ AHEAD_SECONDS = 0.4
 LONG_SECONDS = 0.1
 
 #: Never more jobs ahead than this for each slave.
-AHEAD_JOBS = 300
+AHEAD_JOBS = 1000
 
 
 def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:
