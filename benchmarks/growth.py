@@ -9,11 +9,12 @@ import argparse
 import gc
 import math
 import os
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -29,12 +30,16 @@ from benchmarks.processes import (
     resident_bytes,
     tree,
 )
+from benchmarks.program import ClientProgram, add_and_pop
 from benchmarks.report import publish, table
 from papyros.status import Status
 
 __all__ = ["GROWTH", "Line", "main"]
 
 SLAVES = 2
+
+#: How often a cost is measured.
+ROUNDS = 5
 
 #: How long an idle cluster is watched.
 IDLE_SECONDS = 20.0
@@ -209,47 +214,55 @@ def slaves(numbers: Sequence[int], jobs: int) -> Iterator[Line]:
     costs = {}
     for number in numbers:
         with papyros.LocalCluster(number) as cluster, cluster.master() as master:
-            costs[number] = cost = _cost([master], jobs, _all_of(cluster))
+            costs[number] = cost = _cost(partial(add_and_pop, master), jobs, _all_of(cluster))
         yield Line(f"{number} slaves: processor time for a job, all processes", f"{cost * 1e6:.0f} us", "", None)
     yield _flat("slaves", costs)
 
 
 def clients(numbers: Sequence[int], jobs: int) -> Iterator[Line]:
-    """1 to 20 clients connected, of which one works, or all do: what a no-op job costs all processes."""
-    with papyros.LocalCluster(SLAVES) as cluster:
-        connected: list[papyros.Master] = []
+    """1 to 20 clients connected, of which one works, or all do: what a no-op job costs all processes.
+
+    Each is a program of its own, as a cluster's clients are: in a single one, the threads of 20 clients would mostly
+    wait for its interpreter's lock.
+    """
+    with papyros.LocalCluster(SLAVES) as cluster, ExitStack() as programs:
+        connected: list[ClientProgram] = []
         idle, busy = {}, {}
         for number in numbers:
             while len(connected) < number:
-                connected.append(cluster.master())
-            processes = _all_of(cluster)
-            idle[number] = _cost(connected[:1], jobs, processes)
-            busy[number] = _cost(connected, jobs, processes)
+                connected.append(programs.enter_context(ClientProgram(cluster.nameserver)))
+            processes = [*_all_of(cluster), *(client.pid for client in connected)]
+            idle[number] = _cost(partial(_have_work, connected[:1]), jobs, processes)
+            busy[number] = _cost(partial(_have_work, connected), jobs, processes)
             texts = f"{idle[number] * 1e6:.0f} us", f"{busy[number] * 1e6:.0f} us"
             yield Line(f"{number} clients: processor time for a job, one works / all do", " / ".join(texts), "", None)
     yield _flat("clients connected, one works", idle)
     yield _flat("clients, all work", busy)
 
 
+def _have_work(programs: Sequence[ClientProgram], jobs: int) -> None:
+    """Have programs process so many jobs, all told."""
+    each = jobs // len(programs)
+    for program in programs:
+        program.begin(each)
+    for program in programs:
+        program.wait(each)
+
+
 def _all_of(cluster: papyros.LocalCluster) -> list[int]:
     return [os.getpid(), *(pid for part in cluster.pids.values() for pid in tree(part))]
 
 
-def _cost(masters: Sequence[papyros.Master], jobs: int, processes: Iterable[int]) -> float:
-    """Return the processor seconds that all processes use for one no-op job."""
+def _cost(work: Callable[[int], None], jobs: int, processes: Iterable[int]) -> float:
+    """Return the processor seconds that all processes use for one no-op job: the median of some rounds."""
     processes = list(processes)
-    _spread(masters, max(500, jobs // 10))
-    before = exact_cpu_seconds(processes)
-    _spread(masters, jobs)
-    return (exact_cpu_seconds(processes) - before) / jobs
-
-
-def _spread(masters: Sequence[papyros.Master], jobs: int) -> None:
-    for number in range(jobs):
-        masters[number % len(masters)].addJob(Noop(number))
-    for master in masters:
-        for _ in iter(master.popProcessedJob, None):
-            pass
+    work(max(500, jobs // 10))
+    costs = []
+    for _ in range(ROUNDS):
+        before = exact_cpu_seconds(processes)
+        work(jobs)
+        costs.append((exact_cpu_seconds(processes) - before) / jobs)
+    return statistics.median(costs)
 
 
 def _flat(of: str, costs: dict[int, float]) -> Line:
@@ -264,7 +277,7 @@ def _flat(of: str, costs: dict[int, float]) -> Line:
 def idleness(number: int, seconds: float) -> Iterator[Line]:
     """A cluster with nothing to do: what it uses of a core."""
     with papyros.LocalCluster(number) as cluster, cluster.master() as master:
-        _spread([master], 100)
+        add_and_pop(master, 100)
         host = cluster.pids["slave host"]
         groups = {**{name: [pid] for name, pid in cluster.pids.items()}, "slaves": children(host)}
         time.sleep(2.0)  # what was begun comes to its end
@@ -287,7 +300,7 @@ def shared(size: int, jobs: int) -> Iterator[Line]:
     # A view of memory, as an array would be: `bytes` are an object of each slave's own.
     content = memoryview(os.urandom(size))
     with papyros.LocalCluster(SLAVES) as cluster, cluster.master() as master:
-        _spread([master], 100)
+        add_and_pop(master, 100)
         host = cluster.pids["slave host"]
         crossed, held = received_bytes(host), proportional_bytes(tree(host))
         started = time.perf_counter()

@@ -50,6 +50,14 @@ def test_costs_that_grow_are_not_flat():
     assert not growth._flat("slaves", {1: 10.0, 100: 13.0}).reached
 
 
+@pytest.mark.parametrize("what", [growth.slaves, growth.clients])
+def test_costs_are_measured(what, monkeypatch):
+    monkeypatch.setattr(growth, "ROUNDS", 1)
+    lines = list(what([1, 2], 500))
+    assert [line.reached is None for line in lines[:2]] == [True, True]
+    assert all(line.reached is not None and float(line.measured) > 0 for line in lines[2:])
+
+
 def test_what_is_not_asked_for_is_not_judged():
     text = growth.growth_table([Line("a", "1", "", None), Line("b", "2", "3", False)])
     assert [line.split("|")[-2].strip() for line in text.splitlines()[2:]] == ["", "no"]
