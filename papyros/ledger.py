@@ -34,7 +34,7 @@ from typing import Any
 from papyros.delays import Delays
 from papyros.entries import ASSIGNED, FORGOTTEN, PROCESSED, WAITING, Counts, Delivery, Entry, Holder, Session
 from papyros.mending import mend
-from papyros.shares import idle_share, share
+from papyros.shares import bearable, idle_share, share
 from papyros.terms import DEFAULT_TERMS, Terms
 from papyros.turns import Turns
 
@@ -274,6 +274,10 @@ class Ledger:
             if not session.line:
                 turns.end(session)
         return batch
+
+    def bearable(self, holder: Holder, wanted: int) -> int:
+        """Return how many of so many more jobs `holder` should be assigned, since results may be bounded in bytes."""
+        return bearable(holder, wanted, self._turns) if self._turns else wanted
 
     def assign_next(self, holder: Holder, session: Session) -> Entry | None:
         """Assign the next job of one session, whoever's turn it is; None when it has none to assign."""

@@ -68,6 +68,7 @@ class MultiProcessMaster(PackingMaster):
         count = check_slaves(slaves)
         self._holder = self._ledger.enlist("crew", count)
         self._hungry = True  # the crew found less than it asked for, so it is to be poked
+        self._held_back = False  # ... for want of room for results, as far as is known
         self._feeding = False  # who has added a job gives it to an idle slave
         self._broken = ""
         largest = min(max_bytes, max_processed_bytes or max_bytes)
@@ -182,8 +183,10 @@ class _LedgerSource:
     def take(self, limit: int) -> list[Task]:
         master = self._master
         with master._lock:
-            batch = master._ledger.assign(master._holder, limit, max_bytes=math.inf)  # no message has to hold them
+            bearable = master._ledger.bearable(master._holder, limit)
+            batch = master._ledger.assign(master._holder, bearable, max_bytes=math.inf)  # no message has to hold them
             master._hungry = len(batch) < limit
+            master._held_back = bearable < limit
             if master._packer.kept.stale:
                 master._unshare(master._packer.forget_dropped()[0])
             if batch:
@@ -208,6 +211,9 @@ class _LedgerSource:
                 # A plain tuple, as in `Packer.pack_plainly`, which does not refer to the entry that it is kept in.
                 outcome = (encoded, slave, spent)
                 master._finish(entry, outcome, spent, len(encoded), asks_for_retry(encoded))
+            if master._held_back:
+                master._held_back = False
+                master._work_came()  # more is known of the room for results now
             master._outcomes_came()
 
     def overdue(self, tag: Any, slave: str, timeout: float) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from papyros.entries import Holder, Session
 
-__all__ = ["LONG_SECONDS", "idle_share", "share"]
+__all__ = ["LONG_SECONDS", "bearable", "idle_share", "share"]
 
 #: A holder is given so many seconds' worth of jobs ahead of need, as far as durations are known.
 AHEAD_SECONDS = 0.4
@@ -30,7 +30,7 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
 
     One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but never more than an
     even share of half of what waits, so that at the end nobody sits on jobs that others could start. Nor more
-    ahead than those whose results will find room where results are bounded: what is assigned comes.
+    than is `bearable`.
 
     Args:
         holder: who asks.
@@ -51,10 +51,18 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
     fair = waiting / (2 * slaves)
     held = len(holder.assigned)
     wanted = holder.places + int(holder.slaves * min(ahead, fair)) - held
-    if wanted > holder.places - held:
-        fitting = sum(session.fitting for session in sessions)
-        wanted = int(max(holder.places - held, min(wanted, fitting)))
-    return min(waiting, max(0, wanted))
+    return min(waiting, max(0, bearable(holder, wanted, sessions)))
+
+
+def bearable(holder: Holder, wanted: int, sessions: Iterable[Session]) -> int:
+    """Return how many of so many more jobs a holder should have, since results may be bounded: what is assigned comes.
+
+    One for each slave whatever its result takes, and ahead only those whose results will find room, as far as is known.
+    """
+    at_least = holder.places - len(holder.assigned)
+    if wanted <= at_least:
+        return wanted
+    return int(max(0, at_least, min(wanted, sum(session.fitting for session in sessions))))
 
 
 def idle_share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:

@@ -103,6 +103,23 @@ def test_results_that_nobody_pops_do_not_pile_up(make_process_master, tmp_path):
     assert all(len(job.result) == MB // 4 for job in jobs)
 
 
+def test_no_more_results_come_than_fit_but_for_one_of_each_slave():
+    with papyros.MultiProcessMaster(2, max_processed_bytes=5 * MB) as master:
+        for _ in range(100):
+            master.addJob(blob(MB))
+        wait_until(lambda: "not popped" in master.status().stalled, "the bound to be reached")
+        assert 5 <= master.status().processed <= 5 + 2
+        assert len(master.processedJobs(PATIENCE)) == 100
+
+
+def test_results_that_are_smaller_than_those_before_come_though_nobody_pops():
+    with papyros.MultiProcessMaster(1, max_processed_bytes=5 * MB) as master:
+        for job in (blob(4 * MB), *map(Square, range(200))):
+            master.addJob(job)
+        wait_until(lambda: master.status().processed == 201, "all results")
+        assert len(master.processedJobs(PATIENCE)) == 201
+
+
 def test_all_bounds_together_let_every_job_through(make_process_master):
     master = make_process_master(max_waiting=3, max_processed=3, max_waiting_bytes=100_000, max_processed_bytes=200_000)
     adder = Background(lambda: [master.addJob(double(b"x" * 50_000), PATIENCE) for _ in range(60)])
