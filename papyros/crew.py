@@ -27,9 +27,11 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
+from papyros.deaths import Death
+from papyros.feeding import Feeder
+from papyros.limits import OVERDUE, culprit_of, kill_overdue, stop
 from papyros.logs import logger_of
-from papyros.pace import Pace
-from papyros.process import Death, Heard, Lent, Printed, SlaveProcess
+from papyros.process import Heard, Lent, Printed, SlaveProcess
 from papyros.screen import Screen
 from papyros.staff import at_work, missing, spares
 from papyros.sweeper import Sweeper
@@ -38,9 +40,6 @@ from papyros.tasks import CrewOptions, SlaveView, Source, Task
 __all__ = ["Crew"]
 
 log = logger_of(__name__)
-
-#: Few quick jobs go to few slaves; after so long, what waits there is shared out among those that have nothing to do.
-LEVEL_SECONDS = 0.001
 
 #: Slaves that die before they are ready: so many in a row, and the crew gives up.
 MAX_FALSE_STARTS = 3
@@ -59,19 +58,6 @@ LONGEST_PATIENCE = 86_400.0
 
 #: So many slaves that leave a job to a fresh one are worth a warning.
 OFTEN = frozenset({10, 100, 1000, 10_000, 100_000})
-
-#: How soon to look again whether a cancelled job that is about to start has started.
-LOOK_AGAIN_SECONDS = 0.01
-
-#: How often to look whether a slave goes on with what it was sent.
-DEAF_LOOK_SECONDS = 2.5
-
-#: For so long after a job has taken its slave along, slaves tell of each outcome at once: it may be tried again, and is
-#: not to take the outcomes of others with it time and again.
-CAREFUL_SECONDS = 10.0
-
-# Why a slave is killed.
-OVERDUE, CANCELLED = "overdue", "cancelled"
 
 
 class Crew:
@@ -94,18 +80,14 @@ class Crew:
         self._slaves: list[SlaveProcess] = []
         self._sweeper = Sweeper()
         self._screen = Screen()
-        self._returned: deque[Task] = deque()  # tasks of slaves that died, to be run first
-        self._pace = Pace()
+        self._feeder = Feeder(source, self._watch_outbox)
         self._false_starts = 0
         self._retirements = 0  # of slaves that left a job to a fresh one
         self._staff_at: float | None = None  # when a spare may have to be sent away
         self._hire_at: float | None = None  # when to try again to start slaves, since the system did not let us
-        self._level_at: float | None = None  # when to share out what was not, should it wait still
         self._staffed = False  # there are as many as there should be, and none lends its place
-        self._careful_until = 0.0  # a job has taken its slave along
         #: One that is being buried, and what it had started: nobody has heard yet what becomes of its tasks.
         self._dying: tuple[SlaveProcess, list[Task]] | None = None
-        self._starved = False  # the source had less than it was asked for, and nothing but outcomes has come since
         self._draining = False
         self._closing = False
         self._over = False  # the thread has ended, or is about to
@@ -135,7 +117,7 @@ class Crew:
     def may_be_fed(self) -> bool:
         """Whether all slaves are there, one has nothing to do, and nor has the crew's thread, at this moment."""
         # Without a generator: one that is left early is closed where Ctrl-C cannot be raised.
-        if self._busy or self._draining or self._requests or self._returned or not self._staffed:
+        if self._busy or self._draining or self._requests or self._feeder.returned or not self._staffed:
             return False
         return bool([slave for slave in self._slaves if slave.ready and not slave.queue])
 
@@ -155,11 +137,11 @@ class Crew:
 
     def _feed_here(self) -> None:
         idle = [slave for slave in self._slaves if not slave.queue]
-        self._starved = False
+        self._feeder.starved = False
         try:
             self._feed(here=True)
             waits_for_other = self._next_moment() < self._until or [slave for slave in idle if slave.watched_outbox]
-            if waits_for_other or not self._starved:  # there may be something for others, too
+            if waits_for_other or not self._feeder.starved:  # there may be something for others, too
                 self.poke()
         except BaseException as error:
             for slave in idle:
@@ -171,7 +153,7 @@ class Crew:
 
     def audit(self, check: Callable[[set[Any]], None]) -> None:
         """Have the tags of all tasks that are here checked: one that fed may have been interrupted. Does not wait."""
-        self._request(lambda: check({task.tag for task in [*self._returned, *self._queued()]}))
+        self._request(lambda: check({task.tag for task in [*self._feeder.returned, *self._queued()]}))
 
     def _queued(self) -> list[Task]:
         return [task for slave in self._slaves for task in slave.queue]
@@ -276,7 +258,7 @@ class Crew:
                         if (current := watched.get(key.fd)) is not None and current.data is key.data:
                             key.data()
                     self._run_requests()
-                    self._check_times()
+                    kill_overdue(self._slaves)
                     self._staff()
                     self._feed()
         except Exception:
@@ -300,7 +282,7 @@ class Crew:
             self._run_requests()
 
     def _on_poke(self) -> None:
-        self._starved = False
+        self._feeder.starved = False
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_out, 4096)
 
@@ -379,11 +361,11 @@ class Crew:
             elif isinstance(event, Lent):
                 self._note_lent(slave)
             else:
-                self._pace.learn(event.seconds)
+                self._feeder.pace.learn(event.seconds)
                 self._source.finished([task.tag for task in event.tasks], event.encoded, event.seconds, slave.name)
 
     def _note_lent(self, slave: SlaveProcess) -> None:
-        self._starved = False
+        self._feeder.starved = False
         self._staffed = False
         if slave.lent:
             # None of these is to wait for the end of a job that may wait for one of them.
@@ -401,7 +383,7 @@ class Crew:
         """Find out what the slave was doing, and hire another one."""
         if slave.gone:
             return
-        self._starved = False  # what it had may be with the source again
+        self._feeder.starved = False  # what it had may be with the source again
         self._take_in(slave)  # what it sent before it died
         running = slave.running()
         started = slave.started()
@@ -410,7 +392,7 @@ class Crew:
         self._dying = None
         if slave.dismissed:
             return
-        self._settle(slave, _culprit(slave, running, started), started, death)
+        self._settle(slave, culprit_of(slave, running, started), started, death)
         if slave.lent:
             self._source.lent(sum(other.lent for other in self._slaves))
         if not slave.ready:
@@ -431,7 +413,7 @@ class Crew:
             self._source.returned([running.tag], f"slave {slave.name} was killed to stop the job before")
         elif running is not None:
             log.warning("%s", death)
-            self._careful_until = time.monotonic() + CAREFUL_SECONDS
+            self._feeder.be_careful()
             self._source.died(running.tag, death)
         elif slave.retired:
             self._note_retirement(slave)
@@ -443,7 +425,7 @@ class Crew:
             if task in started and task.terms.once:
                 self._source.died(task.tag, death)  # it ended, but what became of it died with the slave
             else:
-                self._returned.appendleft(task)
+                self._feeder.returned.appendleft(task)
 
     def _note_retirement(self, slave: SlaveProcess) -> None:
         """Tell why a slave is replaced; those who look after it, if that happens often: it takes time."""
@@ -492,67 +474,19 @@ class Crew:
 
     def _next_moment(self) -> float:
         """When something has to be done at the latest: to look after a job that may have run for too long, say."""
-        moments = [moment for slave in self._slaves for moment in (slave.check_at, slave.look_at) if moment is not None]
-        moments += [moment for moment in (self._staff_at, self._level_at, self._hire_at) if moment is not None]
-        return min(moments, default=math.inf)
-
-    def _check_times(self) -> None:
-        """Kill the slaves whose jobs have run for too long."""
-        now = time.monotonic()
-        for slave in self._slaves:
-            if slave.check_at is not None and slave.check_at <= now:
-                slave.check_at = self._next_check(slave, now)
-            if slave.look_at is not None and slave.look_at <= now:
-                slave.look_at = self._next_look(slave, now)
-
-    def _next_look(self, slave: SlaveProcess, now: float) -> float | None:
-        """Kill a slave that begins none of its tasks, so that others get them: somebody has stopped it, say."""
-        if slave.is_deaf():
-            log.warning("slave %s begins no job any more, so it is killed, and another one takes its place", slave.name)
-            slave.kill()
-            return None
-        return now + DEAF_LOOK_SECONDS if slave.queue else None
-
-    def _next_check(self, slave: SlaveProcess, now: float) -> float | None:
-        moments = []
-        running = slave.running()
-        for task in slave.queue:
-            if slave.unwanted and task.tag in slave.unwanted:
-                if running is not None and task is running[0]:
-                    self._condemn(slave, task, CANCELLED)
-                    return None
-                moments.append(now + LOOK_AGAIN_SECONDS)
-            timeout = task.terms.timeout
-            if timeout is None:
-                continue
-            if running is not None and task is running[0]:
-                if now >= running[1] + timeout:
-                    self._condemn(slave, task, OVERDUE)
-                    return None
-                moments.append(running[1] + timeout)
-            else:
-                moments.append(now + timeout)  # it has not begun
-        return min(moments, default=None)
-
-    def _condemn(self, slave: SlaveProcess, task: Task, verdict: str) -> None:
-        if slave.sentence is None:
-            slave.sentence = (task, verdict)
-            slave.kill()
+        moments = [moment for slave in self._slaves for moment in (slave.check_at, slave.look_at)]
+        moments += [self._staff_at, self._feeder.level_at, self._hire_at]
+        return min((moment for moment in moments if moment is not None), default=math.inf)
 
     def _cancel(self, tags: Collection[Any]) -> None:
-        self._returned = deque(task for task in self._returned if task.tag not in tags)
+        self._feeder.drop(tags)
         for slave in self._slaves:
             if not any(task.tag in tags for task in slave.queue):
                 continue
             kept = [task for task in slave.recall() if task.tag not in tags]
             if kept:
-                self._spread(kept, [slave])
-            running = slave.running()
-            if running is not None and running[0].tag in tags:
-                self._condemn(slave, running[0], CANCELLED)
-            elif any(task.tag in tags for task in slave.queue):
-                slave.unwanted.update(tags)  # its token is taken: it starts in this moment, or has just ended
-                slave.check_at = time.monotonic()
+                self._feeder.spread(kept, [slave])
+            stop(slave, tags)
 
     def _unshare(self, digests: Collection[bytes]) -> None:
         # Somebody may have shared the same again since this was asked for, and jobs been sent that need it.
@@ -562,101 +496,19 @@ class Crew:
             self._watch_outbox(slave)
 
     def _recall_all(self) -> None:
-        tasks = list(self._returned)
-        self._returned.clear()
-        for slave in self._slaves:
-            tasks += slave.recall()
-        self._source.returned([task.tag for task in tasks], "")
+        self._source.returned([task.tag for task in self._feeder.recall(self._slaves)], "")
 
     def _shed(self, count: int) -> None:
-        """See `shed`: first those give that have waited for the longest time behind a task that runs."""
-        shed = [self._returned.pop() for _ in range(min(count, len(self._returned)))]
-        since = {slave: running[1] for slave in self._slaves if (running := slave.running()) is not None}
-        for slave in sorted(since, key=since.__getitem__):
-            if len(shed) >= count:
-                break
-            tasks = slave.recall()
-            kept = max(0, len(tasks) - (count - len(shed)))
-            self._spread(tasks[:kept], [slave])
-            shed += tasks[kept:]
-        self._source.returned([task.tag for task in shed], "")
+        self._source.returned([task.tag for task in self._feeder.shed(count, self._slaves)], "")
 
     # Feeding ----------------------------------------------------------------------------
 
     def _feed(self, here: bool = False) -> None:
-        """Give slaves jobs: to those without any at once, to the others before they run out.
-
-        That is, in the crew's thread. In another one, which is `here`, only the former: nobody else is touched there.
-        """
-        if self._draining:
-            if not any(slave.queue for slave in self._slaves):
-                self._drained.set()
-            return
-        ready = at_work(self._slaves, self._wanted)
-        target = self._pace.target
-        enough = 0 if here else target * 2 // 3  # slaves tell what they did when half of what they had is left
-        wants = {slave: target - len(slave.queue) for slave in ready if len(slave.queue) <= enough}
-        if not wants:
-            return
-        tasks = self._take(sum(wants.values()))
-        if tasks:
-            eager = sorted(wants, key=lambda slave: len(slave.queue))
-            self._spread(tasks, eager[: self._pace.parts(len(tasks))])
-        self._level(ready, len(tasks) < len(wants), here)
-
-    def _take(self, limit: int) -> list[Task]:
-        tasks: list[Task] = []
-        while self._returned and len(tasks) < limit:
-            tasks.append(self._returned.popleft())
-        if len(tasks) < limit and not self._starved:
-            # One that had nothing is not asked again after each outcome: that takes the time of whoever waits for it.
-            tasks += self._source.take(limit - len(tasks))
-            self._starved = len(tasks) < limit
-        return tasks
-
-    def _spread(self, tasks: list[Task], slaves: list[SlaveProcess]) -> None:
-        """Send tasks to slaves, an even part to each, in order."""
-        for position, slave in enumerate(slaves):
-            left = len(slaves) - position
-            share = -(-len(tasks) // left)
-            part, tasks = tasks[:share], tasks[share:]
-            if part:
-                self._send(slave, part)
-
-    def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
-        careful = bool(self._careful_until) and time.monotonic() < self._careful_until
-        self._pace.weigh(slave.send(tasks, self._source.definition, self._source.held, careful), len(tasks))
-        self._watch_outbox(slave)
-        if slave.look_at is None:
-            slave.look_at = time.monotonic() + DEAF_LOOK_SECONDS
-        timeouts = [task.terms.timeout for task in tasks if task.terms.timeout is not None]
-        if timeouts:
-            check_at = time.monotonic() + min(timeouts)
-            slave.check_at = check_at if slave.check_at is None else min(slave.check_at, check_at)
-
-    def _level(self, ready: list[SlaveProcess], now: bool, here: bool) -> None:
-        """Share out what waits behind other tasks while slaves have nothing to do: now, or if it waits for long."""
-        idle = [slave for slave in ready if not slave.queue]
-        if not idle or max(len(slave.queue) for slave in ready) < 2:
-            self._level_at = None
-            return
-        moment = time.monotonic()
-        if now or (self._level_at is not None and moment >= self._level_at):
-            if here:
-                self._level_at = moment  # by the crew's thread
-                return
-            self._share_out(idle, ready)
-            self._level_at = moment + LEVEL_SECONDS
-        elif self._level_at is None:
-            self._level_at = moment + LEVEL_SECONDS
-
-    def _share_out(self, idle: list[SlaveProcess], ready: list[SlaveProcess]) -> None:
-        """Give idle slaves what the one with the longest queue has not started."""
-        victim = max(ready, key=lambda slave: len(slave.queue))
-        recalled = victim.recall()
-        if recalled:
-            # The victim is busy with the job that it started, so it comes last.
-            self._spread(recalled, [*idle[: self._pace.parts(len(recalled))], victim])
+        """Give slaves jobs; in another thread than the crew's, which is `here`, only to those without any."""
+        if not self._draining:
+            self._feeder.feed(at_work(self._slaves, self._wanted), here)
+        elif not self._queued():
+            self._drained.set()
 
     def _watch_outbox(self, slave: SlaveProcess) -> None:
         full = len(slave.outbox) > 0
@@ -674,13 +526,3 @@ def _patience(until: float) -> float | None:
 def _break_down(error: Exception) -> None:
     """Let the crew's thread meet with an error that another thread has met with while it fed the crew."""
     raise error
-
-
-def _culprit(slave: SlaveProcess, running: tuple[Task, float] | None, started: list[Task]) -> Task | None:
-    """Return the task of which a slave died, of those that it had started."""
-    if started and slave.garbled:
-        return started[0]  # by the next time slaves tell of each outcome at once, so that it is this one
-    if running is not None:
-        return running[0]
-    # One that died by itself with an outcome in its hands did so of that job, or it might do so again and again.
-    return started[-1] if started and slave.sentence is None else None

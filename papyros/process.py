@@ -37,7 +37,7 @@ from papyros.terms import Terms
 if TYPE_CHECKING:
     from papyros.tasks import CrewOptions, Task
 
-__all__ = ["Death", "Heard", "Lent", "Outcomes", "Printed", "SlaveProcess"]
+__all__ = ["Heard", "Lent", "Outcomes", "Printed", "SlaveProcess"]
 
 log = logger_of(__name__)
 

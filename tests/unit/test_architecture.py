@@ -36,6 +36,8 @@ STOREYS = [
     {"nested"},
     {"slave", "relay"},
     {"process"},
+    {"limits"},
+    {"feeding"},
     {"crew", "families"},
     {"multiprocess"},
     {"futures", "engines", "choosing"},

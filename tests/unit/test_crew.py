@@ -15,7 +15,7 @@ import pytest
 
 import papyros
 from papyros import crew as crew_module
-from papyros import process
+from papyros import limits, process
 from papyros.pace import AHEAD_BYTES
 from tests.contract.jobs_for_tests import (
     Square,
@@ -188,7 +188,7 @@ def test_what_is_asked_of_a_crew_that_has_ended_is_done_at_once(source):
 
 @pytest.mark.parametrize("slaves", [1, 2])
 def test_a_slave_that_is_stopped_between_two_jobs_is_replaced_and_nobody_charged(source, monkeypatch, slaves):
-    monkeypatch.setattr(crew_module, "DEAF_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(limits, "DEAF_LOOK_SECONDS", 0.1)
     with crew_of(source, slaves) as crew:
         assert crew.wait_ready(PATIENCE)
         pids = [view.pid for view in crew.views()]
@@ -203,7 +203,7 @@ def test_a_slave_that_is_stopped_between_two_jobs_is_replaced_and_nobody_charged
 
 
 def test_a_slave_is_left_alone_while_its_job_takes_long(source, monkeypatch, tmp_path):
-    monkeypatch.setattr(crew_module, "DEAF_LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(limits, "DEAF_LOOK_SECONDS", 0.01)
     with crew_of(source, 1) as crew:
         source.add("long", note(str(tmp_path), "long", 1.0))
         source.add("next", note(str(tmp_path), "next"))
