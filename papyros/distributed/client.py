@@ -48,8 +48,9 @@ from papyros.distributed.naming import (
 )
 from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.security import Security
+from papyros.distributed.sent import SentJobs
 from papyros.distributed.values import SentValues
-from papyros.entries import PROCESSED, Entry, Session
+from papyros.entries import PROCESSED, Session
 from papyros.errors import PayloadError
 from papyros.frames import unpack_message
 from papyros.jobs import Job
@@ -169,11 +170,7 @@ class DistributedMaster(PackingMaster):
         self._stay = ""
         self._stay_before = False
         self._trouble = False
-        self._sent: dict[int, Entry] = {}
-        self._leaving: set[int] = set()  # in a message that the sender is about to send for the first time
-        self._left = (0, 0)  # how many of those that were sent left the master's waiting line, and their bytes
-        self._left_number = 0  # the number of the answer that told so: they may overtake each other
-        self._total = (0, 0)  # how many were sent, and their bytes
+        self._sent = SentJobs()
         self._unwanted: list[int] = []
         self._acknowledged = 0
         self._tickets = itertools.count(1)
@@ -209,10 +206,10 @@ class DistributedMaster(PackingMaster):
             self._joined.notify_all()  # what was popped makes room for what the receiver may collect
 
     def _waiting_elsewhere(self) -> tuple[int, int]:
-        return max(0, self._total[0] - self._left[0]), max(0, self._total[1] - self._left[1])
+        return self._sent.waiting
 
     def _dropped(self, numbers: Sequence[int]) -> None:
-        self._unwanted.extend(number for number in numbers if self._sent.pop(number, None) is not None)
+        self._unwanted.extend(self._sent.drop(numbers))
         if self._unwanted:
             self._news.notify()
 
@@ -258,7 +255,7 @@ class DistributedMaster(PackingMaster):
         there = ask_status(uri, self._security)
         with self._lock:
             here = snapshot("this client", self._ledger, ())
-            leaving = len(self._leaving)
+            leaving = len(self._sent.leaving)
         return replace(
             there,
             waiting=there.waiting + here.waiting + leaving,
@@ -308,7 +305,7 @@ class DistributedMaster(PackingMaster):
         with self._lock:
             if self._stay == stay:
                 self._note_left(answer["left"])
-            gone = [number for number in cancelled if (self._sent.pop(number, None)) is not None]
+            gone = list(self._sent.drop(cancelled))
             for number in gone:
                 if number in self._jobs:
                     self._discard(number)
@@ -319,7 +316,8 @@ class DistributedMaster(PackingMaster):
         deadline = Deadline(CANCEL_SECONDS)
         with self._lock:
             while not self._trouble and not self._stop_event.is_set():
-                if self._leaving.isdisjoint(numbers if numbers is not None else self._leaving):
+                leaving = self._sent.leaving
+                if leaving.isdisjoint(numbers if numbers is not None else leaving):
                     return
                 if not deadline.wait(self._joined):
                     return
@@ -369,13 +367,10 @@ class DistributedMaster(PackingMaster):
                 self._ledger.give_back(self._holder, list(self._holder.assigned), reason if self._stay_before else None)
                 self._stay_before = True
                 self._outcomes_came()
-                self._sent.clear()
-                self._leaving.clear()
+                self._sent.forget()
                 self._unwanted.clear()
                 self._defined.clear()
                 self._values.clear()
-                self._total = self._left = (0, 0)
-                self._left_number = 0
                 self._acknowledged = self._sequence = 0
                 self._room.notify_all()
                 self._message = None
@@ -427,7 +422,7 @@ class DistributedMaster(PackingMaster):
             if answer["accepted"]:
                 self._message = None
             with self._lock:
-                self._leaving.clear()
+                self._sent.leaving.clear()
                 self._joined.notify_all()
                 self._note_left(answer["left"])
 
@@ -444,7 +439,7 @@ class DistributedMaster(PackingMaster):
             if self._trouble:
                 raise LineBrokenError("the receiver lost the master")
             batch = self._next_batch()
-            self._leaving = {job.number for job in batch}
+            self._sent.leaving = {job.number for job in batch}
             unwanted, self._unwanted = self._unwanted, []
         if batch:
             self._message = added_parts(batch)
@@ -477,8 +472,7 @@ class DistributedMaster(PackingMaster):
 
     def _next_batch(self) -> list[AddedJob]:
         entries = self._ledger.assign(self._holder, self._sendable())
-        self._sent.update((entry.number, entry) for entry in entries)
-        self._total = (self._total[0] + len(entries), self._total[1] + sum(entry.size for entry in entries))
+        self._sent.add(entries)
         for entry in entries:
             if len(entry.payload) == 2:  # else it has been sent before, and sealed
                 entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
@@ -545,12 +539,12 @@ class DistributedMaster(PackingMaster):
                 self._acknowledged = answer["number"]
                 self._note_left(answer["left"])
                 for done in outcomes:
-                    entry = self._sent.pop(done.number, None)
+                    entry = self._sent.entries.pop(done.number, None)
                     if entry is not None:
                         outcome = (done.outcome, done.slave, done.seconds)
                         self._ledger.finish(entry.session, done.number, outcome, done.seconds, len(done.outcome))
                 if not self._sent:
-                    self._sent.clear()  # it would keep the room for as many as there ever were
+                    self._sent.entries.clear()  # it would keep the room for as many as there ever were
                 self._outcomes_came()
                 if self._packer.kept.stale or self._limits_results:
                     self._news.notify()  # the master lets go of what nobody shares any more, and gets more jobs
@@ -571,7 +565,7 @@ class DistributedMaster(PackingMaster):
 
     def _checked(self, done: JobOutcome) -> JobOutcome:
         """Return an outcome, if it is what a slave host sealed that was given this job; else one that says so."""
-        entry = self._sent.get(done.number)
+        entry = self._sent.entries.get(done.number)
         payload = entry.payload if entry is not None else None
         if payload is None or self._seals.check_outcome(done.number, ticket_of(payload[2]), done.outcome, done.seal):
             return done
@@ -601,14 +595,8 @@ class DistributedMaster(PackingMaster):
             log.warning("%s, no slave is connected to the master of the group %r", jobs, self.group)
 
     def _note_left(self, left: Sequence[int]) -> None:
-        *left, number = left
-        if number < self._left_number:
-            return  # another thread was told something newer
-        self._left_number = number
-        if tuple(left) != self._left:
-            self._left = (left[0], left[1])
-            if self._limited:
-                self._room.notify_all()
+        if self._sent.note_left(left) and self._limited:
+            self._room.notify_all()
 
     # The end ----------------------------------------------------------------------------
 
@@ -619,7 +607,6 @@ class DistributedMaster(PackingMaster):
             self._stop_event.set()
             self._ledger.mend()
             self._fail_all()
-            self._total = self._left = (0, 0)
             for condition in (self._news, self._joined, self._room):
                 condition.notify_all()
         if self._receiver_line is not None:
@@ -630,8 +617,7 @@ class DistributedMaster(PackingMaster):
         for session in list(self._ledger.sessions.values()):
             for entry in [entry for entry in session.entries.values() if entry.state is not PROCESSED]:
                 self._ledger.finish(session, entry.number, encode_lost(self._broken))
-        self._sent.clear()
-        self._leaving.clear()
+        self._sent.forget()
         self._outcomes_came()
 
     def _stop(self) -> None:
