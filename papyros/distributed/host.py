@@ -20,7 +20,6 @@ from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
 from papyros.distributed.batches import (
-    HostJob,
     HostReport,
     JobOutcome,
     report_parts,
@@ -29,10 +28,10 @@ from papyros.distributed.batches import (
 )
 from papyros.distributed.config import changed_pyro_items
 from papyros.distributed.hostvalues import HostValues
+from papyros.distributed.intake import Intake, Tag
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.messages import Batch
 from papyros.distributed.naming import Address
-from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
 from papyros.frames import pack_message
@@ -42,7 +41,7 @@ from papyros.store import Held
 from papyros.story import tell_overdue
 from papyros.tasks import CrewOptions, Silent, Task
 from papyros.threads import worker
-from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, definition_digest, encode_overdue
+from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, encode_overdue
 
 __all__ = ["SlaveHost"]
 
@@ -50,12 +49,6 @@ log = logger_of(__name__)
 
 #: How long to wait before a broken line is tried again.
 RETRY_SECONDS = 0.05
-
-#: The keys of so many sessions are kept at hand.
-MOST_SESSIONS = 1000
-
-#: Why a job was not started that came otherwise than it was sent.
-ALTERED = "the job, or the definition of its class, was changed on its way: nothing of it was unpickled"
 
 #: A report tells of outcomes of so many bytes, or of a single one.
 REPORT_BYTES = 8 << 20
@@ -95,7 +88,7 @@ class SlaveHost:
         self._on_failure = on_failure
         self._key = uuid.uuid4().hex
         self._security = security
-        self._seals_of: dict[str, Seals] = {}  # for the crew's thread, and the one that fetches
+        self._intake = Intake(security.key)
         self._count = slaves
         self._tell = tell
         self._stop = threading.Event()
@@ -118,7 +111,6 @@ class SlaveHost:
         self._draining = threading.Event()
         self._hurried = False
         self._queue: deque[Task] = deque()
-        self._definitions: dict[bytes, bytes] = {}
         self._values = HostValues(self, self._key, lambda: self._beat)
         self._report = HostReport.empty()
         self._printed = 0  # how much of what jobs print waits to be reported
@@ -316,23 +308,14 @@ class SlaveHost:
 
     def _accept(self, line: Line, message: memoryview) -> None:
         jobs = unpack_host_jobs(message)
-        self._forget(self._values.take_stale())
-        missing = {job.definition for job in jobs} - self._definitions.keys()
-        if missing:
+        intake = self._intake
+        intake.forget(self._values.take_stale())
+        if missing := intake.missing(jobs):
             answer, definitions = line.call("definitions", self._key, message=pack_message(list(missing)))
             if not answer["known"]:
                 raise LineBrokenError("the master gave this slave host up")
-            self._define(unpack_definitions(definitions))
-        tasks, altered = [], []
-        for job in jobs:
-            tag = _Tag((job.session, job.number), ticket_of(job.seal))
-            if job.definition not in self._definitions:
-                continue  # its client has left meanwhile
-            if self._sealed(job):
-                tasks.append(Task(tag, job.definition, job.blob, job.terms))
-            else:
-                altered.append((*tag, ALTERED))
-        self._forget({digest for digest in missing if not self._definitions.get(digest)})  # to be asked for again
+            intake.define(unpack_definitions(definitions))
+        tasks, altered = intake.check(jobs)
         with self._lock:
             if altered:
                 self._report.deaths.extend(altered)
@@ -341,36 +324,9 @@ class SlaveHost:
                 self._report.returned.extend((*task.tag, "") for task in tasks)
                 self._news.notify()
                 return
-            self._values.need({task.definition: self._definitions[task.definition] for task in tasks})
+            self._values.need({task.definition: intake.definitions[task.definition] for task in tasks})
             self._queue.extend(tasks)
         self._crew.feed()
-
-    def _forget(self, definitions: Collection[bytes]) -> None:
-        for digest in definitions:
-            self._definitions.pop(digest, None)
-
-    def _define(self, definitions: dict[bytes, bytes]) -> None:
-        """Keep definitions; of one that is not what its digest says, nothing is used."""
-        self._definitions.update(
-            (digest, definition if definition_digest(definition) == digest else b"")
-            for digest, definition in definitions.items()
-        )
-
-    def _sealed(self, job: HostJob) -> bool:
-        """Whether a job, and the definition of its class, are what its client sealed."""
-        seals = self._seals(job.session)
-        known = self._definitions[job.definition] and seals.check_job(job.number, job.definition, job.blob, job.seal)
-        if not known:
-            log.warning("a job that came is not what its client sealed; it is not unpickled")
-        return bool(known)
-
-    def _seals(self, session: str) -> Seals:
-        seals = self._seals_of.get(session)
-        if seals is None:
-            if len(self._seals_of) >= MOST_SESSIONS:
-                self._seals_of.clear()
-            seals = self._seals_of[session] = Seals(self._security.key, session)
-        return seals
 
     # What jobs share --------------------------------------------------------------------
 
@@ -469,17 +425,6 @@ class SlaveHost:
             line.close()
 
 
-class _Tag(tuple[str, int]):
-    """The session and the number of a job; and beside that its ticket, which makes no difference."""
-
-    ticket: bytes
-
-    def __new__(cls, job: tuple[str, int], ticket: bytes) -> _Tag:
-        tag = super().__new__(cls, job)
-        tag.ticket = ticket
-        return tag
-
-
 class _NetworkSource:
     """Feeds a crew from the network."""
 
@@ -495,17 +440,17 @@ class _NetworkSource:
             return [queue.popleft() for _ in range(min(limit, len(queue)))]
 
     def definition(self, digest: bytes) -> bytes:
-        return self._host._definitions.get(digest, b"")
+        return self._host._intake.definitions.get(digest, b"")
 
     def held(self, digest: bytes) -> Held | None:
         return self._host._values.held(digest)
 
-    def finished(self, tags: Sequence[_Tag], outcomes: Sequence[Buffer], seconds: Sequence[float], slave: str) -> None:
+    def finished(self, tags: Sequence[Tag], outcomes: Sequence[Buffer], seconds: Sequence[float], slave: str) -> None:
         host = self._host
         sealed = []
         for tag, outcome, spent in zip(tags, outcomes, seconds, strict=True):
             session, number = tag
-            seal = host._seals(session).seal_outcome(number, tag.ticket, outcome)
+            seal = host._intake.seals(session).seal_outcome(number, tag.ticket, outcome)
             sealed.append(JobOutcome(session, number, outcome, spent, slave, tag.ticket, seal))
         with host._lock:
             host._report.outcomes.extend(sealed)
