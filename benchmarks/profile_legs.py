@@ -25,6 +25,7 @@ from typing import Any, cast
 import papyros
 from benchmarks.jobs import Noop
 from benchmarks.processes import children, cpu_seconds
+from benchmarks.program import add_and_pop
 from benchmarks.report import publish, table
 from benchmarks.service_calls import call_service
 from papyros.distributed.batches import (
@@ -296,20 +297,13 @@ def run_processes(jobs: int) -> Legs:
 
 
 def _whole_run(master: papyros.Master, jobs: int, processes: dict[str, list[int]]) -> Legs:
-    _work(master, jobs // 10)
+    add_and_pop(master, jobs // 10)
     before = {name: cpu_seconds(pids) for name, pids in processes.items()}
     started = time.perf_counter()
-    _work(master, jobs)
+    add_and_pop(master, jobs)
     wall = time.perf_counter() - started
     used = {name: (cpu_seconds(pids) - before[name]) / jobs * 1e6 for name, pids in processes.items()}
     return {**used, "wall": wall / jobs * 1e6}
-
-
-def _work(master: papyros.Master, jobs: int) -> None:
-    for number in range(jobs):
-        master.addJob(Noop(number))
-    for _ in iter(master.popProcessedJob, None):
-        pass
 
 
 # Shown ------------------------------------------------------------------------------------

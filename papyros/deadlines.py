@@ -102,8 +102,11 @@ class SafeCondition(threading.Condition):
                 self.acquire()
 
 
-#: The deadline of those who wait however long it takes, and of those who do not wait.
-FOREVER, AT_ONCE = Deadline(None), Deadline(0)
+#: The deadline of those who wait however long it takes.
+FOREVER = Deadline(None)
+
+#: The deadline of those who do not wait: it is past for good.
+AT_ONCE = Deadline(0)
 
 
 class Alarm:
