@@ -19,9 +19,6 @@ import pytest
 #: How long a thread, a process or a socket may take to go after the test that made it.
 TEARDOWN_SECONDS = 3.0
 
-#: tqdm starts one thread per program, and never ends it.
-STANDING_THREADS = ("TMonitor",)
-
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the tests, and all that they start, a key of their own: never that of the developer."""
@@ -37,6 +34,14 @@ def pytest_configure(config: pytest.Config) -> None:
     # In a process of its own, so that coverage sees the imports of this one. Whoever makes a key says so, and no test
     # is to depend on being the first.
     subprocess.run([sys.executable, "-c", "from papyros.distributed.keys import find_key; find_key()"], check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _bars_without_a_thread() -> None:
+    """Have tqdm start no thread, as it does once in a program, for good: a test may fork after that of a bar."""
+    from tqdm import tqdm
+
+    tqdm.monitor_interval = 0
 
 
 @pytest.fixture
@@ -86,11 +91,7 @@ def _open_things() -> dict[Any, str]:
 
 
 def _threads() -> dict[Any, str]:
-    return {
-        ("thread", thread.ident): f"thread {thread.name!r}"
-        for thread in threading.enumerate()
-        if type(thread).__name__ not in STANDING_THREADS
-    }
+    return {("thread", thread.ident): f"thread {thread.name!r}" for thread in threading.enumerate()}
 
 
 def _children() -> dict[Any, str]:
