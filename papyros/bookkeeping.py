@@ -24,7 +24,7 @@ from typing import Any, TypeVar, cast
 
 from papyros.checks import check_bound
 from papyros.deadlines import Alarm, Deadline, SafeCondition
-from papyros.entries import ASSIGNED, PROCESSED, Counts, Entry, Session
+from papyros.entries import ASSIGNED, PROCESSED, WAITING, Counts, Entry, Session
 from papyros.errors import MasterClosedError, SlaveLost
 from papyros.execution import Execution
 from papyros.jobs import Job, describe, keeper_of, release
@@ -413,14 +413,15 @@ def snapshot(master: str, ledger: Ledger, slaves: tuple[SlaveStatus, ...], clien
     for each in (ledger.past, *(session.counts for session in sessions)):
         counts.add_up(each)
     waiting = sum(len(session.line) + session.delayed for session in sessions)
+    processed = sum(len(session.processed) + len(session.delivery.entries) for session in sessions)
     return Status(
         master=master,
         slaves=slaves,
         clients=clients,
-        waiting=waiting,
+        waiting=waiting + sum(session.jobs_in(WAITING) for session in sessions),
         held=waiting - sum(session.assignable() for session in sessions),
-        assigned=sum(session.assigned for session in sessions),
-        processed=sum(len(session.processed) + len(session.delivery.entries) for session in sessions),
+        assigned=sum(session.assigned + session.jobs_in(ASSIGNED) for session in sessions),
+        processed=processed + sum(session.jobs_in(PROCESSED) for session in sessions),
         lost=counts.lost,
         retried=counts.retried,
         late=counts.late,

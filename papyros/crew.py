@@ -27,11 +27,13 @@ from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any
 
+from papyros.bundles import MOST_JOBS
+from papyros.bundles import death as tell_death
 from papyros.deaths import Death
 from papyros.feeding import Feeder
 from papyros.limits import OVERDUE, culprit_of, kill_overdue, stop
 from papyros.logs import logger_of
-from papyros.process import Heard, Lent, Printed, SlaveProcess
+from papyros.process import Heard, Lent, Part, Printed, SlaveProcess
 from papyros.screen import Screen
 from papyros.staff import at_work, missing, spares
 from papyros.sweeper import Sweeper
@@ -259,6 +261,7 @@ class Crew:
                             key.data()
                     self._run_requests()
                     kill_overdue(self._slaves)
+                    self._feeder.cut_slow_bundles(self._slaves)
                     self._staff()
                     self._feed()
         except Exception:
@@ -360,6 +363,8 @@ class Crew:
                 self._source.heard(event.task.tag, event.message)
             elif isinstance(event, Lent):
                 self._note_lent(slave)
+            elif isinstance(event, Part):
+                self._source.finished([event.task.tag], [event.encoded], [0.0], slave.name)
             else:
                 self._feeder.pace.learn(event.seconds)
                 self._source.finished([task.tag for task in event.tasks], event.encoded, event.seconds, slave.name)
@@ -369,7 +374,7 @@ class Crew:
         self._staffed = False
         if slave.lent:
             # None of these is to wait for the end of a job that may wait for one of them.
-            self._source.returned([task.tag for task in slave.recall()], "")
+            self._source.returned([task.tag for task in self._feeder.take_back(slave)], "")
         self._source.lent(sum(other.lent for other in self._slaves))
 
     def _tell(self, tag: Any, message: bytes) -> None:
@@ -414,7 +419,11 @@ class Crew:
         elif running is not None:
             log.warning("%s", death)
             self._feeder.be_careful()
-            self._source.died(running.tag, death)
+            if running.terms.jobs > 1:
+                # Its client tries the jobs one by one, so that only the one is charged of which slaves die.
+                self._source.finished([running.tag], [tell_death()], [0.0], slave.name)
+            else:
+                self._source.died(running.tag, death)
         elif slave.retired:
             self._note_retirement(slave)
         else:
@@ -475,7 +484,7 @@ class Crew:
     def _next_moment(self) -> float:
         """When something has to be done at the latest: to look after a job that may have run for too long, say."""
         moments = [moment for slave in self._slaves for moment in (slave.check_at, slave.look_at)]
-        moments += [self._staff_at, self._feeder.level_at, self._hire_at]
+        moments += [self._staff_at, self._feeder.level_at, self._feeder.slow_at, self._hire_at]
         return min((moment for moment in moments if moment is not None), default=math.inf)
 
     def _cancel(self, tags: Collection[Any]) -> None:
@@ -483,7 +492,8 @@ class Crew:
         for slave in self._slaves:
             if not any(task.tag in tags for task in slave.queue):
                 continue
-            kept = [task for task in slave.recall() if task.tag not in tags]
+            recalled = self._feeder.take_back(slave, worth=MOST_JOBS)
+            kept = [task for task in recalled if task.tag not in tags]
             if kept:
                 self._feeder.spread(kept, [slave])
             stop(slave, tags)

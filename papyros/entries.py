@@ -110,6 +110,13 @@ class Session:
     depth: int = 0  # how many generations are between them and a client
     kin: list[Session] = field(default_factory=list, repr=False)  # of a client: the families with jobs in the line
     dropped: bool = False
+    bundled: bool = False  # whether some of its jobs are bundles
+
+    def jobs_in(self, state: str) -> int:
+        """How many jobs of its bundles are in a state, beyond the bundles themselves."""
+        if not self.bundled:
+            return 0
+        return sum(entry.terms.jobs - 1 for entry in self.entries.values() if entry.state == state)
 
     @property
     def client(self) -> Session:

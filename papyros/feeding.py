@@ -9,17 +9,25 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
 from typing import Any
 
+from papyros.bundles import MOST_JOBS, cut_off
 from papyros.limits import watch_times
 from papyros.pace import Pace
-from papyros.process import SlaveProcess
+from papyros.process import MOST_TOKENS, SlaveProcess, jobs_in
 from papyros.tasks import Source, Task
 
 __all__ = ["Feeder"]
 
 #: Few quick jobs go to few slaves; after so long, what waits there is shared out among those that have nothing to do.
 LEVEL_SECONDS = 0.001
+
+#: A job in a bundle that takes longer than this holds up those behind it, which go elsewhere.
+SLOW_SECONDS = 0.01
+
+#: How long it takes, about, until a job of a bundle is with another slave, by way of its client.
+TRIP_SECONDS = 0.002
 
 #: For so long after a job has taken its slave along, slaves tell of each outcome at once: it may be tried again, and is
 #: not to take the outcomes of others with it time and again.
@@ -38,6 +46,7 @@ class Feeder:
         returned: tasks of slaves that died, to be run first.
         starved: whether the source had less than it was asked for, and nothing but outcomes has come since.
         level_at: when to share out what was not, should it wait still.
+        slow_at: when to look whether a bundle of jobs is held up by one of them.
     """
 
     def __init__(self, source: Source, watch: Callable[[SlaveProcess], None]) -> None:
@@ -47,6 +56,7 @@ class Feeder:
         self.returned: deque[Task] = deque()
         self.starved = False
         self.level_at: float | None = None
+        self.slow_at: float | None = None
         self._careful_until = 0.0  # a job has taken its slave along
 
     def feed(self, slaves: list[SlaveProcess], here: bool) -> None:
@@ -56,7 +66,11 @@ class Feeder:
         """
         target = self.pace.target
         enough = 0 if here else target * 2 // 3  # slaves tell what they did when half of what they had is left
-        wants = {slave: target - len(slave.queue) for slave in slaves if len(slave.queue) <= enough}
+        wants = {
+            slave: target - len(slave.queue)
+            for slave in slaves
+            if len(slave.queue) <= enough and slave.jobs <= MOST_TOKENS - MOST_JOBS
+        }
         if not wants:
             return
         tasks = self._take(sum(wants.values()))
@@ -85,8 +99,17 @@ class Feeder:
                 self._send(slave, part)
 
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
+        jobs = jobs_in(tasks)
+        if slave.jobs + jobs > MOST_TOKENS:
+            tasks, left = _parted(tasks, MOST_TOKENS - slave.jobs)
+            self.returned.extendleft(reversed(left))
+            if not tasks:
+                return
+            jobs = jobs_in(tasks)
+        if jobs > len(tasks) and self.slow_at is None:
+            self.slow_at = time.monotonic() + SLOW_SECONDS
         careful = bool(self._careful_until) and time.monotonic() < self._careful_until
-        self.pace.weigh(slave.send(tasks, self._source.definition, self._source.held, careful), len(tasks))
+        self.pace.weigh(slave.send(tasks, self._source.definition, self._source.held, careful), len(tasks), jobs)
         self._watch(slave)
         watch_times(slave, tasks)
 
@@ -99,7 +122,7 @@ class Feeder:
     def _level(self, slaves: list[SlaveProcess], now: bool, here: bool) -> None:
         """Share out what waits behind other tasks while slaves have nothing to do: now, or if it waits for long."""
         idle = [slave for slave in slaves if not slave.queue]
-        if not idle or max(len(slave.queue) for slave in slaves) < 2:
+        if not idle or max(slave.jobs for slave in slaves) < 2:
             self.level_at = None
             return
         moment = time.monotonic()
@@ -114,13 +137,46 @@ class Feeder:
 
     def _share_out(self, idle: list[SlaveProcess], slaves: list[SlaveProcess]) -> None:
         """Give idle slaves what the one with the longest queue has not started."""
-        victim = max(slaves, key=lambda slave: len(slave.queue))
-        recalled = victim.recall()
+        victim = max(slaves, key=lambda slave: (len(slave.queue), slave.jobs))
+        recalled = self.take_back(victim, self._worth_cutting(victim))
         if recalled:
             # The victim is busy with the job that it started, so it comes last.
             self.spread(recalled, [*idle[: self.pace.parts(len(recalled))], victim])
 
+    def _worth_cutting(self, slave: SlaveProcess) -> int:
+        """Return how many jobs of the bundle that a slave runs are worth the trip to their client and back."""
+        running = slave.running()
+        if running is not None and time.monotonic() - running[1] > TRIP_SECONDS:
+            return 1
+        return self.pace.jobs_in(TRIP_SECONDS)
+
+    def cut_slow_bundles(self, slaves: list[SlaveProcess]) -> None:
+        """Take back what waits in bundles behind a job that takes long; see when to look again, `slow_at`."""
+        now = time.monotonic()
+        if self.slow_at is None or now < self.slow_at:
+            return
+        self.slow_at = None
+        for slave in slaves:
+            if slave.jobs == len(slave.queue):
+                continue  # it has no bundle
+            self.slow_at = now + SLOW_SECONDS
+            running = slave.running()
+            if running is not None and running[0].terms.jobs > 1 and now - running[1] >= SLOW_SECONDS:
+                self.spread(self.take_back(slave), [slave])
+
     # Taking back ------------------------------------------------------------------------
+
+    def take_back(self, slave: SlaveProcess, worth: int = 1) -> list[Task]:
+        """Take back what a slave has not started, and return it.
+
+        If it is `worth` it, that is, at least so many jobs, also what it has not started of the bundle that it runs,
+        which is told to the source: the jobs go back to their client.
+        """
+        recalled = slave.recall(worth)
+        if recalled.cut is not None:
+            bundle, kept = recalled.cut
+            self._source.finished([bundle.tag], [cut_off(kept)], [0.0], slave.name)
+        return recalled.tasks
 
     def drop(self, tags: Collection[Any]) -> None:
         """Forget those with these tags of the tasks that no slave has."""
@@ -131,7 +187,7 @@ class Feeder:
         tasks = list(self.returned)
         self.returned.clear()
         for slave in slaves:
-            tasks += slave.recall()
+            tasks += self.take_back(slave)
         return tasks
 
     def shed(self, count: int, slaves: list[SlaveProcess]) -> list[Task]:
@@ -141,8 +197,16 @@ class Feeder:
         for slave in sorted(since, key=since.__getitem__):
             if len(shed) >= count:
                 break
-            tasks = slave.recall()
+            tasks = self.take_back(slave, self._worth_cutting(slave))
             kept = max(0, len(tasks) - (count - len(shed)))
             self.spread(tasks[:kept], [slave])
             shed += tasks[kept:]
         return shed
+
+
+def _parted(tasks: list[Task], most: int) -> tuple[list[Task], list[Task]]:
+    """Return the first of these tasks, which are at most so many jobs, and the others."""
+    for position, jobs in enumerate(accumulate(task.terms.jobs for task in tasks)):
+        if jobs > most:
+            return tasks[:position], tasks[position:]
+    return tasks, []

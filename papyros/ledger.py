@@ -155,9 +155,9 @@ class Ledger:
             self._turns.begin(session)
         session.line.append(entry)
 
-    def settle(self, session: Session, number: int, outcome: Any) -> None:
-        """Add a job that has its outcome already, because it could not even be sent."""
-        entry = Entry(session, number, None, 0)
+    def settle(self, session: Session, number: int, outcome: Any, size: int = 0) -> None:
+        """Add a job that has its outcome already, of so many bytes, because it could not even be sent."""
+        entry = Entry(session, number, None, size)
         entry.outcome = outcome
         self.enter(entry)
 

@@ -29,27 +29,39 @@ FRESHNESS = 0.25
 
 
 class Pace:
-    """Moving averages of how long jobs take, and of how many bytes they are."""
+    """Moving averages of how long tasks take, of how many bytes they are, and of how many jobs, if there are bundles."""
 
     def __init__(self) -> None:
         self._seconds: float | None = None
         self._bytes: float | None = None
+        self._jobs = 1.0
 
     def learn(self, seconds: Sequence[float]) -> None:
         """Take note of how long the jobs of a batch took."""
         self._seconds = _moved(self._seconds, sum(seconds) / len(seconds))
 
-    def weigh(self, size: int, jobs: int) -> None:
-        """Take note of so many jobs that were sent, of so many bytes together."""
-        self._bytes = _moved(self._bytes, size / jobs)
+    def weigh(self, size: int, tasks: int, jobs: int) -> None:
+        """Take note of so many tasks that were sent, of so many bytes and jobs together."""
+        self._bytes = _moved(self._bytes, size / tasks)
+        self._jobs = _moved(self._jobs, jobs / tasks)
 
     @property
     def target(self) -> int:
         """How many jobs a slave should have: one that runs, and some ahead."""
         if self._seconds is None or self._seconds >= LONG_SECONDS:
             return 1
-        ahead = min(AHEAD_JOBS, AHEAD_SECONDS / max(1e-6, self._seconds), AHEAD_BYTES / max(1.0, self._bytes or 0.0))
+        ahead = min(
+            AHEAD_JOBS / self._jobs,
+            AHEAD_SECONDS / max(1e-6, self._seconds),
+            AHEAD_BYTES / max(1.0, self._bytes or 0.0),
+        )
         return 1 + max(1, int(ahead))
+
+    def jobs_in(self, seconds: float) -> int:
+        """Return how many jobs take about so many seconds, at least one."""
+        if not self._seconds:
+            return 1
+        return max(1, int(seconds * self._jobs / self._seconds))
 
     def parts(self, jobs: int) -> int:
         """Return for how many slaves so many jobs are worth the while."""

@@ -37,7 +37,7 @@ from papyros.terms import Terms
 if TYPE_CHECKING:
     from papyros.tasks import CrewOptions, Task
 
-__all__ = ["Heard", "Lent", "Outcomes", "Printed", "SlaveProcess"]
+__all__ = ["MOST_TOKENS", "Heard", "Lent", "Outcomes", "Part", "Printed", "Recalled", "SlaveProcess", "jobs_in"]
 
 log = logger_of(__name__)
 
@@ -53,6 +53,9 @@ SEND_BYTES = 1 << 20
 
 #: Jobs of more bytes than this are sent in several frames.
 PART_BYTES = 1 << 19
+
+#: A slave has no more tokens than this at a time, which always fit into a pipe: elsewhere they would be lost.
+MOST_TOKENS = 1024
 
 #: What reading a connection raises to which a job has written.
 _GARBLED = (ValueError, IndexError, OverflowError, MemoryError)
@@ -70,6 +73,25 @@ class Outcomes(NamedTuple):
     tasks: list[Task]
     encoded: list[Buffer]
     seconds: array[float]
+
+
+class Part(NamedTuple):
+    """What has become of jobs of a bundle that runs, so far; encoded."""
+
+    task: Task
+    encoded: Buffer
+
+
+class Recalled(NamedTuple):
+    """What was taken back of a slave.
+
+    Attributes:
+        tasks: those that it had not started.
+        cut: the bundle that it runs, and how many of its jobs it has started, if it is to start no others.
+    """
+
+    tasks: list[Task]
+    cut: tuple[Task, int] | None
 
 
 class Printed(NamedTuple):
@@ -102,6 +124,7 @@ class SlaveProcess:
 
     Attributes:
         queue: the tasks that it has, in order; the first ones may be started.
+        jobs: how many jobs these are: more, if there are bundles among them.
         check_at: when to look next whether a job has run for too long, if ever.
         look_at: when to look next whether it goes on with what it was sent, if ever.
         unwanted: the tags of tasks that were cancelled when they were about to start.
@@ -118,6 +141,7 @@ class SlaveProcess:
 
     def __init__(self, options: CrewOptions, screen: Screen, crew: str = "") -> None:
         self.queue: deque[Task] = deque()
+        self.jobs = 0
         self.lent = self.dismissed = self.garbled = False
         self.retired = ""
         self.idle_since: float | None = None
@@ -222,6 +246,8 @@ class SlaveProcess:
         Returns how many bytes there are of them.
         """
         self.queue.extend(tasks)  # first: who is interrupted in what follows can tell by that
+        jobs = jobs_in(tasks)
+        self.jobs += jobs
         epoch = self._epoch.to_bytes(inside.TOKEN_BYTES, "little")
         definitions = [task.definition for task in tasks]
         known = self._definitions
@@ -232,7 +258,7 @@ class SlaveProcess:
         flags = _flags([task.terms for task in tasks], careful)
         with contextlib.suppress(OSError):  # it died; its death is noticed elsewhere
             # Tokens first: a slave that has a job and finds no token knows that the job was taken back.
-            os.write(self._token_in, epoch * len(tasks))
+            os.write(self._token_in, epoch * jobs)
         blobs = [task.blob for task in tasks]
         size = sum(map(len, blobs))
         for part in [slice(len(blobs))] if size < PART_BYTES else _parted(blobs):
@@ -275,22 +301,38 @@ class SlaveProcess:
             told = json.dumps([[digest.hex() for digest in known], numbers]).encode()
             self.outbox.put(pack_frame(inside.UNSHARE, 0, [told]))
 
-    def recall(self) -> list[Task]:
-        """Take back all tasks that the slave has not started."""
-        taken = 0
+    def recall(self, worth: int = 1) -> Recalled:
+        """Take back all tasks that the slave has not started.
+
+        Also what it has not started of the bundle that it runs, if it is `worth` it: at least so many jobs.
+        """
+        tokens = b""
         with contextlib.suppress(BlockingIOError):
-            while token_bytes := os.read(self._token_out, 1 << 16):
-                taken += len(token_bytes) // inside.TOKEN_BYTES
+            while taken := os.read(self._token_out, 1 << 16):
+                tokens += taken
+        left = len(tokens) // inside.TOKEN_BYTES
+        tasks = []
+        while left and left >= self.queue[-1].terms.jobs:
+            task = self.queue.pop()
+            left -= task.terms.jobs
+            self.jobs -= task.terms.jobs
+            tasks.append(task)
+        tasks.reverse()
         self._epoch += 1
-        recalled = [self.queue.pop() for _ in range(taken)]
-        recalled.reverse()
-        return recalled
+        if not left:
+            return Recalled(tasks, None)
+        # The slave is in the midst of a bundle, and waits for these tokens, or for what stands in their place.
+        cut = left >= worth
+        with contextlib.suppress(OSError):  # it died
+            os.write(self._token_in, inside.CUT if cut else tokens[: left * inside.TOKEN_BYTES])
+        bundle = self.queue[-1]
+        return Recalled(tasks, (bundle, bundle.terms.jobs - left) if cut else None)
 
     def tell(self, message: bytes) -> None:
         """Send the running job a message, about its children."""
         self.outbox.put(pack_frame(inside.NEWS, 0, [message]))
 
-    def receive(self) -> Iterator[Outcomes | Printed | Heard | Lent]:
+    def receive(self) -> Iterator[Outcomes | Part | Printed | Heard | Lent]:
         """Yield what came: outcomes, in the order of the queue, and what jobs printed or said of their children.
 
         A slave that does not speak as slaves do, since a job has written to its connection, is killed.
@@ -305,7 +347,7 @@ class SlaveProcess:
             log.warning("slave %s says what no slave says (%s), so it is killed", self.name, error)
             self.kill()
 
-    def _events(self, frame: Frame) -> Iterator[Outcomes | Printed | Heard | Lent]:
+    def _events(self, frame: Frame) -> Iterator[Outcomes | Part | Printed | Heard | Lent]:
         if frame.kind == inside.READY:
             self.ready = True
             self.name = bytes(frame.body).decode()
@@ -318,7 +360,10 @@ class SlaveProcess:
                 raise ValueError(f"{frame.number} outcomes for {len(self.queue)} jobs")
             tasks = [self.queue.popleft() for _ in encoded]
             self._received += frame.number
+            self.jobs -= jobs_in(tasks)
             yield Outcomes(tasks, encoded, seconds)
+        elif frame.kind == inside.PART and (task := self._find(frame.number)) is not None:
+            yield Part(task, bytes(frame.body))
         elif frame.kind == inside.PRINTED and (task := self._find(frame.number)) is not None:
             text = bytes(frame.body[1:]).decode(errors="replace")
             if frame.body[:1] == inside.ON_STDERR:
@@ -416,7 +461,14 @@ def _flags(terms: list[Terms], careful: bool) -> bytes:
 
 
 def _flag(terms: Terms, careful: bool) -> int:
-    return inside.ECHO * terms.echo | inside.ONCE * (careful or terms.once) | inside.TIMED * (terms.timeout is not None)
+    told_at_once = inside.ONCE * (careful or terms.once)
+    bundle = inside.BUNDLE * (terms.jobs > 1)
+    return inside.ECHO * terms.echo | told_at_once | inside.TIMED * (terms.timeout is not None) | bundle
+
+
+def jobs_in(tasks: Sequence[Task]) -> int:
+    """Return how many jobs these tasks are."""
+    return sum([task.terms.jobs for task in tasks])
 
 
 def _parted(blobs: list[Buffer | Parts]) -> Iterator[slice]:

@@ -15,7 +15,9 @@ What a job says of its children goes over the same socket, in frames of their ow
 are read while the job runs only if it has any; whatever else comes by then is kept for later.
 
 Tokens carry the epoch of the jobs that they are for; the crew begins a new one
-each time that it takes tokens back.
+each time that it takes tokens back. A bundle of jobs has a token for each of them. A crew that has
+taken back some of the bundle that runs puts them in place again, or `CUT` instead: so a slave in the midst of a
+bundle may wait for the one or the other.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ from collections import deque
 from functools import partial
 from typing import Any, NoReturn
 
+from papyros.bundles import blobs_of
+from papyros.bundles import outcomes as tell_outcomes
 from papyros.current import FamilyMaster, Place
 from papyros.echo import Echo
 from papyros.errors import NoCurrentMasterError, PayloadError
@@ -68,6 +72,7 @@ __all__ = [
     "LENT",
     "NEWS",
     "OUTCOMES",
+    "PART",
     "PRINTED",
     "PROGRAM",
     "READY",
@@ -100,9 +105,10 @@ PRINTED = 12
 FAMILY = 13  # what a job says of its children; the frame's number says which job, as above
 LENT = 14  # 1: the slave lends its place, since its job waits for children; 0: it takes it back
 RETIRES = 15  # why the slave leaves the job at which it is, and which it has not started, to a fresh one
-FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT, RETIRES])
+PART = 16  # what has become of jobs of the bundle that runs, so far; the frame's number says which task it is, as above
+FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT, RETIRES, PART])
 # Flags of jobs.
-ECHO, ONCE, TIMED = 1, 2, 4
+ECHO, ONCE, TIMED, BUNDLE = 1, 2, 4, 8
 
 ON_STDOUT, ON_STDERR = b"o", b"e"
 
@@ -112,6 +118,9 @@ SLATE_BYTES = mmap.PAGESIZE
 
 TOKEN_BYTES = 4
 
+#: What a slave in the midst of a bundle finds in place of a token: the rest of it was taken back.
+CUT = b"\xff" * TOKEN_BYTES
+
 #: Outcomes are gathered for at least so long, ...
 QUICK_SECONDS = 0.002
 
@@ -119,6 +128,9 @@ QUICK_SECONDS = 0.002
 #: a millisecond. They are sent sooner when the jobs that are here run out, so that more come in time.
 GATHER_SECONDS = 0.1
 GATHER_JOBS = 100
+
+#: Of a bundle that runs, outcomes of so many bytes are sent before it ends.
+PART_BYTES = 1 << 20
 
 #: A slave whose crew is gone ends its job after so long.
 ORPHAN_SECONDS = 0.5
@@ -140,6 +152,8 @@ class Slave:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._tokens = tokens
+        self._token_poll = select.poll()
+        self._token_poll.register(tokens, select.POLLIN)
         self._slate = slate
         self.max_bytes = 0
         #: Packs the children of jobs.
@@ -163,6 +177,7 @@ class Slave:
         self._lock = threading.Lock()  # guards what follows, and the sending
         self._outcomes: list[Buffer | Parts] = []
         self._seconds = array("d")
+        self._part = _Part()  # of the bundle that runs: what has not been told yet
         self._flushed = 0.0
         self._quick: set[int] = set()  # the definitions of jobs of which the last one was quick
         self._few = 0  # once so few jobs are here, it is time to ask for more
@@ -178,11 +193,14 @@ class Slave:
         self._place.enter()
         try:
             while True:
-                _, definition, flags, blob = self._next_job()
+                epoch, definition, flags, blob = self._next_job()
                 self.echo = bool(flags & ECHO)
                 if self._outcomes and self._may_hold_up(definition, flags):
                     self._flush()  # what has ended must not wait for this one, nor be lost when it is stopped
-                retry = self._run(definition, blob)
+                if flags & BUNDLE:
+                    retry = self._run_bundle(epoch, definition, blob)
+                else:
+                    retry = self._run(definition, blob)
                 if retry or flags & ONCE:
                     self._flush()  # what has become of it must not die with the job after it
         except OtherModuleError as error:
@@ -289,6 +307,11 @@ class Slave:
         encoded, seconds = self._outcome_of(definition, blob)
         if self._forked:
             os._exit(1)  # loading or packing something has forked it
+        self._note_end(definition, encoded, seconds)
+        return not isinstance(encoded, Parts) and asks_for_retry(encoded)
+
+    def _note_end(self, definition: int, encoded: Buffer | Parts, seconds: float) -> None:
+        """Take note of what has become of a task, and send it now or later."""
         finished = time.monotonic()
         SLATE.pack_into(self._slate, 0, self._started, self._started, finished)
         (self._quick.add if seconds < GATHER_SECONDS else self._quick.discard)(definition)
@@ -300,7 +323,50 @@ class Slave:
             self._flush()
         elif self._queue and not self._unsent.is_set():
             self._unsent.set()  # without a next job, what there is will be sent at once
-        return not isinstance(encoded, Parts) and asks_for_retry(encoded)
+
+    def _run_bundle(self, epoch: bytes, definition: int, bundle: Buffer) -> bool:
+        """Run the jobs of a bundle, until the crew takes the rest of them back; return whether it has."""
+        self._started += 1
+        began = time.monotonic()
+        part = self._part = _Part()
+        cut = False
+        for position, blob in enumerate(blobs_of(bundle)):
+            if position and (cut := not self._may_go_on(epoch)):
+                break
+            SLATE.pack_into(self._slate, 0, self._started, self._started - 1, time.monotonic())
+            encoded, seconds = self._outcome_of(definition, blob)
+            if self._forked:
+                os._exit(1)  # as in `_run`
+            with self._lock:
+                part.add(encoded, seconds)
+            if part.size > PART_BYTES:
+                self._tell_part()
+            elif not self._unsent.is_set():
+                self._unsent.set()
+        with self._lock:
+            told = part.told(over=True)
+            part.over = True
+        self._note_end(definition, told, time.monotonic() - began)
+        return cut
+
+    def _may_go_on(self, epoch: bytes) -> bool:
+        """Take the token of the next job of the bundle that runs; return False if the rest was taken back."""
+        while True:
+            try:
+                token = os.read(self._tokens, TOKEN_BYTES)
+            except BlockingIOError:
+                self._token_poll.poll()  # in this moment, the crew has them in its hands
+                continue
+            if not token:
+                raise EOFError("the pipe of tokens was closed")
+            return token == epoch
+
+    def _tell_part(self) -> None:
+        """Send what has become of jobs of the bundle that runs, so far."""
+        with self._lock:
+            part = self._part
+            if part.outcomes and not part.over:
+                send_all(self._sock, pack_frame(PART, self._started & 0xFFFFFFFF, [part.told(over=False)]))
 
     def _may_hold_up(self, definition: int, flags: int) -> bool:
         """Return whether a job is not known to be quick, or may be stopped when its time is up."""
@@ -436,6 +502,7 @@ class Slave:
             self._unsent.clear()
             try:
                 self._flush()
+                self._tell_part()
             except OSError:
                 return
 
@@ -458,6 +525,30 @@ class Slave:
             time.sleep(0.01)
         if not self._idle:
             os._exit(1)
+
+
+class _Part:
+    """Outcomes of jobs of a bundle that have not been told yet."""
+
+    def __init__(self) -> None:
+        self.start = 0  # the position of the first of these jobs
+        self.outcomes: list[Buffer] = []
+        self.seconds = array("d")
+        self.size = 0
+        self.over = False  # whether the last of them were told
+
+    def add(self, encoded: Buffer | Parts, seconds: float) -> None:
+        """Take note of the next one. What is large may be memory of the job's own, to which the next may write."""
+        self.outcomes.append(b"".join(encoded.buffers) if isinstance(encoded, Parts) else encoded)
+        self.seconds.append(seconds)
+        self.size += len(encoded)
+
+    def told(self, over: bool) -> bytes:
+        """Return what tells these outcomes, and forget them."""
+        told = tell_outcomes(self.start, self.seconds, self.outcomes, over)
+        self.start += len(self.outcomes)
+        self.outcomes, self.seconds, self.size = [], array("d"), 0
+        return told
 
 
 def peak_memory() -> int:

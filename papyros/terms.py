@@ -17,6 +17,7 @@ class Terms(NamedTuple):
         backoff: how many seconds pass before the first retry; each further time twice as many.
         once: whether it may be started at most once, whatever happens.
         echo: whether its client wants to see what it prints and logs. No option of the job, but of its master.
+        jobs: of how many jobs it is a bundle, if more than 1 (`papyros.bundles`). No option either.
     """
 
     priority: int = 0
@@ -25,6 +26,7 @@ class Terms(NamedTuple):
     backoff: float = 0.1
     once: bool = False
     echo: bool = False
+    jobs: int = 1
 
 
 #: The terms of a job that says nothing else: those of the class `Job`.

@@ -18,11 +18,13 @@ import os
 import threading
 import uuid
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from papyros.bookkeeping import snapshot
+from papyros.bundles import is_more_to_come, is_of_bundle, pack_bundle
+from papyros.bundles import read as read_told
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import (
     AddedJob,
@@ -31,6 +33,7 @@ from papyros.distributed.batches import (
     pack_definitions,
     unpack_outcomes,
 )
+from papyros.distributed.bundling import Bundle, Bundling
 from papyros.distributed.finder import Hosting, MasterFinder
 from papyros.distributed.gathering import Gathering
 from papyros.distributed.keys import find_key
@@ -50,9 +53,9 @@ from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.security import Security
 from papyros.distributed.sent import SentJobs
 from papyros.distributed.values import SentValues
-from papyros.entries import PROCESSED, Session
+from papyros.entries import PROCESSED, Entry, Session
 from papyros.errors import PayloadError
-from papyros.frames import unpack_message
+from papyros.frames import Buffer, unpack_message
 from papyros.jobs import Job
 from papyros.logs import logger_of
 from papyros.packing import PackingMaster
@@ -66,6 +69,9 @@ log = logger_of(__name__)
 
 #: So many jobs go into one message, at most.
 SEND_JOBS = 500
+
+#: ... and of bundles that another master had.
+SEND_BUNDLES = 50
 
 #: Where results are bounded in bytes, so many jobs are with the master whatever their results take, or two a slave.
 BUSY_JOBS = 20
@@ -150,6 +156,8 @@ class DistributedMaster(PackingMaster):
         )
         self._limited = max_waiting is not None or max_waiting_bytes is not None
         self._limits_results = max_processed_bytes is not None
+        # Where jobs are counted on their way, each goes by itself.
+        self._bundling = None if self._limited or self._limits_results else Bundling()
         self._slaves = 0  # how many there are, as far as the master has told
         self.group = check_group(group)
         self._stop_event = threading.Event()
@@ -229,7 +237,7 @@ class DistributedMaster(PackingMaster):
     def _ask_assigned(self, number: int) -> bool:
         """Ask the master whether a slave host was given a job. Without an answer, take it for waiting."""
         try:
-            answer, _ = self._sender_line.call("assigned", self._key, number)
+            answer, _ = self._sender_line.call("assigned", self._key, self._sent.sent_as(number))
         except LineBrokenError:
             with self._lock:  # the sender, which has nothing to send, would not notice for a long time
                 self._trouble = True
@@ -290,8 +298,10 @@ class DistributedMaster(PackingMaster):
         Returns the numbers of those that were, or None when the line to the
         master was lost and found again: then it is to be tried again, with the same ticket.
         """
-        message = array("Q", numbers or []).tobytes()
         self._let_arrive(numbers)
+        with self._lock:
+            known = dict.fromkeys(map(self._sent.sent_as, numbers or []))
+        message = array("Q", known).tobytes()
         # On the line on which jobs are sent, so that what is on its way arrives first.
         line, stay = self._sender_line, self._stay
         try:
@@ -305,11 +315,25 @@ class DistributedMaster(PackingMaster):
         with self._lock:
             if self._stay == stay:
                 self._note_left(answer["left"])
-            gone = list(self._sent.drop(cancelled))
+            gone = self._gone(cancelled, numbers)
             for number in gone:
                 if number in self._jobs:
                     self._discard(number)
         return gone
+
+    def _gone(self, cancelled: Iterable[int], wanted: Iterable[int] | None) -> list[int]:
+        """Return which jobs are gone since the master cancelled these; of a bundle, those not meant wait again."""
+        singles = []
+        gone = []
+        for number in cancelled:
+            bundle = self._sent.bundles.get(number)
+            if bundle is None:
+                singles.append(number)
+                continue
+            meant = bundle.entries if wanted is None else [e for e in bundle.entries if e.number in set(wanted)]
+            gone += [entry.number for entry in self._sent.take(bundle, meant)]
+            self._send_singly(self._sent.dissolve(bundle))
+        return [*self._sent.drop(singles), *gone]
 
     def _let_arrive(self, numbers: list[int] | None) -> None:
         """Wait while jobs, any of them if None, are in the sender's hands: neither here any more, nor there yet."""
@@ -364,10 +388,11 @@ class DistributedMaster(PackingMaster):
             if answer["stay"] != self._stay:
                 self._stay = answer["stay"]
                 reason = "the master was lost, or had given this client up: what became of the job is not known"
-                self._ledger.give_back(self._holder, list(self._holder.assigned), reason if self._stay_before else None)
+                held = [entry for entry in self._holder.assigned if entry.number not in self._sent.bundle_of]
+                self._ledger.give_back(self._holder, held, reason if self._stay_before else None)
                 self._stay_before = True
                 self._outcomes_came()
-                self._sent.forget()
+                self._sent.move()
                 self._unwanted.clear()
                 self._defined.clear()
                 self._values.clear()
@@ -439,7 +464,6 @@ class DistributedMaster(PackingMaster):
             if self._trouble:
                 raise LineBrokenError("the receiver lost the master")
             batch = self._next_batch()
-            self._sent.leaving = {job.number for job in batch}
             unwanted, self._unwanted = self._unwanted, []
         if batch:
             self._message = added_parts(batch)
@@ -454,6 +478,7 @@ class DistributedMaster(PackingMaster):
             or bool(self._unwanted)
             or self._packer.kept.stale
             or self._values.owed
+            or bool(self._sent.unsent)
             or (self._sendable() > 0 and any(session.assignable() for session in self._ledger.sessions.values()))
         )
 
@@ -471,12 +496,39 @@ class DistributedMaster(PackingMaster):
         return int(min(SEND_JOBS, max(busy, fitting)))
 
     def _next_batch(self) -> list[AddedJob]:
+        batch = [_bundled(bundle) for bundle in self._sent.take_unsent(SEND_BUNDLES)]
         entries = self._ledger.assign(self._holder, self._sendable())
-        self._sent.add(entries)
+        self._sent.leaving = {entry.number for entry in entries}
+        if self._bundling is None:
+            return [self._single(entry) for entry in entries]
+        for jobs in self._bundling.parted(entries):
+            batch.append(self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs))
+        return batch
+
+    def _single(self, entry: Entry) -> AddedJob:
+        """Return a job that is to be sent by itself."""
+        self._sent.add(entry)
+        if len(entry.payload) == 2:  # else it has been sent before, and sealed
+            entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
+        definition, blob, seal = entry.payload
+        return AddedJob(entry.number, definition, blob, entry.terms, seal)
+
+    def _bundle(self, entries: Sequence[Entry]) -> AddedJob:
+        """Return jobs that are to be sent as one."""
+        number = next(self._numbers)
+        blob = pack_bundle([entry.payload[1] for entry in entries])
+        bundle = Bundle(number, entries, blob, self._seals.seal_bundle(number, entries[0].payload[0], blob))
+        self._sent.add_bundle(bundle)
+        return _bundled(bundle)
+
+    def _send_singly(self, entries: Iterable[Entry]) -> None:
+        """Let jobs wait again that were in a bundle; from now on, each is sent by itself."""
+        entries = list(entries)
         for entry in entries:
-            if len(entry.payload) == 2:  # else it has been sent before, and sealed
-                entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
-        return [AddedJob(e.number, e.payload[0], e.payload[1], e.terms, e.payload[2]) for e in entries]
+            entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
+        self._ledger.give_back(self._holder, entries)
+        if entries:
+            self._news.notify()
 
     def _drop(self, line: Line, unwanted: list[int]) -> None:
         try:
@@ -539,18 +591,49 @@ class DistributedMaster(PackingMaster):
                 self._acknowledged = answer["number"]
                 self._note_left(answer["left"])
                 for done in outcomes:
-                    entry = self._sent.entries.pop(done.number, None)
-                    if entry is not None:
-                        outcome = (done.outcome, done.slave, done.seconds)
-                        self._ledger.finish(entry.session, done.number, outcome, done.seconds, len(done.outcome))
+                    self._take(done)
                 if not self._sent:
-                    self._sent.entries.clear()  # it would keep the room for as many as there ever were
+                    self._sent.let_go_of_room()
                 self._outcomes_came()
                 if self._packer.kept.stale or self._limits_results:
                     self._news.notify()  # the master lets go of what nobody shares any more, and gets more jobs
                 out = len(self._sent)
             if pause := gathering.pause(len(outcomes), out, answer["slaves"]):
                 self._stop_event.wait(pause)
+
+    def _take(self, done: JobOutcome) -> None:
+        """Take an outcome, or what is told of a bundle. Called with the lock held."""
+        bundle = self._sent.bundles.get(done.number)
+        if bundle is not None:
+            self._take_told(bundle, done)
+        elif (entry := self._sent.single.pop(done.number, None)) is not None:
+            if self._bundling is not None:
+                self._bundling.learn(entry.payload[0], done.seconds, len(done.outcome))
+            self._end(entry, done.outcome, done.slave, done.seconds)
+
+    def _take_told(self, bundle: Bundle, done: JobOutcome) -> None:
+        """Take what is told of a bundle: jobs of it that will not be run as a part of it are sent again."""
+        if is_of_bundle(done.outcome):
+            told = read_told(done.outcome, len(bundle.entries))
+            ended = zip(bundle.entries[told.start :], told.outcomes, told.seconds, strict=False)
+            for entry, outcome, seconds in ended:
+                if self._sent.take(bundle, (entry,)):
+                    self._end(entry, outcome, done.slave, seconds)
+            if told.outcomes and self._bundling is not None:
+                many = len(told.outcomes)
+                self._bundling.learn(bundle.definition, sum(told.seconds) / many, len(done.outcome) / many)
+            if is_more_to_come(done.outcome):
+                self._send_singly(self._sent.take(bundle, bundle.entries[told.kept :]))
+                return
+        left = self._sent.dissolve(bundle)
+        if is_of_bundle(done.outcome) or is_told(done.outcome):
+            self._send_singly(left)
+        else:  # it was changed on its way
+            for entry in left:
+                self._end(entry, done.outcome, done.slave, 0.0)
+
+    def _end(self, entry: Entry, outcome: Buffer, slave: str, seconds: float) -> None:
+        self._ledger.finish(entry.session, entry.number, (outcome, slave, seconds), seconds, len(outcome))
 
     def _await_room_for_results(self) -> bool:
         """Wait while results that are not popped take all the room there is for them; False after a while."""
@@ -565,9 +648,8 @@ class DistributedMaster(PackingMaster):
 
     def _checked(self, done: JobOutcome) -> JobOutcome:
         """Return an outcome, if it is what a slave host sealed that was given this job; else one that says so."""
-        entry = self._sent.entries.get(done.number)
-        payload = entry.payload if entry is not None else None
-        if payload is None or self._seals.check_outcome(done.number, ticket_of(payload[2]), done.outcome, done.seal):
+        seal = self._sent.seal_of(done.number)
+        if seal is None or self._seals.check_outcome(done.number, ticket_of(seal), done.outcome, done.seal):
             return done
         if is_told(done.outcome):
             return done  # the master says, in words, that the job was lost
@@ -650,3 +732,8 @@ def _check(answer: dict[str, Any]) -> dict[str, Any]:
     if not answer["known"]:
         raise LineBrokenError("the master does not know this client any more")
     return answer
+
+
+def _bundled(bundle: Bundle) -> AddedJob:
+    """Return a bundle that is to be sent."""
+    return AddedJob(bundle.number, bundle.definition, bundle.blob, bundle.terms, bundle.seal)

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from papyros.bookkeeping import snapshot
+from papyros.bundles import is_death, is_more_to_come
 from papyros.deadlines import Alarm
 from papyros.distributed.batches import AddedJob, HostReport, JobOutcome
 from papyros.distributed.bells import Bell
@@ -56,6 +57,9 @@ SILENT_SECONDS = 0.5
 
 #: Outcomes of jobs that nobody knows yet are kept for clients that lost their master: so many bytes.
 EARLY_BYTES = 256 << 20
+
+#: What is told of a bundle that is not over goes to its client under numbers from here on, which no job has.
+PARTS = 1 << 63
 
 #: Payloads of so many bytes leave traces in the memory of the process, as a flood of jobs does.
 FLOOD_BYTES = 16 << 20
@@ -178,6 +182,7 @@ class Desk:
         self._early_bytes = 0
         self._claims: dict[tuple[str, int], tuple[float, str]] = {}  # jobs that hosts run: since when, and which host
         self._alarm = alarm or Alarm()
+        self._parts = 0  # how many parts of what is told of bundles were passed on
         self._swept = clock()
         self._flood = 0  # how many jobs there were at a time, when it was looked, since there were none
         self._carried = 0  # how many bytes of payloads came since then
@@ -225,6 +230,7 @@ class Desk:
                     early = None
             if early is None or (job.terms.retries and asks_for_retry(early[1].outcome)):
                 payload = (job.definition, job.blob, job.seal)
+                client.session.bundled = client.session.bundled or job.terms.jobs > 1
                 self.ledger.add(client.session, job.number, payload, len(job.blob), job.terms)
                 self._carried += len(job.blob)
                 if key in self._claims:
@@ -345,6 +351,9 @@ class Desk:
         holder = host.holder if host is not None else Holder(key, 0)
         touched: dict[str, ClientDesk] = {}
         for done in outcomes:
+            if is_more_to_come(done.outcome):
+                self._pass_on(done, touched)
+                continue
             self._claims.pop((done.session, done.number), None)
             self._carried += len(done.outcome)
             client = touched.get(done.session) or self.clients.get(done.session)
@@ -358,12 +367,23 @@ class Desk:
                 client.session.counts.late += 1
                 log.warning("slave host %s hands in an outcome of a job that it was not given; it is dropped", key)
                 continue
+            if is_death(done.outcome):
+                client.session.counts.lost += 1
             self.ledger.finish(client.session, done.number, done, done.seconds, len(done.outcome), again, holder)
             if entry.delayed:
                 self._set_alarm()
         self._stop_orphans()
         for client in touched.values():
             client.ring()
+
+    def _pass_on(self, told: JobOutcome, touched: dict[str, ClientDesk]) -> None:
+        """Pass on what is told of a bundle that is not over; whatever of that is lost, its end makes up for."""
+        entry = self._entry(told.session, told.number)
+        if entry is None or entry.payload is None or told.ticket != ticket_of(entry.payload[2]):
+            return
+        client = touched[told.session] = self.clients[told.session]
+        self._parts += 1
+        self.ledger.settle(client.session, PARTS + self._parts, told, len(told.outcome))
 
     def take_news(self, host: HostDesk, report: HostReport) -> None:
         """Take the bad news, and the prints, of a slave host."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from papyros.bundles import MOST_JOBS, count_jobs
 from papyros.distributed.batches import HostJob
 from papyros.distributed.keys import ClusterKey
 from papyros.distributed.seals import Seals, ticket_of
@@ -84,10 +85,16 @@ class Intake:
     def _is_sealed(self, job: HostJob) -> bool:
         """Whether a job, and the definition of its class, are what its client sealed."""
         seals = self.seals(job.session)
-        known = self.definitions[job.definition] and seals.check_job(job.number, job.definition, job.blob, job.seal)
+        if job.terms.jobs > 1:
+            check = seals.check_bundle
+            known = job.terms.jobs == count_jobs(job.blob) and job.terms.jobs <= MOST_JOBS
+        else:
+            check, known = seals.check_job, True
+        known = known and bool(self.definitions[job.definition])
+        known = known and check(job.number, job.definition, job.blob, job.seal)
         if not known:
             log.warning("a job that came is not what its client sealed; it is not unpickled")
-        return bool(known)
+        return known
 
     def seals(self, session: str) -> Seals:
         """Return the seals of a session."""

@@ -52,6 +52,7 @@ class Seals:
 
     def __init__(self, key: ClusterKey, session: str) -> None:
         self._jobs = _Sealer(key, "jobs", session)
+        self._bundles = _Sealer(key, "bundles", session)  # so that nobody takes one for a job, nor a job for one
         self._outcomes = _Sealer(key, "outcomes", session)
 
     def seal_job(self, number: int, definition: bytes, blob: Buffer | Parts) -> bytes:
@@ -61,6 +62,14 @@ class Seals:
     def check_job(self, number: int, definition: bytes, blob: Buffer, seal: Buffer) -> bool:
         """Whether a seal is that of this very job."""
         return self._jobs.fits(number.to_bytes(8, "little") + definition, blob, seal)
+
+    def seal_bundle(self, number: int, definition: bytes, blob: Buffer) -> bytes:
+        """Return the seal of a bundle of jobs."""
+        return self._bundles.seal(number.to_bytes(8, "little") + definition, blob)
+
+    def check_bundle(self, number: int, definition: bytes, blob: Buffer, seal: Buffer) -> bool:
+        """Whether a seal is that of this very bundle."""
+        return self._bundles.fits(number.to_bytes(8, "little") + definition, blob, seal)
 
     def seal_outcome(self, number: int, ticket: bytes, outcome: Buffer) -> bytes:
         """Return the seal of an outcome of the job with that ticket."""

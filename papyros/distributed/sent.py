@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from papyros.distributed.bundling import Bundle
 from papyros.entries import Entry
 
 __all__ = ["SentJobs"]
@@ -13,35 +14,85 @@ class SentJobs:
     """Jobs that were sent to a master and have no outcome yet, and how many of them wait there.
 
     Attributes:
-        entries: the jobs, by their numbers.
-        leaving: the numbers of those in a message that is about to be sent for the first time.
+        single: the jobs that were sent by themselves, by their numbers.
+        bundles: the bundles that were sent, by theirs.
+        bundle_of: the bundle of each job that was sent in one, by its number.
+        unsent: bundles that another master had, and that are to be sent to this one.
+        leaving: the numbers of those jobs in a message that is about to be sent for the first time.
     """
 
     def __init__(self) -> None:
-        self.entries: dict[int, Entry] = {}
+        self.single: dict[int, Entry] = {}
+        self.bundles: dict[int, Bundle] = {}
+        self.bundle_of: dict[int, Bundle] = {}
+        self.unsent: list[Bundle] = []
         self.leaving: set[int] = set()
-        self._total = (0, 0)  # how many were sent, and their bytes
+        self._total = (0, 0)  # how many were sent by themselves, and their bytes
         self._left = (0, 0)  # how many of these left the master's waiting line, and their bytes
         self._left_number = 0  # the number of the answer that told so: they may overtake each other
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.single) + len(self.bundle_of)
 
     @property
     def waiting(self) -> tuple[int, int]:
-        """How many wait at the master, and their bytes."""
+        """How many wait at the master, and their bytes; of a client that bounds them, which sends no bundles."""
         return max(0, self._total[0] - self._left[0]), max(0, self._total[1] - self._left[1])
 
-    def add(self, entries: Sequence[Entry]) -> None:
-        """Take note of jobs that are about to be sent."""
-        self.entries.update((entry.number, entry) for entry in entries)
-        self._total = (self._total[0] + len(entries), self._total[1] + sum(entry.size for entry in entries))
+    def add(self, entry: Entry) -> None:
+        """Take note of a job that is about to be sent by itself."""
+        self.single[entry.number] = entry
+        self._total = (self._total[0] + 1, self._total[1] + entry.size)
+
+    def add_bundle(self, bundle: Bundle) -> None:
+        """Take note of a bundle that is about to be sent."""
+        self.bundles[bundle.number] = bundle
+        self.bundle_of.update((entry.number, bundle) for entry in bundle.entries)
+
+    def sent_as(self, number: int) -> int:
+        """Return the number under which the master knows a job: that of its bundle, or its own."""
+        bundle = self.bundle_of.get(number)
+        return number if bundle is None else bundle.number
+
+    def seal_of(self, number: int) -> bytes | None:
+        """Return the seal of what the master knows under this number; None if it has nothing. Needs no lock."""
+        if (bundle := self.bundles.get(number)) is not None:
+            return bundle.seal
+        entry = self.single.get(number)
+        payload = entry.payload if entry is not None else None
+        return payload[2] if payload is not None else None
+
+    def take_unsent(self, most: int) -> list[Bundle]:
+        """Return up to so many bundles that are to be sent again."""
+        unsent, self.unsent = self.unsent[:most], self.unsent[most:]
+        return [bundle for bundle in unsent if bundle.left]
+
+    def take(self, bundle: Bundle, entries: Iterable[Entry]) -> list[Entry]:
+        """Take jobs out of a bundle, and return those that were in it still."""
+        taken = [entry for entry in entries if self.bundle_of.pop(entry.number, None) is not None]
+        bundle.left -= len(taken)
+        return taken
+
+    def dissolve(self, bundle: Bundle) -> list[Entry]:
+        """Forget a bundle; return the jobs that were in it still."""
+        self.bundles.pop(bundle.number, None)
+        return self.take(bundle, bundle.entries)
 
     def drop(self, numbers: Iterable[int]) -> Iterator[int]:
-        """Forget these jobs one by one, and yield the numbers of those that were there."""
+        """Forget these jobs one by one, and yield the numbers under which the master has what nobody wants any more."""
         for number in numbers:
-            if self.entries.pop(number, None) is not None:
+            if self.single.pop(number, None) is not None:
                 yield number
+            elif (bundle := self.bundle_of.pop(number, None)) is not None:
+                bundle.left -= 1
+                if not bundle.left:
+                    self.bundles.pop(bundle.number, None)
+                    yield bundle.number
+
+    def let_go_of_room(self) -> None:
+        """Let go of the room for as many as there ever were, now that there are none."""
+        self.single.clear()
+        self.bundle_of.clear()
 
     def note_left(self, left: Sequence[int]) -> bool:
         """Take note of what an answer says: how many have left the line; return whether that is news."""
@@ -52,9 +103,19 @@ class SentJobs:
         before, self._left = self._left, (jobs, size)
         return before != self._left
 
+    def move(self) -> None:
+        """Begin anew with another master, to which the bundles are to be sent again; all else was taken back."""
+        unsent = list(self.bundles.values())
+        bundle_of = self.bundle_of
+        self.forget()
+        self.bundles = {bundle.number: bundle for bundle in unsent}
+        self.bundle_of = bundle_of
+        self.unsent = unsent
+
     def forget(self) -> None:
-        """Begin anew, with another master, or none."""
-        self.entries.clear()
+        """Forget all."""
+        self.single, self.bundles, self.bundle_of = {}, {}, {}
+        self.unsent.clear()
         self.leaving.clear()
         self._total = self._left = (0, 0)
         self._left_number = 0

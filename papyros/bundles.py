@@ -1,0 +1,138 @@
+"""Bundles: quick jobs that travel as one, and what becomes of them.
+
+The books of a job cost more than a quick job does. So a client of a cluster sends quick jobs of one
+class in bundles (`papyros.distributed.bundling`), each of which master, slave host and crew
+keep and pass on like a single job: it has one number, one seal, one blob. Only the slave that runs
+it, and the client, know the jobs in it. What comes back is told in *parts*: outcomes so far, that jobs from a
+position on will not be run there (their client sends them again, one by one), and the end.
+
+Nothing in here pickles or looks into a blob or an outcome.
+"""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from papyros.frames import Buffer, Parts, join_column, pack_message, split_column, unpack_message
+
+__all__ = [
+    "MOST_JOBS",
+    "Told",
+    "blobs_of",
+    "count_jobs",
+    "cut_off",
+    "death",
+    "is_death",
+    "is_more_to_come",
+    "is_of_bundle",
+    "outcomes",
+    "pack_bundle",
+    "read",
+]
+
+#: A bundle has no more jobs than this.
+MOST_JOBS = 64
+
+# The first byte of what is told of a bundle; that of the outcome of a single job is another letter (`papyros.wire`).
+_SO_FAR = b"+"  # outcomes of some of its jobs; more is to come
+_CUT = b"-"  # the jobs from a position on are not run there; more is to come
+_END = b"="  # outcomes of some of its jobs; all others are not run there any more
+_DEATH = b"!"  # the slave that ran it has died: what was not told before is lost
+
+#: After that byte: the position of the first job that this is about, and of how many the outcomes follow.
+_HEAD = struct.Struct("<II")
+_BEHIND = 1 + _HEAD.size
+
+
+class Told(NamedTuple):
+    """What was told of a bundle.
+
+    Attributes:
+        start: the position of the job whose outcome is the first one.
+        outcomes: of this job, and those after it.
+        seconds: how long each of them took.
+        kept: how many jobs of the bundle, from its first one on, may still be run there.
+    """
+
+    start: int
+    outcomes: list[Buffer]
+    seconds: Sequence[float]
+    kept: int
+
+
+def pack_bundle(blobs: Sequence[Buffer | Parts]) -> bytes:
+    """Return the blob of a bundle of jobs with these blobs."""
+    return pack_message(blobs)
+
+
+def blobs_of(bundle: Buffer) -> list[Buffer]:
+    """Return the blobs of the jobs in a bundle.
+
+    Raises:
+        ValueError: it is no bundle.
+    """
+    return unpack_message(bundle)
+
+
+def count_jobs(bundle: Buffer) -> int:
+    """Return how many jobs a bundle says that it has."""
+    return int.from_bytes(bundle[:4], "little")
+
+
+def outcomes(start: int, seconds: array[float], encoded: Sequence[Buffer], over: bool) -> bytes:
+    """Return what tells the outcomes of the jobs from `start` on, and that the bundle is `over`, or not yet."""
+    head = (_END if over else _SO_FAR) + _HEAD.pack(start, len(encoded))
+    return b"".join([head, seconds.tobytes(), *join_column(encoded)])
+
+
+def cut_off(kept: int) -> bytes:
+    """Return what tells that none of the jobs but the first so many is run there."""
+    return _CUT + _HEAD.pack(kept, 0)
+
+
+def death() -> bytes:
+    """Return what tells that the slave has died that ran a bundle."""
+    return _DEATH + _HEAD.pack(0, 0)
+
+
+def is_of_bundle(told: Buffer) -> bool:
+    """Whether this is told of a bundle, and no outcome of a single job."""
+    return told[:1] in (_SO_FAR, _CUT, _END, _DEATH)
+
+
+def is_more_to_come(told: Buffer) -> bool:
+    """Whether more will be told of the bundle that this is about."""
+    return told[:1] in (_SO_FAR, _CUT)
+
+
+def is_death(told: Buffer) -> bool:
+    """Whether this tells that the slave has died that ran a bundle."""
+    return told[:1] == _DEATH
+
+
+def read(told: Buffer, jobs: int) -> Told:
+    """Return what was told of a bundle of so many jobs.
+
+    Raises:
+        ValueError: that cannot be told of it.
+    """
+    kind = bytes(told[:1])
+    if len(told) < _BEHIND:
+        raise ValueError("what is told of a bundle is too short")
+    start, count = _HEAD.unpack_from(told, 1)
+    if start + count > jobs:
+        raise ValueError(f"a bundle of {jobs} jobs has none at {start + count}")
+    if kind == _CUT:
+        return Told(start, [], (), start)
+    kept = jobs if kind == _SO_FAR else 0
+    if not count:
+        return Told(start, [], (), kept)
+    seconds = array("d")
+    after = _BEHIND + 8 * count
+    seconds.frombytes(told[_BEHIND:after])
+    if len(seconds) != count:
+        raise ValueError("what is told of a bundle is too short")
+    return Told(start, split_column(memoryview(told), count, after), seconds, kept)
