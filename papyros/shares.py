@@ -21,6 +21,9 @@ AHEAD_SECONDS = 0.4
 #: runs, and what waits can be cancelled or go to another one.
 LONG_SECONDS = 0.1
 
+#: What is done in so many seconds is not parted: to fetch the other half takes as long.
+LEAST_SECONDS = 0.001
+
 #: Never more jobs ahead than this for each slave.
 AHEAD_JOBS = 1000
 
@@ -29,8 +32,8 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
     """Return how many more jobs a holder should have (guided self-scheduling, Polychronopoulos and Kuck 1987).
 
     One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but never more than an
-    even share of half of what waits, so that at the end nobody sits on jobs that others could start. Nor more
-    than is `bearable`.
+    even share of half of what waits, so that at the end nobody sits on jobs that others could start, unless they are
+    done in a moment. Nor more than is `bearable`.
 
     Args:
         holder: who asks.
@@ -46,9 +49,10 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
     slaves = sum(other.places for other in holders) or 1
     known = [session.seconds for session in sessions if session.seconds is not None]
     ahead = 0.0
-    if known and (mean := sum(known) / len(known)) < LONG_SECONDS:
-        ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / max(1e-6, mean)))
     fair = waiting / (2 * slaves)
+    if known and (mean := max(1e-6, sum(known) / len(known))) < LONG_SECONDS:
+        ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / mean))
+        fair = max(fair, LEAST_SECONDS / mean)
     held = len(holder.assigned)
     wanted = holder.places + int(holder.slaves * min(ahead, fair)) - held
     return min(waiting, max(0, bearable(holder, wanted, sessions)))

@@ -67,8 +67,11 @@ __all__ = ["DistributedMaster"]
 
 log = logger_of(__name__)
 
-#: So many jobs go into one message, at most.
+#: So many jobs go into one message, at most; bundles count as one, ...
 SEND_JOBS = 500
+
+#: ... but the message ends, too, when there are so many jobs in them.
+SEND_BUNDLED = 5000
 
 #: ... and of bundles that another master had.
 SEND_BUNDLES = 50
@@ -497,12 +500,15 @@ class DistributedMaster(PackingMaster):
 
     def _next_batch(self) -> list[AddedJob]:
         batch = [_bundled(bundle) for bundle in self._sent.take_unsent(SEND_BUNDLES)]
-        entries = self._ledger.assign(self._holder, self._sendable())
-        self._sent.leaving = {entry.number for entry in entries}
-        if self._bundling is None:
-            return [self._single(entry) for entry in entries]
-        for jobs in self._bundling.parted(entries):
-            batch.append(self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs))
+        leaving = self._sent.leaving = set()
+        full = True
+        # A program that adds jobs all the time lets nobody get a word in for 5 ms: better a long one, of many bundles.
+        while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED:
+            entries = self._ledger.assign(self._holder, self._sendable())
+            leaving.update(entry.number for entry in entries)
+            for jobs in [[entry] for entry in entries] if self._bundling is None else self._bundling.parted(entries):
+                batch.append(self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs))
+            full = len(entries) == SEND_JOBS
         return batch
 
     def _single(self, entry: Entry) -> AddedJob:
