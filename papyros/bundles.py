@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from papyros.frames import Buffer, Parts, join_column, pack_message, split_column, unpack_message
+from papyros.frames import Buffer, Parts, join_column, message_parts, split_column, unpack_message
 
 __all__ = [
     "MOST_JOBS",
@@ -65,7 +65,7 @@ class Told(NamedTuple):
 
 def pack_bundle(blobs: Sequence[Buffer | Parts]) -> bytes:
     """Return the blob of a bundle of jobs with these blobs."""
-    return pack_message(blobs)
+    return b"".join(message_parts(blobs))
 
 
 def blobs_of(bundle: Buffer) -> list[Buffer]:

@@ -88,7 +88,12 @@ class Delivery:
 
 @dataclass(slots=True, eq=False)
 class Session:
-    """One client's stay: its jobs, and how many of them there may be at a time. Or a family: a job's children."""
+    """One client's stay: its jobs, and how many of them there may be at a time. Or a family: a job's children.
+
+    Attributes:
+        narrow: whether jobs may have to wait for room before they are added.
+        bounded: whether processed jobs that are not popped can keep others from being assigned.
+    """
 
     key: Hashable
     max_waiting: int | None = None
@@ -111,6 +116,12 @@ class Session:
     kin: list[Session] = field(default_factory=list, repr=False)  # of a client: the families with jobs in the line
     dropped: bool = False
     bundled: bool = False  # whether some of its jobs are bundles
+    narrow: bool = field(init=False)
+    bounded: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.narrow = self.max_waiting is not None or self.max_waiting_bytes is not None
+        self.bounded = self.max_processed is not None or self.max_processed_bytes is not None
 
     def jobs_in(self, state: str) -> int:
         """How many jobs of its bundles are in a state, beyond the bundles themselves."""
@@ -137,16 +148,6 @@ class Session:
             return False
         size = self.line.size + self.delayed_bytes + bytes_elsewhere
         return self.max_waiting_bytes is None or size < self.max_waiting_bytes
-
-    @property
-    def narrow(self) -> bool:
-        """Whether jobs may have to wait for room before they are added."""
-        return self.max_waiting is not None or self.max_waiting_bytes is not None
-
-    @property
-    def bounded(self) -> bool:
-        """Whether processed jobs that are not popped can keep others from being assigned."""
-        return self.max_processed is not None or self.max_processed_bytes is not None
 
     @property
     def is_full(self) -> bool:

@@ -360,8 +360,10 @@ def release(job: Job) -> None:
 
 def only_has_arguments(job: Job) -> bool:
     """Return whether a job consists of its positional arguments: no named ones, no attributes of the user's."""
-    # Asked of each job that is added. Those that are pending have two entries at most.
+    # Asked of each job that is added, most of which have just these two entries.
     state = job.__dict__
+    if len(state) == 2 and "_args" in state and "_keeper" in state:
+        return True
     return len(state) <= len(_PRIVATE) and "_kwds" not in state and _PRIVATE.issuperset(state)
 
 

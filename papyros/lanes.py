@@ -49,7 +49,8 @@ class Lane:
             except PayloadError as error:
                 entry.outcome = Outcome.failed(error)
             with master._lock:
-                self._check_usable()
+                if master._closed or session.dropped:
+                    self._check_usable()
                 if session.narrow and entry.outcome is None:
                     self._wait_for_room(job, deadline)
                 number = entry.number = next(master._numbers)
@@ -120,9 +121,8 @@ class Lane:
 
     def pop(self, timeout: float | None = None) -> Job | None:
         """Return the next processed job, or None; see `Master.popProcessedJob`."""
-        deadline = FOREVER if timeout is None else Deadline(timeout)
         self._master._check_process()
-        return self._pop(deadline)
+        return self._pop(FOREVER if timeout is None else Deadline(timeout))
 
     def pop_ready(self) -> Job | None:
         """Return a job that is processed already, or None."""
@@ -178,8 +178,9 @@ class Lane:
         master = self._master
         if self._session.bounded:
             master._work_came()
-        job = master._jobs.pop(entry.number)
-        if not master._jobs:
+        jobs = master._jobs
+        job = jobs.pop(entry.number)
+        if not jobs:
             master._let_go_of_room()
         return job
 

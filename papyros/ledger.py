@@ -151,9 +151,10 @@ class Ledger:
             session.counts.left += 1
             self._process(entry, entry.outcome)
             return
-        if not session.line:
+        line = session.line
+        if not line.length:
             self._turns.begin(session)
-        session.line.append(entry)
+        line.append(entry)
 
     def settle(self, session: Session, number: int, outcome: Any, size: int = 0) -> None:
         """Add a job that has its outcome already, of so many bytes, because it could not even be sent."""

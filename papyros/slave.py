@@ -197,11 +197,8 @@ class Slave:
                 self.echo = bool(flags & ECHO)
                 if self._outcomes and self._may_hold_up(definition, flags):
                     self._flush()  # what has ended must not wait for this one, nor be lost when it is stopped
-                if flags & BUNDLE:
-                    retry = self._run_bundle(epoch, definition, blob)
-                else:
-                    retry = self._run(definition, blob)
-                if retry or flags & ONCE:
+                at_once = self._run_bundle(epoch, definition, blob) if flags & BUNDLE else self._run(definition, blob)
+                if at_once or flags & ONCE:
                     self._flush()  # what has become of it must not die with the job after it
         except OtherModuleError as error:
             self._retire(str(error))

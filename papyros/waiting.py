@@ -27,18 +27,18 @@ class WaitingLine:
     are skipped when their turn comes.
     """
 
-    __slots__ = ("_length", "_levels", "_priorities", "_removed", "_returned", "size")
+    __slots__ = ("_levels", "_priorities", "_removed", "_returned", "length", "size")
 
     def __init__(self) -> None:
         self._levels: dict[int, deque[Entry]] = {}
         self._priorities: list[int] = []  # negated, so that the highest comes first
         self._returned: list[tuple[int, int, Entry]] = []  # a heap: jobs that wait again
         self._removed: set[Entry] = set()
-        self._length = 0
+        self.length = 0
         self.size = 0  # in bytes
 
     def __len__(self) -> int:
-        return self._length
+        return self.length
 
     def append(self, entry: Entry) -> None:
         """Put a new job at the end of its priority."""
@@ -47,7 +47,7 @@ class WaitingLine:
             level = self._levels[entry.priority] = deque()
             insort(self._priorities, -entry.priority)
         level.append(entry)
-        self._length += 1
+        self.length += 1
         self.size += entry.size
 
     def put_back(self, entry: Entry) -> None:
@@ -56,7 +56,7 @@ class WaitingLine:
             self._removed.discard(entry)  # it has its old place still
         else:
             heappush(self._returned, (-entry.priority, entry.number, entry))
-        self._length += 1
+        self.length += 1
         self.size += entry.size
 
     def popleft(self) -> Entry:
@@ -66,7 +66,7 @@ class WaitingLine:
             if self._removed and entry in self._removed:
                 self._removed.discard(entry)
                 continue
-            self._length -= 1
+            self.length -= 1
             self.size -= entry.size
             return entry
 
@@ -89,9 +89,9 @@ class WaitingLine:
     def remove(self, entry: Entry) -> None:
         """Take a job out of the middle of the line, in which it must be."""
         self._removed.add(entry)
-        self._length -= 1
+        self.length -= 1
         self.size -= entry.size
-        if not self._length:
+        if not self.length:
             self.clear()
 
     def refill(self, entries: Iterable[Entry]) -> None:
@@ -100,13 +100,13 @@ class WaitingLine:
         self._priorities.clear()
         self._returned.clear()
         self._removed.clear()
-        self._length = self.size = 0
+        self.length = self.size = 0
         for entry in sorted(entries, key=attrgetter("number")):
             self.append(entry)
 
     def clear(self) -> list[Entry]:
         """Empty the line; return the jobs that were in it."""
-        entries = [self.popleft() for _ in range(self._length)]
+        entries = [self.popleft() for _ in range(self.length)]
         self._levels.clear()
         self._priorities.clear()
         self._returned.clear()

@@ -121,7 +121,7 @@ class Packer:
         handles: list[Shared[Any]] | None = None
         try:
             # Most jobs have a few atoms as arguments; those are told with the least effort.
-            kinds = set(map(type, args))
+            kinds = {type(args[0])} if len(args) == 1 else set(map(type, args))
             if only_has_arguments(job) and (_ATOMS.issuperset(kinds) or _is_plain(args)):
                 plain = (args, None, None)
                 large = bytes in kinds and self.in_parts and _is_large(args)

@@ -18,7 +18,7 @@ STOREYS = [
     {"echo", "ending", "logs", "memory"},
     {"errors", "cpus", "deadlines", "deaths", "environment", "forensics", "frames", "screen", "sharing", "status"}
     | {"store", "story", "sweeping", "terms", "threads"},
-    {"byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},
+    {"bundles", "byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},
     {"jobs", "pickling"},
     {"waiting", "turns", "delays", "shares"},
     {"entries"},

@@ -12,7 +12,7 @@ def pace_of(seconds=None, size=None):
     if seconds is not None:
         pace.learn([seconds])
     if size is not None:
-        pace.weigh(size, 1)
+        pace.weigh(size, 1, 1)
     return pace
 
 

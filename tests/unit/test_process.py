@@ -19,6 +19,7 @@ from papyros.process import (
     TOLD_CHARACTERS,
     Outcomes,
     Printed,
+    Recalled,
     SlaveProcess,
 )
 from papyros.screen import Screen
@@ -98,11 +99,11 @@ def test_what_was_not_started_can_be_taken_back_and_only_that(slave, packer, tmp
     tasks = tasks_of(packer, *jobs)
     slave.send(tasks, packer.definitions.__getitem__)
     wait_until(lambda: starts(tmp_path, "job"), "the first one to run")
-    assert slave.recall() == tasks[1:]
+    assert slave.recall().tasks == tasks[1:]
     assert list(slave.queue) == tasks[:1]
     assert slave.running()[0] is tasks[0]
     assert slave.started() == tasks[:1]
-    assert slave.recall() == []
+    assert slave.recall() == Recalled([], None)
 
 
 def test_what_was_taken_back_can_be_sent_again(slave, packer):
@@ -110,7 +111,7 @@ def test_what_was_taken_back_can_be_sent_again(slave, packer):
     events, left = [], tasks
     for _ in range(20):
         slave.send(left, packer.definitions.__getitem__)
-        left = slave.recall()
+        left = slave.recall().tasks
         assert [*slave.queue, *left] == tasks[len(finished(events)) :], "nothing is lost, and all is in order"
         events += slave.receive()
     slave.send(left, packer.definitions.__getitem__)
