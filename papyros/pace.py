@@ -29,7 +29,7 @@ FRESHNESS = 0.25
 
 
 class Pace:
-    """Moving averages of how long tasks take, of how many bytes they are, and of how many jobs, if there are bundles."""
+    """Moving averages of how long tasks take, of how many bytes they are, and of how many jobs, with bundles."""
 
     def __init__(self) -> None:
         self._seconds: float | None = None

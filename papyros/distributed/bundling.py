@@ -1,8 +1,8 @@
 """Which jobs of a client travel in bundles: quick ones of a class, whose bundle is done in a few milliseconds.
 
 How long jobs of a class take, and how large their results are, is learned from those that have ended. Before
-that is known, and where it is not quick, each job travels by itself; so do jobs that want more than to be run: at most once,
-within a time, again after an exception, or with their prints shown.
+that is known, and where they are not quick, each job travels by itself. So do jobs that want more than to be run: at
+most once, within a time, again after an exception, or with their prints shown.
 """
 
 from __future__ import annotations
@@ -63,9 +63,14 @@ class _Known(NamedTuple):
 
 
 class Bundling:
-    """Knows how quick the jobs of each class are, by the digest of its definition."""
+    """Knows how quick the jobs of each class are, by the digest of its definition.
 
-    def __init__(self) -> None:
+    Args:
+        most: so many jobs are in a bundle, at most; 1 = there are no bundles.
+    """
+
+    def __init__(self, most: int = MOST_JOBS) -> None:
+        self._most = most
         self._known: dict[bytes, _Known] = {}
 
     def learn(self, definition: bytes, seconds: float, size: float) -> None:
@@ -85,7 +90,7 @@ class Bundling:
         known = self._known.get(definition)
         if known is None or known.size > SMALL_BYTES:
             return 1
-        return max(1, min(MOST_JOBS, int(BUNDLE_SECONDS / max(1e-6, known.seconds))))
+        return max(1, min(self._most, int(BUNDLE_SECONDS / max(1e-6, known.seconds))))
 
     def parted(self, entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         """Yield jobs in their order: those of each bundle, or one that travels by itself."""

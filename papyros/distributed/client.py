@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Any
 
 from papyros.bookkeeping import snapshot
-from papyros.bundles import is_more_to_come, is_of_bundle, pack_bundle
+from papyros.bundles import MOST_JOBS, is_more_to_come, is_of_bundle, pack_bundle
 from papyros.bundles import read as read_told
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import (
@@ -160,7 +160,7 @@ class DistributedMaster(PackingMaster):
         self._limited = max_waiting is not None or max_waiting_bytes is not None
         self._limits_results = max_processed_bytes is not None
         # Where jobs are counted on their way, each goes by itself.
-        self._bundling = None if self._limited or self._limits_results else Bundling()
+        self._bundling = Bundling(most=1 if self._limited or self._limits_results else MOST_JOBS)
         self._slaves = 0  # how many there are, as far as the master has told
         self.group = check_group(group)
         self._stop_event = threading.Event()
@@ -506,8 +506,8 @@ class DistributedMaster(PackingMaster):
         while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED:
             entries = self._ledger.assign(self._holder, self._sendable())
             leaving.update(entry.number for entry in entries)
-            for jobs in [[entry] for entry in entries] if self._bundling is None else self._bundling.parted(entries):
-                batch.append(self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs))
+            parted = self._bundling.parted(entries)
+            batch += [self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs) for jobs in parted]
             full = len(entries) == SEND_JOBS
         return batch
 
@@ -613,8 +613,7 @@ class DistributedMaster(PackingMaster):
         if bundle is not None:
             self._take_told(bundle, done)
         elif (entry := self._sent.single.pop(done.number, None)) is not None:
-            if self._bundling is not None:
-                self._bundling.learn(entry.payload[0], done.seconds, len(done.outcome))
+            self._bundling.learn(entry.payload[0], done.seconds, len(done.outcome))
             self._end(entry, done.outcome, done.slave, done.seconds)
 
     def _take_told(self, bundle: Bundle, done: JobOutcome) -> None:
@@ -625,7 +624,7 @@ class DistributedMaster(PackingMaster):
             for entry, outcome, seconds in ended:
                 if self._sent.take(bundle, (entry,)):
                     self._end(entry, outcome, done.slave, seconds)
-            if told.outcomes and self._bundling is not None:
+            if told.outcomes:
                 many = len(told.outcomes)
                 self._bundling.learn(bundle.definition, sum(told.seconds) / many, len(done.outcome) / many)
             if is_more_to_come(done.outcome):
