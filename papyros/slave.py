@@ -177,7 +177,8 @@ class Slave:
         self._lock = threading.Lock()  # guards what follows, and the sending
         self._outcomes: list[Buffer | Parts] = []
         self._seconds = array("d")
-        self._part = _Part()  # of the bundle that runs: what has not been told yet
+        self._part = _Part()  # of the bundle that runs, or ran last: what has not been told yet
+        self._part.over = True
         self._flushed = 0.0
         self._quick: set[int] = set()  # the definitions of jobs of which the last one was quick
         self._few = 0  # once so few jobs are here, it is time to ask for more
@@ -324,26 +325,26 @@ class Slave:
     def _run_bundle(self, epoch: bytes, definition: int, bundle: Buffer) -> bool:
         """Run the jobs of a bundle, until the crew takes the rest of them back; return whether it has."""
         self._started += 1
-        began = time.monotonic()
+        began = moment = time.monotonic()
         part = self._part = _Part()
+        self._unsent.set()  # what comes of its jobs will be sent while one of them takes long
         cut = False
         for position, blob in enumerate(blobs_of(bundle)):
             if position and (cut := not self._may_go_on(epoch)):
                 break
-            SLATE.pack_into(self._slate, 0, self._started, self._started - 1, time.monotonic())
+            SLATE.pack_into(self._slate, 0, self._started, self._started - 1, moment)
             encoded, seconds = self._outcome_of(definition, blob)
+            moment = time.monotonic()
             if self._forked:
                 os._exit(1)  # as in `_run`
             with self._lock:
                 part.add(encoded, seconds)
             if part.size > PART_BYTES:
                 self._tell_part()
-            elif not self._unsent.is_set():
-                self._unsent.set()
         with self._lock:
             told = part.told(over=True)
             part.over = True
-        self._note_end(definition, told, time.monotonic() - began)
+        self._note_end(definition, told, moment - began)
         return cut
 
     def _may_go_on(self, epoch: bytes) -> bool:
@@ -502,6 +503,8 @@ class Slave:
                 self._tell_part()
             except OSError:
                 return
+            if not self._part.over:
+                self._unsent.set()
 
     # The end ----------------------------------------------------------------------------
 
@@ -536,7 +539,9 @@ class _Part:
 
     def add(self, encoded: Buffer | Parts, seconds: float) -> None:
         """Take note of the next one. What is large may be memory of the job's own, to which the next may write."""
-        self.outcomes.append(b"".join(encoded.buffers) if isinstance(encoded, Parts) else encoded)
+        if isinstance(encoded, Parts):
+            encoded = b"".join(encoded.buffers)
+        self.outcomes.append(encoded)
         self.seconds.append(seconds)
         self.size += len(encoded)
 
