@@ -23,8 +23,7 @@ from dataclasses import replace
 from typing import Any
 
 from papyros.bookkeeping import snapshot
-from papyros.bundles import MOST_JOBS, is_more_to_come, is_of_bundle, pack_bundle
-from papyros.bundles import read as read_told
+from papyros.bundles import MOST_JOBS, is_of_bundle, pack_bundle
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import (
     AddedJob,
@@ -318,25 +317,12 @@ class DistributedMaster(PackingMaster):
         with self._lock:
             if self._stay == stay:
                 self._note_left(answer["left"])
-            gone = self._gone(cancelled, numbers)
+            gone, again = self._sent.cancelled(cancelled, None if numbers is None else set(numbers))
             for number in gone:
                 if number in self._jobs:
                     self._discard(number)
+            self._send_singly(again)
         return gone
-
-    def _gone(self, cancelled: Iterable[int], wanted: Iterable[int] | None) -> list[int]:
-        """Return which jobs are gone since the master cancelled these; of a bundle, those not meant wait again."""
-        singles = []
-        gone = []
-        for number in cancelled:
-            bundle = self._sent.bundles.get(number)
-            if bundle is None:
-                singles.append(number)
-                continue
-            meant = bundle.entries if wanted is None else [e for e in bundle.entries if e.number in set(wanted)]
-            gone += [entry.number for entry in self._sent.take(bundle, meant)]
-            self._send_singly(self._sent.dissolve(bundle))
-        return [*self._sent.drop(singles), *gone]
 
     def _let_arrive(self, numbers: list[int] | None) -> None:
         """Wait while jobs, any of them if None, are in the sender's hands: neither here any more, nor there yet."""
@@ -618,24 +604,15 @@ class DistributedMaster(PackingMaster):
 
     def _take_told(self, bundle: Bundle, done: JobOutcome) -> None:
         """Take what is told of a bundle: jobs of it that will not be run as a part of it are sent again."""
-        if is_of_bundle(done.outcome):
-            told = read_told(done.outcome, len(bundle.entries))
-            ended = zip(bundle.entries[told.start :], told.outcomes, told.seconds, strict=False)
-            for entry, outcome, seconds in ended:
-                if self._sent.take(bundle, (entry,)):
-                    self._end(entry, outcome, done.slave, seconds)
-            if told.outcomes:
-                many = len(told.outcomes)
-                self._bundling.learn(bundle.definition, sum(told.seconds) / many, len(done.outcome) / many)
-            if is_more_to_come(done.outcome):
-                self._send_singly(self._sent.take(bundle, bundle.entries[told.kept :]))
-                return
-        left = self._sent.dissolve(bundle)
-        if is_of_bundle(done.outcome) or is_told(done.outcome):
-            self._send_singly(left)
-        else:  # it was changed on its way
-            for entry in left:
-                self._end(entry, done.outcome, done.slave, 0.0)
+        ended, again = self._sent.hear(bundle, done.outcome)
+        for entry, outcome, seconds in ended:
+            self._end(entry, outcome, done.slave, seconds)
+        if ended and is_of_bundle(done.outcome):
+            many = len(ended)
+            self._bundling.learn(
+                bundle.definition, sum(seconds for *_, seconds in ended) / many, len(done.outcome) / many
+            )
+        self._send_singly(again)
 
     def _end(self, entry: Entry, outcome: Buffer, slave: str, seconds: float) -> None:
         self._ledger.finish(entry.session, entry.number, (outcome, slave, seconds), seconds, len(outcome))

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+from papyros.bundles import is_more_to_come, is_of_bundle, read
 from papyros.distributed.bundling import Bundle
 from papyros.entries import Entry
+from papyros.frames import Buffer
+from papyros.wire import is_told
 
-__all__ = ["SentJobs"]
+__all__ = ["News", "SentJobs"]
+
+
+class News(NamedTuple):
+    """What has become of jobs of a bundle.
+
+    Attributes:
+        ended: those that have an outcome now, with that, and how long each took.
+        again: those that are not run as a part of the bundle: they are to be sent by themselves.
+    """
+
+    ended: list[tuple[Entry, Buffer, float]]
+    again: list[Entry]
 
 
 class SentJobs:
@@ -77,6 +93,41 @@ class SentJobs:
         """Forget a bundle; return the jobs that were in it still."""
         self.bundles.pop(bundle.number, None)
         return self.take(bundle, bundle.entries)
+
+    def hear(self, bundle: Bundle, told: Buffer) -> News:
+        """Take note of what is told of a bundle, be it the outcome of all of it; return what that means for its jobs.
+
+        Raises:
+            ValueError: that cannot be told of it.
+        """
+        if not is_of_bundle(told):
+            left = self.dissolve(bundle)
+            # The master says so in words, or it was changed on its way.
+            return News([], left) if is_told(told) else News([(entry, told, 0.0) for entry in left], [])
+        start, outcomes, seconds, kept = read(told, len(bundle.entries))
+        ended = [
+            (entry, outcome, spent)
+            for entry, outcome, spent in zip(bundle.entries[start:], outcomes, seconds, strict=False)
+            if self.take(bundle, (entry,))
+        ]
+        return News(ended, self.take(bundle, bundle.entries[kept:]) if is_more_to_come(told) else self.dissolve(bundle))
+
+    def cancelled(self, numbers: Iterable[int], wanted: Collection[int] | None) -> tuple[list[int], list[Entry]]:
+        """Take note that the master has cancelled what it knows under these numbers, for the sake of `wanted` jobs.
+
+        Returns the jobs that are gone, and those that only were in a bundle with one of them, which are to be sent
+        by themselves. All jobs are wanted if that is None.
+        """
+        gone: list[int] = []
+        again: list[Entry] = []
+        for number in numbers:
+            if (bundle := self.bundles.get(number)) is not None:
+                meant = bundle.entries if wanted is None else [e for e in bundle.entries if e.number in wanted]
+                gone += [entry.number for entry in self.take(bundle, meant)]
+                again += self.dissolve(bundle)
+            elif self.single.pop(number, None) is not None:
+                gone.append(number)
+        return gone, again
 
     def drop(self, numbers: Iterable[int]) -> Iterator[int]:
         """Forget these jobs one by one, and yield the numbers under which the master has what nobody wants any more."""

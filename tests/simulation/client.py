@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 from array import array
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
+from random import Random
 from typing import Any
 
+from papyros.bundles import pack_bundle
 from papyros.distributed.batches import (
     AddedJob,
+    JobOutcome,
     pack_added,
     pack_definitions,
     unpack_outcomes,
 )
+from papyros.distributed.bundling import Bundle, Bundling
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.seals import SEAL_BYTES
+from papyros.distributed.sent import SentJobs
 from papyros.entries import PROCESSED, Entry
 from papyros.frames import unpack_message
 from papyros.ledger import Ledger
@@ -29,11 +35,41 @@ __all__ = ["Client"]
 
 ROOM_SECONDS = 1.0
 SEND_JOBS = 7
+SEND_BUNDLES = 2
+
+NUMBER_BYTES = 8
 
 
 def seal_of(client: str, number: int) -> bytes:
-    """Stand in for the seal of a job."""
+    """Stand in for the seal of a job, or of a bundle."""
     return hashlib.blake2b(f"{client}#{number}".encode(), digest_size=SEAL_BYTES).digest()
+
+
+def blob_of(number: int) -> bytes:
+    """Stand in for the arguments of a job."""
+    return number.to_bytes(NUMBER_BYTES, "little") + b"x" * (number % 5)
+
+
+def number_in(blob: bytes | memoryview) -> int:
+    """Return the number of the job whose arguments these are."""
+    return int.from_bytes(blob[:NUMBER_BYTES], "little")
+
+
+class Whims(Bundling):
+    """Bundles jobs as the dice fall, and not because they are quick.
+
+    Args:
+        dice: they decide how many jobs go into the next bundle, ...
+        sizes: ... of these.
+    """
+
+    def __init__(self, dice: Random, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self._dice = dice
+        self._sizes = sizes
+
+    def jobs(self, definition: bytes) -> int:
+        return self._dice.choice(self._sizes)
 
 
 class Client(Actor):
@@ -70,6 +106,10 @@ class Client(Actor):
         self._hurry = hurry
         self._bounded = max_waiting is not None
         self._cancels = cancels
+        # Where jobs are counted on their way, each goes by itself; and so it does with some clients, anyway.
+        bundles = max_waiting is None and world.dice.random() < 0.5
+        self._bundling = Whims(world.dice, (1, 2, 3, 6) if bundles else (1,))
+        self._numbers = itertools.count(1)
         self.ledger = Ledger(lost=lambda deaths: encode_lost(str(deaths)))
         self.session = self.ledger.open("main", max_waiting)
         self.holder = self.ledger.enlist("cluster", 1)
@@ -81,8 +121,8 @@ class Client(Actor):
         self._ticket = 0
         self._stay = ""
         self._trouble = True
-        self._sent: dict[int, Entry] = {}
-        self._total = self._left = self._acknowledged = self._sequence = 0
+        self.sent = SentJobs()
+        self._acknowledged = self._sequence = 0
         self._message: bytes | None = None
         self._batch: list[AddedJob] = []
         self._unwanted: list[int] = []
@@ -138,12 +178,12 @@ class Client(Actor):
 
     def _add(self, count: int) -> Program:
         for _ in range(min(count, self._jobs - self.added)):
-            while not self.session.has_room(max(0, self._total - self._left)):
+            while not self.session.has_room(self.sent.waiting[0]):
                 yield self._room.future()
-            number = self.added + 1
+            number = next(self._numbers)
             story = self._stories.tell(self.name, number, self._pace, self._depth)
-            definition = b"%016d" % (number % 2)
-            self.ledger.add(self.session, number, (definition, b"x" * (number % 5)), 1, story.terms)
+            definition = b"%016d" % (number // 10 % 2)
+            self.ledger.add(self.session, number, (definition, blob_of(number)), 1, story.terms)
             self.added += 1
             self.trace("adds", story)
             self._news.notify()
@@ -155,10 +195,9 @@ class Client(Actor):
             popped = self.ledger.pop(self.session)
         for entry in popped:
             story = self._stories.all[self.name, entry.number]
-            outcome = entry.outcome
-            encoded = bytes(outcome if isinstance(outcome, bytes) else outcome.outcome)
-            self.trace("pops", story.name, encoded[:1])
-            if story.check(encoded):
+            outcome = bytes(entry.outcome)
+            self.trace("pops", story.name, outcome[:1])
+            if story.check(outcome):
                 self.results += 1
             else:
                 self.failures += 1
@@ -169,10 +208,20 @@ class Client(Actor):
     # Cancelling -------------------------------------------------------------------------
 
     def _cancel_something(self) -> Program:
-        if self.world.dice.random() < 0.15:
+        dice = self.world.dice
+        if dice.random() < 0.15:
             yield from self._cancel_all()
+        elif self.session.entries and dice.random() < 0.2:
+            self._drop([number for number in self.session.entries if dice.random() < 0.5])
         elif self.session.entries:
-            yield from self._cancel(self.world.dice.choice(list(self.session.entries)))
+            yield from self._cancel(dice.choice(list(self.session.entries)))
+
+    def _drop(self, numbers: Collection[int]) -> None:
+        """Want nothing of these jobs any more, as when a loop over `execute` is left."""
+        self._unwanted.extend(self.sent.drop(numbers))
+        self.ledger.discard(self.session, numbers)
+        self._gone(numbers)
+        self._news.notify()
 
     def _cancel(self, number: int) -> Program:
         ticket = self._new_ticket()
@@ -198,12 +247,14 @@ class Client(Actor):
                 return
 
     def _cancel_at_master(self, numbers: list[int] | None, ticket: int) -> Generator[Any, Any, list[int] | None]:
+        while not self._trouble and not self.sent.leaving.isdisjoint(numbers or self.sent.leaving):
+            yield self._joined.future()  # they are neither here any more, nor there yet
         line, stay = self._line, self._stay
         if line is None:
             yield 0.1
             return None
         try:
-            message = array("Q", numbers or []).tobytes()
+            message = array("Q", dict.fromkeys(map(self.sent.sent_as, numbers or []))).tobytes()
             answer, reply = yield line.call("cancel", self.name, numbers is None, ticket, message=message)
         except LineBrokenError:
             return (yield from self._reconnected(stay))
@@ -211,10 +262,14 @@ class Client(Actor):
             return (yield from self._reconnected(stay))
         cancelled = array("Q")
         cancelled.frombytes(reply)
-        self._note_left(answer["left"])
-        gone = [number for number in cancelled if self._sent.pop(number, None) is not None]
+        if self._stay == stay:
+            self._note_left(answer["left"])
+        gone, again = self.sent.cancelled(cancelled, None if numbers is None else set(numbers))
         self.ledger.discard(self.session, gone)
         self._gone(gone)
+        for entry in again:
+            self._stories.excuse(self.name, entry.number)  # it may have run before its bundle was stopped
+        self._send_singly(again)
         return gone
 
     def _reconnected(self, stay: str) -> Program:
@@ -223,7 +278,7 @@ class Client(Actor):
         while self._trouble and self._stay == stay:
             yield self._joined.future()
 
-    def _gone(self, numbers: list[int]) -> None:
+    def _gone(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             story = self._stories.all[self.name, number]
             if story.cancelled or story.popped:
@@ -271,14 +326,14 @@ class Client(Actor):
             self.trace("joins", line.master.name, answer["stay"])
             before = bool(self._stay)
             self._stay = answer["stay"]
-            for entry in self.holder.assigned:
-                self._stories.excuse(self.name, entry.number, new_master=True)
-            held = list(self.holder.assigned)
+            held = [entry for entry in self.holder.assigned if entry.number not in self.sent.bundle_of]
+            for number in [*(entry.number for entry in held), *self.sent.bundles]:
+                self._stories.excuse(self.name, number, new_master=True)
             self.ledger.give_back(self.holder, held, "the master was lost" if before else None)
             self._came.notify()
-            self._sent.clear()
+            self.sent.move()
             self._defined.clear()
-            self._total = self._left = self._acknowledged = self._sequence = 0
+            self._acknowledged = self._sequence = 0
             self._message = None
             self._batch = []
             self._unwanted = []
@@ -298,19 +353,19 @@ class Client(Actor):
     def _send_on(self, line: SimulatedLine) -> Program:
         while True:
             if self._message is None:
-                while not (self._ending or self._trouble or self._batch or self.session.assignable()):
+                while not self._something_to_send():
                     yield self._news.future()
                 if self._ending:
                     return
                 if self._trouble:
                     raise LineBrokenError("the receiver lost the master")
                 self._batch = self._batch or self._next_batch()
-                if not self._batch:
-                    continue
                 if self._unwanted:
                     unwanted = array("Q", self._unwanted)
                     _check((yield line.call("drop", self.name, message=unwanted.tobytes()))[0])
                     del self._unwanted[: len(unwanted)]
+                if not self._batch:
+                    continue
                 yield from self._define(line, self._batch)
                 self._message = pack_added(self._batch)
                 self._batch = []
@@ -319,18 +374,53 @@ class Client(Actor):
             answer = _check((yield call)[0])
             if answer["accepted"]:
                 self._message = None
+            self.sent.leaving.clear()
+            self._joined.notify()
             self._note_left(answer["left"])
             if self._ending:
                 return
 
+    def _something_to_send(self) -> bool:
+        waiting = self._batch or self._unwanted or self.sent.unsent or self.session.assignable()
+        return bool(self._ending or self._trouble or waiting)
+
     def _next_batch(self) -> list[AddedJob]:
+        batch = [self._bundled(bundle) for bundle in self.sent.take_unsent(SEND_BUNDLES)]
         entries = self.ledger.assign(self.holder, SEND_JOBS)
-        self._sent.update((entry.number, entry) for entry in entries)
-        self._total += len(entries)
-        return [
-            AddedJob(entry.number, *entry.payload[:2], entry.terms, seal_of(self.name, entry.number))
-            for entry in entries
-        ]
+        self.sent.leaving = {entry.number for entry in entries}
+        for jobs in self._bundling.parted(entries):
+            batch.append(self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs))
+        return batch
+
+    def _single(self, entry: Entry) -> AddedJob:
+        self.sent.add(entry)
+        self._seal(entry)
+        definition, blob, seal = entry.payload
+        return AddedJob(entry.number, definition, blob, entry.terms, seal)
+
+    def _seal(self, entry: Entry) -> None:
+        """Seal a job, which from then on travels by itself."""
+        if len(entry.payload) == 2:
+            entry.payload += (seal_of(self.name, entry.number),)
+
+    def _bundle(self, entries: Sequence[Entry]) -> AddedJob:
+        number = next(self._numbers)
+        blob = pack_bundle([entry.payload[1] for entry in entries])
+        bundle = Bundle(number, entries, blob, seal_of(self.name, number))
+        self.sent.add_bundle(bundle)
+        self._stories.bundle(self.name, number, [entry.number for entry in entries])
+        self.trace("bundles", [entry.number for entry in entries], f"as {self.name}#{number}")
+        return self._bundled(bundle)
+
+    def _bundled(self, bundle: Bundle) -> AddedJob:
+        return AddedJob(bundle.number, bundle.definition, bundle.blob, bundle.terms, bundle.seal)
+
+    def _send_singly(self, entries: Sequence[Entry]) -> None:
+        """Let jobs wait again that were in a bundle."""
+        for entry in entries:
+            self._seal(entry)
+        self.ledger.give_back(self.holder, entries)
+        self._news.notify()
 
     def _define(self, line: SimulatedLine, batch: list[AddedJob]) -> Program:
         missing = {job.definition: None for job in batch if job.definition not in self._defined}
@@ -374,16 +464,29 @@ class Client(Actor):
             self._acknowledged = answer["number"]
             self._note_left(answer["left"])
             for done in outcomes:
-                entry = self._sent.pop(done.number, None)
-                if entry is not None:
-                    self.ledger.finish(entry.session, done.number, done, done.seconds, len(done.outcome))
+                self._take(done)
             self.check()
             self._came.notify()
 
+    def _take(self, done: JobOutcome) -> None:
+        if (bundle := self.sent.bundles.get(done.number)) is not None:
+            self.trace(f"hears {bytes(done.outcome[:1])!r} of", f"{self.name}#{done.number}")
+            ended, again = self.sent.hear(bundle, done.outcome)
+            for entry, outcome, seconds in ended:
+                self.ledger.finish(entry.session, entry.number, outcome, seconds, len(outcome))
+            self._send_singly(again)
+        elif (entry := self.sent.single.pop(done.number, None)) is not None:
+            self.ledger.finish(entry.session, done.number, done.outcome, done.seconds, len(done.outcome))
+
     def _note_left(self, left: Sequence[int]) -> None:
-        if left[0] > self._left:
-            self._left = left[0]  # jobs; the others are their bytes, and the number of the answer
+        if self.sent.note_left(left):
             self._room.notify()
+
+    def leftovers(self) -> dict[str, object]:
+        """Return what is still in memory though all jobs are done."""
+        sent = self.sent
+        books = {"single": sent.single, "bundles": sent.bundles, "bundle of": sent.bundle_of, "unsent": sent.unsent}
+        return {what: left for what, left in books.items() if left}
 
 
 def _check(answer: dict[str, Any]) -> dict[str, Any]:

@@ -34,12 +34,20 @@ class Family(Client):
 
     Args:
         parent: that job.
+        tag: what the master knows of it: its session, and its number or that of its bundle.
         place: where it runs.
         ended: called when it has all the outcomes that it wants.
     """
 
     def __init__(
-        self, world: World, network: Network, stories: Stories, parent: Story, place: Place, ended: Callable[[], None]
+        self,
+        world: World,
+        network: Network,
+        stories: Stories,
+        parent: Story,
+        tag: tuple[str, int],
+        place: Place,
+        ended: Callable[[], None],
     ) -> None:
         dice = world.dice
         name = f"{parent.name}/{parent.starts}"
@@ -47,7 +55,7 @@ class Family(Client):
         super().__init__(
             world, name, network, stories, parent.children, parent.seconds, 0.02, None, cancels, parent.depth + 1
         )
-        self._parent = parent
+        self._tag = tag
         self._place = place
         self._end_job = ended
         #: A job may end before its children have: those that are left are dropped then.
@@ -68,7 +76,7 @@ class Family(Client):
         self._place.lend(False)
 
     def _introduction(self) -> tuple[Any, ...]:
-        return self.name, [self._parent.client, self._parent.number]
+        return self.name, list(self._tag)
 
     def _be_refused(self, answer: dict[str, Any]) -> Program:
         if self._refused_since is None:

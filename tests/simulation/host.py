@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+from papyros.bundles import MOST_JOBS, blobs_of, count_jobs, cut_off, death, outcomes
 from papyros.crew import Task
 from papyros.distributed.batches import HostReport, JobOutcome, pack_report, unpack_definitions, unpack_host_jobs
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.seals import ticket_of
 from papyros.frames import pack_message
+from papyros.process import Recalled
 from papyros.staff import at_work, missing, spares
 from papyros.wire import encode_overdue
+from tests.simulation.client import number_in
 from tests.simulation.family import Family
 from tests.simulation.master import Master, Network, SimulatedLine
 from tests.simulation.stories import Stories, Story
-from tests.simulation.world import Actor, Program, Signal, World
+from tests.simulation.world import Actor, BrokenRule, Program, Signal, World
 
 __all__ = ["Host"]
 
@@ -28,12 +32,66 @@ FLUSH_SECONDS = 0.005
 NOTHING = pack_report(HostReport.empty())
 
 
+class Run:
+    """What a slave does of a task: its job, or the jobs of a bundle one after the other.
+
+    Attributes:
+        task: the task.
+        position: of the job that runs.
+        cut: whether the crew has taken back those that were not started.
+    """
+
+    def __init__(self, task: Task, stories: Stories) -> None:
+        self.task = task
+        self.bundled = task.terms.jobs > 1
+        client = task.tag[0]
+        numbers = map(number_in, blobs_of(task.blob) if self.bundled else [task.blob])
+        self.stories = [stories.all[client, number] for number in numbers]
+        self.position = 0
+        self.cut = False
+        self._told = 0
+        self._outcomes: list[bytes] = []
+
+    @property
+    def story(self) -> Story:
+        """The job that runs."""
+        return self.stories[self.position]
+
+    @property
+    def untold(self) -> list[Story]:
+        """The jobs that have ended, and of which nothing was said yet."""
+        return self.stories[self._told : self._told + len(self._outcomes)]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens there are for jobs that were not started; or one that says that they were taken back."""
+        return 1 if self.cut else len(self.stories) - self.position - 1
+
+    def end_job(self) -> bool:
+        """The job ends; return whether there is another one to go on with."""
+        self._outcomes.append(self.story.end())
+        if self.cut or self.position + 1 == len(self.stories):
+            return False
+        self.position += 1
+        return True
+
+    def tell(self, over: bool) -> bytes:
+        """Return what is to be said of jobs that have ended, and was not said yet."""
+        ended, encoded = self.untold, self._outcomes
+        self._told += len(ended)
+        self._outcomes = []
+        if not self.bundled:
+            return encoded[0]
+        return outcomes(self._told - len(ended), array("d", [story.seconds for story in ended]), encoded, over)
+
+
 class Slave:
     """A slave process. It goes on while its host is paused, and dies with it.
 
     Attributes:
         queue: what it was sent and has not answered, in order, as its host sees it.
         begun: so many of these it has started.
+        run: what it does of the last of these, unless that has ended.
         family: the children of the job that it runs, if that has any.
     """
 
@@ -42,7 +100,7 @@ class Slave:
         self.name = name
         self.queue: deque[Task] = deque()
         self.begun = 0
-        self.busy = False
+        self.run: Run | None = None
         self.alive = True
         self.ready = self.lent = self.dismissed = False
         self.idle_since: float | None = None
@@ -51,40 +109,43 @@ class Slave:
         self._unsent: list[tuple[Task, bytes, float]] = []
 
     def running(self) -> Task | None:
-        return self.queue[self.begun - 1] if self.busy else None
+        return self.run.task if self.run is not None else None
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
         self.host.world.after(seconds, lambda: call() if self.alive and self.host.alive else None)
 
     def go(self) -> None:
-        """Start the next job, if this slave is free and has one."""
-        if self.busy or self.begun >= len(self.queue) or not self.alive:
-            return
-        task = self.queue[self.begun]
-        self.begun += 1
-        self.busy = True
-        story = self.host.stories.all[task.tag]
-        self.host.trace(f"{self.name} starts", story.name)
+        """Start the next task, if this slave is free and has one."""
+        if self.run is None and self.begun < len(self.queue) and self.alive:
+            run = self.run = Run(self.queue[self.begun], self.host.stories)
+            self.begun += 1
+            self._start_job(run)
+
+    def _start_job(self, run: Run) -> None:
+        host, story = self.host, run.story
+        host.trace(f"{self.name} starts", story.name)
         story.start()
-        self.host.starts += 1
+        host.starts += 1
         ends = False
         if story.deaths < story.killing:
-            self._later(story.seconds / 2, partial(self._kill_itself, task))
+            self._later(story.seconds / 2, self._kill_itself)
         elif story.overdue:
-            self._later(story.terms.timeout or 0.0, partial(self.host.act, partial(self.host.overdue, self, task)))
+            self._later(story.terms.timeout or 0.0, partial(host.act, partial(host.overdue, self, run.task)))
         else:
             ends = True
         if story.children:
             # It asks its slave host first for whom it runs.
-            self.host.act(partial(self._later, 0.0, partial(self._begin_family, task, story, ends)))
+            host.act(partial(self._later, 0.0, partial(self._begin_family, run, ends)))
         elif ends:
-            self._later(story.seconds, partial(self._end, task))
+            self._later(story.seconds, self._end_job)
+        if run.bundled:
+            host.later(host.slow, partial(host.cut_slow_bundle, self, run, run.position))
 
-    def _begin_family(self, task: Task, story: Story, ends: bool) -> None:
-        if self.running() is task:
+    def _begin_family(self, run: Run, ends: bool) -> None:
+        if self.run is run:
             host = self.host
-            ended = partial(self._end, task) if ends else lambda: None
-            self.family = Family(host.world, host.network, host.stories, story, self, ended)
+            ended = self._end_job if ends else lambda: None
+            self.family = Family(host.world, host.network, host.stories, run.story, run.task.tag, self, ended)
 
     def lend(self, lent: bool) -> None:
         """See `Place`: say so to the crew."""
@@ -97,17 +158,26 @@ class Slave:
             self.host.stories.excuse(*task.tag)
             self.host.act(partial(self.host.stop, task.tag))
 
-    def _kill_itself(self, task: Task) -> None:
-        self.host.stories.all[task.tag].deaths += 1
+    def _kill_itself(self) -> None:
+        assert self.run is not None
+        self.run.story.die(self.run.bundled)
         self.die()
 
-    def _end(self, task: Task) -> None:
-        self.busy = False
+    def _end_job(self) -> None:
+        run = self.run
+        assert run is not None
         if self.family is not None:
             family, self.family = self.family, None
             family.leave()
-        story = self.host.stories.all[task.tag]
-        self._unsent.append((task, story.end(), story.seconds))
+        if run.end_job():
+            self._later(FLUSH_SECONDS, self._flush)
+            self._start_job(run)
+        else:
+            self._end(run)
+
+    def _end(self, run: Run) -> None:
+        self.run = None
+        self._unsent.append((run.task, run.tell(over=True), run.story.seconds))
         if self.begun < len(self.queue):
             self._later(FLUSH_SECONDS, self._flush)
             self.go()
@@ -118,6 +188,9 @@ class Slave:
         batch, self._unsent = self._unsent, []
         if batch:
             self.host.act(lambda: self.host.take_in(self, batch))
+        if self.run is not None and self.run.untold:
+            task, told = self.run.task, self.run.tell(over=False)
+            self.host.act(lambda: self.host.say_outcome(self, task, told))
 
     def die(self) -> None:
         """End, whatever it does."""
@@ -125,9 +198,11 @@ class Slave:
             return
         self.vanish()
         self.host.trace(f"{self.name} dies")
-        for position in range(self.begun - self.busy):
+        for position in range(self.begun - (self.run is not None)):
             # It ended; if its outcome had not been sent, it has to be run again.
             self.host.stories.excuse(*self.queue[position].tag)
+        for story in self.run.untold if self.run is not None else ():
+            self.host.stories.excuse(story.client, story.number)
         self.host.act(lambda: self.host.bury(self))
 
     def vanish(self) -> None:
@@ -136,12 +211,17 @@ class Slave:
         if self.family is not None:
             self.family.crash()
 
-    def recall(self) -> list[Task]:
-        """Take back what was not started."""
+    def recall(self, worth: int) -> Recalled:
+        """Take back what was not started; see `SlaveProcess`."""
         tasks = []
         while len(self.queue) > self.begun:
             tasks.append(self.queue.pop())
-        return tasks[::-1]
+        cut = None
+        run = self.run
+        if run is not None and run.tokens >= worth:
+            cut = run.task, len(run.stories) - run.tokens
+            run.cut = True
+        return Recalled(tasks[::-1], cut)
 
 
 class Host(Actor):
@@ -153,6 +233,7 @@ class Host(Actor):
         self.network = network
         self._count = slaves
         self._ahead = ahead
+        self.slow = world.dice.choice((0.01, 0.1, 0.5))  # a job in a bundle that takes longer holds up those behind it
         self._names = 0
         self.starts = 0
         self._slaves: list[Slave] = []
@@ -296,6 +377,9 @@ class Host(Actor):
             for job in jobs
             if job.definition in self._definitions
         ]
+        for task in tasks:
+            if task.terms.jobs > 1 and count_jobs(task.blob) != task.terms.jobs:
+                raise BrokenRule(f"{task} is not a bundle of {task.terms.jobs} jobs")
         if self._draining:
             self._give_back([task.tag for task in tasks])
             return
@@ -394,7 +478,7 @@ class Host(Actor):
             return
         slave.lent = lent
         if lent:
-            self._give_back([task.tag for task in slave.recall()])
+            self._give_back([task.tag for task in self._take_back(slave)])
         self._say_lent()
         self._feed()
 
@@ -414,14 +498,13 @@ class Host(Actor):
         for _ in batch:
             slave.queue.popleft()
             slave.begun -= 1
-        self._say(
-            "outcomes",
-            [
-                JobOutcome(*task.tag, outcome, seconds, slave.name, self._tickets[task.tag])
-                for task, outcome, seconds in batch
-            ],
-        )
+        for task, outcome, seconds in batch:
+            self.say_outcome(slave, task, outcome, seconds)
         self._feed()
+
+    def say_outcome(self, slave: Slave, task: Task, outcome: bytes, seconds: float = 0.0) -> None:
+        """Report an outcome, or what is told of a bundle."""
+        self._say("outcomes", [JobOutcome(*task.tag, outcome, seconds, slave.name, self._tickets[task.tag])])
 
     def overdue(self, slave: Slave, task: Task) -> None:
         """Kill a slave whose job has run for too long."""
@@ -439,18 +522,16 @@ class Host(Actor):
         started = list(slave.queue)[: slave.begun]
         if running is not None and running is condemned:
             if verdict == "overdue":
-                seconds = running.terms.timeout or 0.0
-                outcome = JobOutcome(
-                    *running.tag, encode_overdue("overdue"), seconds, slave.name, self._tickets[running.tag]
-                )
-                self._say("outcomes", [outcome])
+                self.say_outcome(slave, running, encode_overdue("overdue"), running.terms.timeout or 0.0)
+        elif running is not None and running.terms.jobs > 1:
+            self.say_outcome(slave, running, death())
         elif running is not None:
             self._say("deaths", [(*running.tag, f"{slave.name} died")])
         for position, task in reversed(list(enumerate(slave.queue))):
             if task is running:
                 continue
             if position < len(started) and task.terms.once:
-                self.stories.all[task.tag].deaths += 1
+                self.stories.all[task.tag].die(bundled=False)
                 self._say("deaths", [(*task.tag, f"{slave.name} died")])
             else:
                 self._returned.appendleft(task)
@@ -462,8 +543,8 @@ class Host(Actor):
         slaves = [slave for slave in self._slaves if slave.alive and slave.ready]
         if slaves:
             slave = self.world.dice.choice(slaves)
-            if (running := slave.running()) is not None:
-                self.stories.all[running.tag].deaths += 1
+            if slave.run is not None:
+                slave.run.story.die(slave.run.bundled)
             slave.die()
 
     def _cancel(self, tags: set[tuple[str, int]]) -> None:
@@ -472,7 +553,7 @@ class Host(Actor):
         for slave in list(self._slaves):
             if not slave.alive or not any(task.tag in tags for task in slave.queue):
                 continue
-            slave.queue.extend(task for task in slave.recall() if task.tag not in tags)
+            slave.queue.extend(task for task in self._take_back(slave, worth=MOST_JOBS) if task.tag not in tags)
             slave.go()
             running = slave.running()
             if running is not None and running.tag in tags:
@@ -485,7 +566,7 @@ class Host(Actor):
         while self._returned and len(shed) < count:
             shed.append(self._returned.pop())
         for slave in self._slaves:
-            tasks = slave.recall() if slave.alive and len(shed) < count else []
+            tasks = self._take_back(slave, self._worth_cutting()) if slave.alive and len(shed) < count else []
             kept = max(0, len(tasks) - (count - len(shed)))
             slave.queue.extend(tasks[:kept])
             shed += tasks[kept:]
@@ -495,8 +576,25 @@ class Host(Actor):
         tags = [task.tag for task in self._returned]
         self._returned.clear()
         for slave in self._slaves:
-            tags += [task.tag for task in slave.recall()]
+            tags += [task.tag for task in self._take_back(slave)]
         self._give_back(tags)
+
+    def _take_back(self, slave: Slave, worth: int = 1) -> list[Task]:
+        """Take back what a slave has not started; also of the bundle that it runs, if that is so many jobs."""
+        tasks, cut = slave.recall(worth)
+        if cut is not None:
+            bundle, kept = cut
+            self.trace(f"cuts what {slave.name} runs of {bundle.tag} after {kept} jobs")
+            self.say_outcome(slave, bundle, cut_off(kept))
+        return tasks
+
+    def _worth_cutting(self) -> int:
+        return self.world.dice.choice((1, 1, 3))
+
+    def cut_slow_bundle(self, slave: Slave, run: Run, position: int) -> None:
+        """Take back what waits in a bundle behind a job that takes long."""
+        if slave.alive and slave.run is run and run.position == position:
+            slave.queue.extend(self._take_back(slave))
 
     def _feed(self) -> None:
         if self._draining:
@@ -518,7 +616,7 @@ class Host(Actor):
         for idle in ready:
             victim = max(ready, key=lambda slave: len(slave.queue))
             if not idle.queue and len(victim.queue) > max(1, victim.begun):
-                tasks = victim.recall()
+                tasks = self._take_back(victim, self._worth_cutting())
                 idle.queue.append(tasks[0])
                 victim.queue.extend(tasks[1:])
                 idle.go()

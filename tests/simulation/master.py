@@ -11,6 +11,7 @@ from typing import Any
 
 from Pyro5.callcontext import current_context
 
+from papyros.bundles import is_more_to_come
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.desk import Desk
@@ -142,7 +143,8 @@ class Master(Actor):
 
         def watched_take(outcomes: Iterable[JobOutcome], *arguments: Any) -> None:
             for done in outcomes:
-                if done.session not in desk.clients and not asks_for_retry(done.outcome):
+                over = not (asks_for_retry(done.outcome) or is_more_to_come(done.outcome))
+                if over and done.session not in desk.clients:
                     early.setdefault((done.session, done.number), self.world.now)
             take(outcomes, *arguments)
 

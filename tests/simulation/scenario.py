@@ -262,6 +262,8 @@ class Scenario:
         if not self.world.run(limit, self._every_second(lambda: not master.leftovers())):
             raise BrokenRule(f"the master remembers {master.leftovers()}")
         for client in self.clients:
+            if client.alive and (left := client.leftovers()):
+                raise BrokenRule(f"{client.name} remembers {left}")
             client.check()
 
     def _say_goodbye(self) -> None:

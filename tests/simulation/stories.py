@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
 from papyros.ledger import MAX_DEATHS, MAX_LOSSES
-from papyros.terms import Terms
+from papyros.terms import DEFAULT_TERMS, Terms
 from papyros.wire import encode_lost, encode_overdue
 from tests.simulation.world import BrokenRule
 
@@ -33,7 +34,8 @@ class Story:
     killing: int = 0  # so many executions kill their slave
     starts: int = 0
     failures: int = 0
-    deaths: int = 0
+    deaths: int = 0  # of slaves that ran it
+    uncharged: int = 0  # of these, those in which it was a part of a bundle
     charges: int = 0
     excuses: int = 0  # how often it may have been started again for no reason of its own
     cancelled: bool = False
@@ -52,11 +54,19 @@ class Story:
     def start(self) -> None:
         """Note a start; there must be a reason for it."""
         self.starts += 1
-        allowed = 1 + min(self.failures, self.terms.retries) + min(self.deaths, MAX_DEATHS - 1) + self.excuses
+        charged = self.deaths - self.uncharged
+        allowed = 1 + min(self.failures, self.terms.retries) + min(charged, MAX_DEATHS - 1) + self.excuses
         if self.terms.once:
             allowed = 1
         if self.starts > allowed:
             raise BrokenRule(f"{self} was started {self.starts} times; at most {allowed} are allowed")
+
+    def die(self, bundled: bool) -> None:
+        """Take its slave along. In a bundle, it is not charged, since nobody knows yet that it does so by itself."""
+        self.deaths += 1
+        if bundled:
+            self.uncharged += 1
+            self.excuses += 1
 
     def end(self) -> bytes:
         """Return the outcome of an execution that comes to an end."""
@@ -77,7 +87,7 @@ class Story:
             # A failure may be told again after its host was given up: then it counts twice.
             FAILED: self.failing > 0 < self.failures and self.failures + self.excuses > self.terms.retries,
             OVERDUE: self.overdue,
-            LOST: self.deaths >= MAX_DEATHS
+            LOST: self.deaths - self.uncharged >= MAX_DEATHS
             or self.excuses >= MAX_LOSSES
             or (self.terms.once and (self.deaths > 0 or self.excuses > 0)),
         }
@@ -98,6 +108,7 @@ class Stories:
         self._dice = dice
         self._families = families
         self.all: dict[tuple[str, int], Story] = {}
+        self._bundles: dict[tuple[str, int], list[Story]] = {}
 
     def tell(self, client: str, number: int, pace: float, depth: int) -> Story:
         """Make up another job."""
@@ -114,7 +125,8 @@ class Stories:
         elif kind < 0.32:
             timeout = pace
         once = dice.random() < 0.12
-        terms = Terms(dice.choice((0, 0, 0, 1, 5)), timeout, retries, dice.choice((0.0, 0.1, 0.5)), once)
+        backoff = dice.choice((0.0, 0.1, 0.5)) if retries else DEFAULT_TERMS.backoff
+        terms = Terms(dice.choice((0, 0, 0, 1, 5)), timeout, retries, backoff, once)
         if once:
             terms, failing = terms._replace(retries=0), min(failing, 1)
         story = self.all[client, number] = Story(client, number, terms, seconds, failing, killing, depth=depth)
@@ -124,14 +136,24 @@ class Stories:
                 story.terms = terms._replace(timeout=None)  # how long its children take is not for it to say
         return story
 
+    def bundle(self, client: str, number: int, jobs: Iterable[int]) -> None:
+        """Take note that these jobs travel as one, under that number."""
+        self._bundles[client, number] = [self.all[client, job] for job in jobs]
+
+    def of(self, client: str, number: int) -> list[Story]:
+        """Return the stories of the jobs that travel under a number: of a bundle, or of a single job."""
+        return self._bundles.get((client, number)) or [self.all[client, number]]
+
     def charged(self, client: str, number: int, deaths: int) -> None:
         """Take note that a job was charged for the death of its slave."""
+        if (client, number) in self._bundles:
+            raise BrokenRule(f"the bundle {client}#{number} was charged for a death")
         story = self.all[client, number]
         story.charges = max(story.charges, deaths)  # another master may charge it again: it knows of no earlier ones
-        if story.charges > story.deaths:
+        if story.charges > story.deaths - story.uncharged:
             raise BrokenRule(f"{story} was charged for a death that was not its own, or twice for one")
 
     def excuse(self, client: str, number: int, new_master: bool = False) -> None:
-        """Take note that a job may be started again: what became of it is not known any more."""
-        story = self.all[client, number]
-        story.excuses += 1 + (story.terms.retries + MAX_DEATHS - 1 if new_master else 0)
+        """Take note that a job, or all of a bundle, may be started again: what became of it is not known any more."""
+        for story in self.of(client, number):
+            story.excuses += 1 + (story.terms.retries + MAX_DEATHS - 1 if new_master else 0)
