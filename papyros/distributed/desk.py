@@ -254,6 +254,12 @@ class Desk:
         self._stop_orphans()
         return stopped
 
+    def cancel_waiting(self, client: ClientDesk) -> list[int]:
+        """Forget all jobs that wait; return which."""
+        cancelled = self.ledger.cancel_waiting(client.session)
+        self._stop_orphans()  # one of them may run on a host that has not claimed it from this master yet
+        return cancelled
+
     def discard(self, client: ClientDesk, numbers: Iterable[int]) -> None:
         """Forget jobs, whatever their state; those that run go on, for nobody, but without their children."""
         self.ledger.discard(client.session, numbers)
@@ -519,6 +525,8 @@ class Desk:
             client.session.counts.late += 1
             return
         key = (done.session, done.number)
+        if key in self._early and asks_for_retry(self._early[key][1].outcome):
+            self._early_bytes -= len(self._early.pop(key)[1].outcome)  # by now it was tried again
         if key not in self._early and self._early_bytes + len(done.outcome) <= EARLY_BYTES:
             self._early[key] = (self.clock(), done)
             self._early_bytes += len(done.outcome)

@@ -213,7 +213,7 @@ class MasterService(ValueService):
             cancelled = client.cancelled.get(ticket)
             if cancelled is None:
                 if everything:
-                    cancelled = self._desk.ledger.cancel_waiting(client.session)
+                    cancelled = self._desk.cancel_waiting(client)
                 else:
                     cancelled = self._desk.stop(client, _numbers(), waiting)
                 client.remember_cancelled(ticket, cancelled)

@@ -34,7 +34,7 @@ from tests.simulation.world import Actor, BrokenRule, Program, Signal, World
 __all__ = ["Client"]
 
 ROOM_SECONDS = 1.0
-SEND_JOBS = 7
+SEND_JOBS = 10
 SEND_BUNDLES = 2
 
 NUMBER_BYTES = 8
@@ -107,8 +107,8 @@ class Client(Actor):
         self._bounded = max_waiting is not None
         self._cancels = cancels
         # Where jobs are counted on their way, each goes by itself; and so it does with some clients, anyway.
-        bundles = max_waiting is None and world.dice.random() < 0.5
-        self._bundling = Whims(world.dice, (1, 2, 3, 6) if bundles else (1,))
+        bundles = max_waiting is None and world.dice.random() < 0.7
+        self._bundling = Whims(world.dice, (1, 2, 4, 10) if bundles else (1,))
         self._numbers = itertools.count(1)
         self.ledger = Ledger(lost=lambda deaths: encode_lost(str(deaths)))
         self.session = self.ledger.open("main", max_waiting)
