@@ -156,7 +156,7 @@ class SentJobs:
 
     def move(self) -> None:
         """Begin anew with another master, to which the bundles are to be sent again; all else was taken back."""
-        unsent = list(self.bundles.values())
+        unsent = [bundle for bundle in self.bundles.values() if bundle.left]  # of others, no end would be told there
         bundle_of = self.bundle_of
         self.forget()
         self.bundles = {bundle.number: bundle for bundle in unsent}
