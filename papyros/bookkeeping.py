@@ -354,8 +354,10 @@ class BookkeepingMaster(Master):
 
     def _finish(self, entry: Entry, outcome: Any, seconds: float, size: int = 0, again: bool = False) -> None:
         """Take an outcome; `again` if the job failed and wants a retry. Called with the lock held."""
-        moment = (lambda delay: time.monotonic() + delay) if again else None
-        self._ledger.finish(entry.session, entry.number, outcome, seconds, size, moment)
+        if not again:
+            self._ledger.finish(entry.session, entry.number, outcome, seconds, size)
+            return
+        self._ledger.finish(entry.session, entry.number, outcome, seconds, size, lambda delay: time.monotonic() + delay)
         if entry.delayed:
             self._alarm.set(self._ledger.next_wake() or 0.0, self._wake_delayed)
 
