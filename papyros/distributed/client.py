@@ -225,9 +225,8 @@ class DistributedMaster(PackingMaster):
 
     def _withdraw(self, session: Session, numbers: Sequence[int]) -> list[int]:
         withdrawn = super()._withdraw(session, numbers)
-        ticket = next(self._tickets)
         while left := [number for number in numbers if number in session.entries]:
-            cancelled = self._cancel_at_master(left, ticket, waiting=True)
+            cancelled = self._cancel_at_master(left, waiting=True)
             if cancelled is not None:
                 return withdrawn + cancelled
             withdrawn += super()._withdraw(session, left)
@@ -275,43 +274,45 @@ class DistributedMaster(PackingMaster):
 
     def cancelJob(self, job: Job) -> bool:
         """Discard a job, also while it runs; see `Master.cancelJob`. Asks the master, if need be."""
-        ticket = next(self._tickets)
         while True:
             if super().cancelJob(job):
                 return True
             with self._lock:
                 entry = self._entry_of(job)
-            if entry is None:
+                if entry is None or entry.state is PROCESSED:
+                    return False
+                bundle = self._sent.bundle_of.get(entry.number)
+            cancelled = self._cancel_at_master([entry.number])
+            if cancelled:
+                return True
+            # Of a bundle, that it is too late for it does not say that it is for the job.
+            if cancelled is not None and (bundle is None or not self._await_leave(entry.number, bundle)):
                 return False
-            cancelled = self._cancel_at_master([entry.number], ticket)
-            if cancelled is not None:
-                return bool(cancelled)
 
     def cancelAllJobs(self) -> None:
         """Discard all jobs that no slave was given yet; see `Master.cancelAllJobs`. Asks the master."""
         super().cancelAllJobs()
-        ticket = next(self._tickets)
-        while self._cancel_at_master(None, ticket) is None:
-            super().cancelAllJobs()  # another master may have taken over: then what had been sent waits here again
+        while self._cancel_at_master(None) is None:
+            super().cancelAllJobs()
 
-    def _cancel_at_master(self, numbers: list[int] | None, ticket: int, waiting: bool = False) -> list[int] | None:
+    def _cancel_at_master(self, numbers: list[int] | None, waiting: bool = False) -> list[int] | None:
         """Cancel sent jobs, all when `numbers` is None; only those that no slave host was given, if `waiting`.
 
-        Returns the numbers of those that were, or None when the line to the
-        master was lost and found again: then it is to be tried again, with the same ticket.
+        Returns the numbers of those that were, or None when another master took over meanwhile: then what had been
+        sent may wait here again.
         """
         self._let_arrive(numbers)
         with self._lock:
             known = dict.fromkeys(map(self._sent.sent_as, numbers or []))
-        message = array("Q", known).tobytes()
-        # On the line on which jobs are sent, so that what is on its way arrives first.
-        line, stay = self._sender_line, self._stay
-        try:
-            answer, reply = line.call("cancel", self._key, numbers is None, ticket, waiting, message=message)
-        except LineBrokenError:
-            return [] if self._gave_up(stay) else None
-        if not answer["known"]:
-            return [] if self._gave_up(stay) else None
+            stay = self._stay
+        arguments = self._key, numbers is None, next(self._tickets), waiting
+        # Until there is an answer, whatever becomes of these jobs: others may have been cancelled with them.
+        while (found := self._ask_to_cancel(arguments, array("Q", known).tobytes())) is None:
+            if self._gave_up(stay):
+                return []
+            if self._stay != stay:
+                return None
+        answer, reply = found
         cancelled = array("Q")
         cancelled.frombytes(reply)
         with self._lock:
@@ -324,14 +325,29 @@ class DistributedMaster(PackingMaster):
             self._send_singly(again)
         return gone
 
+    def _ask_to_cancel(self, arguments: tuple[Any, ...], message: bytes) -> tuple[dict[str, Any], Buffer] | None:
+        """Ask the master to cancel something; None if it does not answer, or does not know this client."""
+        try:
+            # On the line on which jobs are sent, so that what is on its way arrives first.
+            answer, reply = self._sender_line.call("cancel", *arguments, message=message)
+        except LineBrokenError:
+            return None
+        return (answer, reply) if answer["known"] else None
+
+    def _await_leave(self, number: int, bundle: Bundle) -> bool:
+        """Wait until a job leaves a bundle that has ended at the master; return whether it does, in time."""
+        deadline = Deadline(CANCEL_SECONDS)
+        with self._lock:
+            while self._sent.bundle_of.get(number) is bundle:
+                if self._stop_event.is_set() or not deadline.wait(self._came):
+                    return False
+        return True
+
     def _let_arrive(self, numbers: list[int] | None) -> None:
         """Wait while jobs, any of them if None, are in the sender's hands: neither here any more, nor there yet."""
         deadline = Deadline(CANCEL_SECONDS)
         with self._lock:
-            while not self._trouble and not self._stop_event.is_set():
-                leaving = self._sent.leaving
-                if leaving.isdisjoint(numbers if numbers is not None else leaving):
-                    return
+            while self._sent.is_leaving(numbers) and not self._trouble and not self._stop_event.is_set():
                 if not deadline.wait(self._joined):
                     return
 
@@ -485,8 +501,9 @@ class DistributedMaster(PackingMaster):
         return int(min(SEND_JOBS, max(busy, fitting)))
 
     def _next_batch(self) -> list[AddedJob]:
-        batch = [_bundled(bundle) for bundle in self._sent.take_unsent(SEND_BUNDLES)]
-        leaving = self._sent.leaving = set()
+        unsent = self._sent.take_unsent(SEND_BUNDLES)
+        batch = [_bundled(bundle) for bundle in unsent]
+        leaving = self._sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
         full = True
         # A program that adds jobs all the time lets nobody get a word in for 5 ms: better a long one, of many bundles.
         while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from papyros.bundles import is_more_to_come
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
@@ -286,8 +287,7 @@ class SlaveHost:
         """Return the jobs that were started, and the number of the report that is on its way, and its jobs."""
         running = [view.tag for view in self._crew.views() if view.tag is not None]
         with self._lock:
-            reported = [(done.session, done.number) for done in self._report.outcomes]
-            return [*running, *reported], self._sequence, list(self._flying)
+            return [*running, *ended_in(self._report)], self._sequence, list(self._flying)
 
     def _cancel(self, tags: set[tuple[str, int]]) -> None:
         with self._lock:
@@ -406,7 +406,7 @@ class SlaveHost:
             self._printed = sum(len(text) for *_, text in self._report.prints)
             # Nobody waits for a sign of life, which a master that does not answer may never take.
             self._reporting = report.is_owed()
-            self._flying = [(done.session, done.number) for done in report.outcomes]
+            self._flying = ended_in(report)
             stay = self._stay_told
         return report_parts(report), stay
 
@@ -503,6 +503,11 @@ class _NetworkSource:
 
     def broken(self, reason: str) -> None:
         self._host.broke(reason)
+
+
+def ended_in(report: HostReport) -> list[tuple[str, int]]:
+    """Return the jobs that have ended as a report tells; not the bundles of which it says that more is to come."""
+    return [(done.session, done.number) for done in report.outcomes if not is_more_to_come(done.outcome)]
 
 
 def count_slaves(count: int) -> str:

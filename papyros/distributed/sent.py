@@ -34,7 +34,7 @@ class SentJobs:
         bundles: the bundles that were sent, by theirs.
         bundle_of: the bundle of each job that was sent in one, by its number.
         unsent: bundles that another master had, and that are to be sent to this one.
-        leaving: the numbers of those jobs in a message that is about to be sent for the first time.
+        leaving: the numbers of those jobs in a message that is about to be sent, and not known to have arrived.
     """
 
     def __init__(self) -> None:
@@ -82,6 +82,15 @@ class SentJobs:
         """Return up to so many bundles that are to be sent again."""
         unsent, self.unsent = self.unsent[:most], self.unsent[most:]
         return [bundle for bundle in unsent if bundle.left]
+
+    def is_leaving(self, numbers: Collection[int] | None) -> bool:
+        """Whether one of these jobs, or of all if None, is neither here any more nor with the master yet."""
+        if numbers is None:
+            return bool(self.leaving or self.unsent)
+        if not self.leaving.isdisjoint(numbers):
+            return True
+        unsent = {bundle.number for bundle in self.unsent}
+        return bool(unsent) and any(self.sent_as(number) in unsent for number in numbers)
 
     def take(self, bundle: Bundle, entries: Iterable[Entry]) -> list[Entry]:
         """Take jobs out of a bundle, and return those that were in it still."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -17,6 +18,9 @@ from papyros import (
     NameServerNotFoundError,
     PayloadTooLargeError,
 )
+from papyros.bundles import cut_off, death
+from papyros.distributed.batches import JobOutcome
+from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import ask_status
 from papyros.errors import ConfigError
 from tests.contract.jobs_for_tests import double, nap, say, urgent, wait_at
@@ -284,6 +288,82 @@ def test_jobs_are_cancelled_wherever_they_are_on_their_way(single, gates):
             assert client.cancelJob(job)
         gate.open()
         assert len(client.processedJobs(30)) == 1
+
+
+@pytest.fixture
+def bundled(single, gates, monkeypatch):
+    """A client whose five jobs wait at the master, as one bundle; the bundle; and the gate that is in their way."""
+    gate = gates()
+    with single.master() as client:
+        client.addJob(wait_at(gate.path))
+        gate.wait_for_arrivals()
+        jobs = [double(number) for number in range(5)]
+        monkeypatch.setattr(client._bundling, "jobs", lambda definition: len(jobs))
+        with client._lock:  # so that they are sent at once
+            for job in jobs:
+                client.addJob(job)
+        sent_ahead(client)
+        (bundle,) = client._sent.bundles.values()
+        assert len(bundle.entries) == 5
+        yield client, jobs, bundle, gate
+
+
+def tell(client, bundle, told):
+    """Have a client hear that of a bundle."""
+    with client._lock:
+        client._take(JobOutcome(client._key, bundle.number, told, 0.0, "lab/1"))
+        client._outcomes_came()
+
+
+def results_of_others(client, gate, jobs, cancelled):
+    gate.open()
+    done = client.processedJobs(30)
+    assert cancelled not in done
+    return sorted(job.result for job in done if job in jobs)
+
+
+def test_a_job_of_a_bundle_is_cancelled_and_the_others_run(bundled):
+    client, jobs, _, gate = bundled
+    assert client.cancelJob(jobs[2])
+    assert results_of_others(client, gate, jobs, jobs[2]) == [0, 2, 6, 8]
+
+
+def test_a_bundle_is_not_lost_though_the_answer_is_that_it_was_cancelled_for_one_of_its_jobs(bundled, monkeypatch):
+    """Meanwhile that job has come back from it: the bundle is gone at the master all the same."""
+    client, jobs, bundle, gate = bundled
+    line, told = client._sender_line, []
+
+    def call(method, *arguments, **options):
+        answer = Line.call(line, method, *arguments, **options)
+        if method == "cancel" and not told:
+            told.append("cut")
+            tell(client, bundle, cut_off(1))
+            raise LineBrokenError("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(line, "call", call)
+    assert client.cancelJob(jobs[2])
+    assert told
+    assert results_of_others(client, gate, jobs, jobs[2]) == [0, 2, 6, 8]
+
+
+def test_a_job_is_cancelled_though_it_is_too_late_for_its_bundle(bundled, monkeypatch):
+    """The slave that ran it has died, say, of which the client has not heard yet."""
+    client, jobs, bundle, gate = bundled
+    line, asked = client._sender_line, []
+
+    def call(method, *arguments, **options):
+        if method == "cancel" and not asked:
+            asked.append(threading.Thread(target=tell, args=(client, bundle, death())))
+            Line.call(line, "drop", client._key, **options)  # it is over at the master
+            asked[0].start()
+            return {"known": True, "left": (0, 0, 0)}, b""
+        return Line.call(line, method, *arguments, **options)
+
+    monkeypatch.setattr(line, "call", call)
+    assert client.cancelJob(jobs[2])
+    asked[0].join()
+    assert results_of_others(client, gate, jobs, jobs[2]) == [0, 2, 6, 8]
 
 
 # Sizes ------------------------------------------------------------------------------------

@@ -224,7 +224,6 @@ class Client(Actor):
         self._news.notify()
 
     def _cancel(self, number: int) -> Program:
-        ticket = self._new_ticket()
         while True:
             entry = self.session.entries.get(number)
             if entry is None or entry.state is PROCESSED:
@@ -232,34 +231,30 @@ class Client(Actor):
             if self.ledger.cancel(self.session, number):
                 self._gone([number])
                 return
-            if (yield from self._cancel_at_master([number], ticket)) is not None:
+            bundle = self.sent.bundle_of.get(number)
+            gone = yield from self._cancel_at_master([number])
+            if gone or (gone is not None and bundle is None):
                 return
-
-    def _new_ticket(self) -> int:
-        self._ticket += 1
-        return self._ticket
+            while gone is not None and self.sent.bundle_of.get(number) is bundle:
+                yield self._came.future()
 
     def _cancel_all(self) -> Program:
-        ticket = self._new_ticket()
-        while True:
+        self._gone(self.ledger.cancel_waiting(self.session))
+        while (yield from self._cancel_at_master(None)) is None:
             self._gone(self.ledger.cancel_waiting(self.session))
-            if (yield from self._cancel_at_master(None, ticket)) is not None:
-                return
 
-    def _cancel_at_master(self, numbers: list[int] | None, ticket: int) -> Generator[Any, Any, list[int] | None]:
-        while not self._trouble and not self.sent.leaving.isdisjoint(numbers or self.sent.leaving):
-            yield self._joined.future()  # they are neither here any more, nor there yet
-        line, stay = self._line, self._stay
-        if line is None:
-            yield 0.1
-            return None
-        try:
-            message = array("Q", dict.fromkeys(map(self.sent.sent_as, numbers or []))).tobytes()
-            answer, reply = yield line.call("cancel", self.name, numbers is None, ticket, message=message)
-        except LineBrokenError:
-            return (yield from self._reconnected(stay))
-        if not answer["known"]:
-            return (yield from self._reconnected(stay))
+    def _cancel_at_master(self, numbers: list[int] | None) -> Generator[Any, Any, list[int] | None]:
+        while self.sent.is_leaving(numbers) and not self._trouble:
+            yield self._joined.future()
+        stay = self._stay
+        message = array("Q", dict.fromkeys(map(self.sent.sent_as, numbers or []))).tobytes()
+        self._ticket += 1
+        arguments = self.name, numbers is None, self._ticket
+        while (found := (yield from self._ask_to_cancel(arguments, message))) is None:
+            yield from self._reconnected(stay)
+            if self._stay != stay:
+                return None
+        answer, reply = found
         cancelled = array("Q")
         cancelled.frombytes(reply)
         if self._stay == stay:
@@ -271,6 +266,16 @@ class Client(Actor):
             self._stories.excuse(self.name, entry.number)  # it may have run before its bundle was stopped
         self._send_singly(again)
         return gone
+
+    def _ask_to_cancel(self, arguments: tuple[Any, ...], message: bytes) -> Generator[Any, Any, Any]:
+        if self._line is None:
+            yield 0.1
+            return None
+        try:
+            answer, reply = yield self._line.call("cancel", *arguments, message=message)
+        except LineBrokenError:
+            return None
+        return (answer, reply) if answer["known"] else None
 
     def _reconnected(self, stay: str) -> Program:
         self._trouble = True
@@ -385,9 +390,10 @@ class Client(Actor):
         return bool(self._ending or self._trouble or waiting)
 
     def _next_batch(self) -> list[AddedJob]:
-        batch = [self._bundled(bundle) for bundle in self.sent.take_unsent(SEND_BUNDLES)]
+        unsent = self.sent.take_unsent(SEND_BUNDLES)
+        batch = [self._bundled(bundle) for bundle in unsent]
         entries = self.ledger.assign(self.holder, SEND_JOBS)
-        self.sent.leaving = {entry.number for entry in entries}
+        self.sent.leaving = {entry.number for entry in [*entries, *(e for bundle in unsent for e in bundle.entries)]}
         for jobs in self._bundling.parted(entries):
             batch.append(self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs))
         return batch

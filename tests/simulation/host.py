@@ -12,6 +12,7 @@ from typing import Any
 from papyros.bundles import MOST_JOBS, blobs_of, count_jobs, cut_off, death, outcomes
 from papyros.crew import Task
 from papyros.distributed.batches import HostReport, JobOutcome, pack_report, unpack_definitions, unpack_host_jobs
+from papyros.distributed.host import ended_in
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.seals import ticket_of
 from papyros.frames import pack_message
@@ -361,7 +362,7 @@ class Host(Actor):
         """Give back what was not started; return what was, and not reported yet."""
         self._recall()
         running = [task.tag for slave in self._slaves if (task := slave.running()) is not None]
-        return [*running, *((done.session, done.number) for done in self._report.outcomes)]
+        return [*running, *ended_in(self._report)]
 
     def _accept(self, line: SimulatedLine, message: memoryview) -> Program:
         jobs = unpack_host_jobs(message)
@@ -406,7 +407,7 @@ class Host(Actor):
                             yield self._news.future(self._beat)
                         report, self._report = self._report, HostReport.empty()
                         self._reporting = report.is_owed()
-                        self._flying = [(done.session, done.number) for done in report.outcomes]
+                        self._flying = ended_in(report)
                         message, told = pack_report(report) if any(report) else NOTHING, self._stay_told
                         self._sequence += 1
                     if line.master is not self._master:

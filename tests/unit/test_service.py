@@ -7,6 +7,7 @@ import json
 import pytest
 from Pyro5.callcontext import current_context
 
+from papyros.bundles import cut_off, death
 from papyros.distributed import service as service_module
 from papyros.distributed.batches import (
     AddedJob,
@@ -18,11 +19,15 @@ from papyros.distributed.batches import (
     unpack_outcomes,
 )
 from papyros.distributed.bells import Waiting
+from papyros.distributed.host import ended_in
 from papyros.distributed.messages import ANNOTATION, joined
 from papyros.distributed.seals import SEAL_BYTES, ticket_of
 from papyros.distributed.service import MasterService
 from papyros.frames import unpack_message
+from papyros.outcome import Outcome
 from papyros.terms import Terms
+from papyros.wire import asks_for_retry, encode_outcome
+from tests.contract.jobs_for_tests import double
 
 SEAL = bytes(SEAL_BYTES)
 
@@ -165,3 +170,39 @@ def test_a_report_is_split_into_messages_and_nothing_of_it_is_lost(sizes, messag
         if sum(len(done.outcome) for done in part.outcomes) > 8:
             assert len(part.outcomes) == 1
             assert not any(part[1:]), "it may fill a message all by itself"
+
+
+def test_children_of_a_job_that_waits_are_stopped_when_all_that_wait_are_cancelled(caller):
+    """It runs on a host that has not claimed it from this master yet, and its children came before."""
+    caller.call("join", "client")
+    caller.call("add", "client", 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", Terms(), SEAL)]))
+    assert caller.call("join", "family", ["client", 1])["known"]
+    caller.call("cancel", "client", True, 1)
+    child = pack_added([AddedJob(1, bytes(16), b"x", Terms(), SEAL)])
+    assert not caller.call("add", "family", 1, 0.0, message=child)["known"]
+    caller.call("enlist", "host", 1)
+    assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 0
+    assert list(caller.desk.clients) == ["client"]
+
+
+def test_of_a_job_that_was_tried_again_before_its_client_came_the_result_is_kept(caller):
+    job = double(1)
+    job.retries = 3
+    failed = encode_outcome(Outcome.failed(ValueError()), job)
+    assert asks_for_retry(failed)
+    host = caller.call("enlist", "host", 1)
+    for sequence, encoded in enumerate([failed, b"result"], 1):
+        done = JobOutcome("client", 1, encoded, 0.0, "lab/1", ticket_of(SEAL), SEAL)
+        report = pack_report(HostReport.empty()._replace(outcomes=[done]))
+        assert caller.call("report", "host", sequence, host["uid"], host["stay"], message=report)["taken"]
+    assert caller.desk._early_bytes == len(b"result")
+    caller.call("join", "client")
+    caller.call("add", "client", 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", Terms(retries=3), SEAL)]))
+    assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 0, "it need not run again"
+    assert caller.call("collect", "client", 0, False, 0.0)["count"] == 1
+
+
+def test_a_bundle_of_which_a_part_was_told_is_not_among_what_has_ended_at_a_host():
+    """Its slave may have been killed since, and then nobody runs it."""
+    told = [JobOutcome("client", number, encoded, 0.0, "lab/1") for number, encoded in enumerate([cut_off(1), death()])]
+    assert ended_in(HostReport.empty()._replace(outcomes=told)) == [("client", 1)]
