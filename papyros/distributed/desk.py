@@ -181,6 +181,8 @@ class Desk:
         self._early: dict[tuple[str, int], tuple[float, JobOutcome]] = {}
         self._early_bytes = 0
         self._claims: dict[tuple[str, int], tuple[float, str]] = {}  # jobs that hosts run: since when, and which host
+        #: Of hosts that are gone: since when, and the number of their last report, which may come again.
+        self._reports: dict[str, tuple[float, int]] = {}
         self._alarm = alarm or Alarm()
         self._parts = 0  # how many parts of what is told of bundles were passed on
         self._swept = clock()
@@ -299,6 +301,7 @@ class Desk:
         known = host is not None
         if host is None:
             host = self.hosts[key] = HostDesk(self.ledger.enlist(key, slaves), self.clock())
+            host.sequence = self._reports.pop(key, (0.0, 0))[1]
         host.holder.slaves = slaves
         host.seen = self.clock()
         return known
@@ -344,6 +347,7 @@ class Desk:
         host = self.hosts.pop(key, None)
         if host is None:
             return
+        self._reports[key] = (self.clock(), host.sequence)
         self._forget_claims(key)
         held = self.ledger.dismiss(key, reason)
         self._stop_orphans()
@@ -455,6 +459,8 @@ class Desk:
             self.drop_client(key)  # and, it may be, others of these with it
         for claim in [claim for claim, (came, _) in self._claims.items() if now - came > self.grace]:
             del self._claims[claim]
+        for gone in [gone for gone, (since, _) in self._reports.items() if now - since > self.grace]:
+            del self._reports[gone]
         for early in [early for early, (came, _) in self._early.items() if now - came > self.grace]:
             self._early_bytes -= len(self._early.pop(early)[1].outcome)
         jobs = sum(len(client.session.entries) for client in self.clients.values())

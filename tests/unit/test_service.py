@@ -83,6 +83,34 @@ def test_a_death_is_charged_once_though_its_report_comes_again_after_the_host_wa
     assert len(entry.deaths) == 2, "of this stay it is another death"
 
 
+def test_a_failure_counts_once_though_its_report_comes_again_after_the_host_was_given_up(caller):
+    """The answer to the report was lost, and the host claims what is in it, since it does not know any better."""
+    caller.call("join", "client")
+    job = AddedJob(1, bytes(16), b"x", Terms(retries=1), SEAL)
+    caller.call("add", "client", 1, 0.0, message=pack_added([job]))
+    first = caller.call("enlist", "host", 1)
+    assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 1
+    failed = JobOutcome("client", 1, failure(), 0.0, "lab/1", ticket_of(SEAL), SEAL)
+    report = pack_report(HostReport.empty()._replace(outcomes=[failed]))
+    caller.call("report", "host", 1, first["uid"], first["stay"], message=report)
+    with caller.desk.lock:
+        caller.desk.dismiss_host("host", "it was silent")
+    second = caller.call("enlist", "host", 1)
+    caller.call("claim", "host", [], 1, [["client", 1]])
+    caller.call("report", "host", 1, second["uid"], first["stay"], message=report)
+    entry = caller.desk.clients["client"].session.entries[1]
+    assert entry.failures == 1
+    assert entry.state == "waiting", "for its second try"
+
+
+def failure():
+    job = double(1)
+    job.retries = 1
+    failed = encode_outcome(Outcome.failed(ValueError()), job)
+    assert asks_for_retry(failed)
+    return failed
+
+
 def outcome(number, size):
     return JobOutcome("client", number, bytes(size), 0.0, "lab/1", ticket_of(SEAL), SEAL)
 
@@ -186,18 +214,14 @@ def test_children_of_a_job_that_waits_are_stopped_when_all_that_wait_are_cancell
 
 
 def test_of_a_job_that_was_tried_again_before_its_client_came_the_result_is_kept(caller):
-    job = double(1)
-    job.retries = 3
-    failed = encode_outcome(Outcome.failed(ValueError()), job)
-    assert asks_for_retry(failed)
     host = caller.call("enlist", "host", 1)
-    for sequence, encoded in enumerate([failed, b"result"], 1):
+    for sequence, encoded in enumerate([failure(), b"result"], 1):
         done = JobOutcome("client", 1, encoded, 0.0, "lab/1", ticket_of(SEAL), SEAL)
         report = pack_report(HostReport.empty()._replace(outcomes=[done]))
         assert caller.call("report", "host", sequence, host["uid"], host["stay"], message=report)["taken"]
     assert caller.desk._early_bytes == len(b"result")
     caller.call("join", "client")
-    caller.call("add", "client", 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", Terms(retries=3), SEAL)]))
+    caller.call("add", "client", 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", Terms(retries=1), SEAL)]))
     assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 0, "it need not run again"
     assert caller.call("collect", "client", 0, False, 0.0)["count"] == 1
 
