@@ -52,7 +52,7 @@ HIRE_AGAIN_SECONDS = 1.0
 #: How long `close` waits for slaves to end by themselves before they are killed.
 CLOSE_SECONDS = 1.0
 
-#: How long the crew's thread may take to recall tasks; it never waits for anything itself.
+#: How long the crew's thread may take to recall or cancel tasks; it never waits for anything itself.
 RECALL_SECONDS = 5.0
 
 #: No wait is longer than this, since systems have a longest one; then it is begun anew.
@@ -160,9 +160,20 @@ class Crew:
     def _queued(self) -> list[Task]:
         return [task for slave in self._slaves for task in slave.queue]
 
-    def cancel(self, tags: Collection[Any]) -> None:
-        """Stop the tasks with these tags, also those that run; nothing more is heard of them. Does not wait."""
-        self._request(lambda: self._cancel(tags))
+    def cancel(self, tags: Collection[Any], wait: bool = False) -> None:
+        """Stop the tasks with these tags, also those that run; nothing more is heard of them.
+
+        Does not wait, unless it is asked to: then those that come later under these tags are others.
+        """
+        done = threading.Event()
+
+        def cancel() -> None:
+            self._cancel(tags)
+            done.set()
+
+        self._request(cancel)
+        if wait:
+            done.wait(RECALL_SECONDS)
 
     def tell(self, tag: Any, message: bytes) -> None:
         """Send a message to the job that runs under this tag, about its children; it is lost if none does."""

@@ -244,11 +244,12 @@ class SlaveHost:
             answer, message = line.call("fetch", self._key, self._acknowledged, self._heard, patience)
             if not answer["known"]:
                 return
+            if answer["orders"]:
+                # First, and at once: a client that was given up and came back may have added such a job again.
+                self._cancel({(session, number) for session, number in answer["orders"]}, wait=bool(answer["count"]))
             if answer["count"]:
                 self._accept(line, message)
             self._acknowledged, self._heard = answer["number"], answer["heard"]
-            if answer["orders"]:
-                self._cancel({(session, number) for session, number in answer["orders"]})
             if answer["surplus"]:
                 self._shed(answer["surplus"])
             if answer["question"] > answered:
@@ -289,10 +290,10 @@ class SlaveHost:
         with self._lock:
             return [*running, *ended_in(self._report)], self._sequence, list(self._flying)
 
-    def _cancel(self, tags: set[tuple[str, int]]) -> None:
+    def _cancel(self, tags: set[tuple[str, int]], wait: bool) -> None:
         with self._lock:
             self._queue = deque(task for task in self._queue if task.tag not in tags)
-        self._crew.cancel(tags)
+        self._crew.cancel(tags, wait)
 
     def _shed(self, count: int) -> None:
         """Give back so many jobs that were not started, for hosts whose slaves have nothing to do."""

@@ -350,13 +350,13 @@ class Host(Actor):
             answer, message = yield line.call("fetch", self.name, self._acknowledged, self._heard, patience)
             if not answer["known"]:
                 return
+            if answer["orders"]:
+                self._cancel({(session, number) for session, number in answer["orders"]})
             if answer["count"]:
                 yield from self._accept(line, message)
             self._acknowledged, self._heard = answer["number"], answer["heard"]
             if answer["surplus"]:
                 self._shed(answer["surplus"])
-            if answer["orders"]:
-                self._cancel({(session, number) for session, number in answer["orders"]})
 
     def _started(self) -> list[tuple[str, int]]:
         """Give back what was not started; return what was, and not reported yet."""
