@@ -221,7 +221,7 @@ class Crew:
             with contextlib.suppress(ValueError, IndexError):
                 running = slave.running()
                 tag, seconds = (running[0].tag, now - running[1]) if running else (None, 0.0)
-                ahead = len(slave.queue) - (running is not None)
+                ahead = slave.jobs - (running is not None)
                 views.append(SlaveView(slave.name, slave.pid, tag, seconds, max(0, ahead), slave.ready))
         return views
 

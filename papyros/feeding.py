@@ -158,7 +158,7 @@ class Feeder:
         self.slow_at = None
         for slave in slaves:
             if slave.jobs == len(slave.queue):
-                continue  # it has no bundle
+                continue  # it has no bundle of which something could be taken back
             self.slow_at = now + SLOW_SECONDS
             running = slave.running()
             if running is not None and running[0].terms.jobs > 1 and now - running[1] >= SLOW_SECONDS:

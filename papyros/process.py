@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from papyros import slave as inside
+from papyros.bundles import check as check_told
 from papyros.deaths import Death, DeathWatch, abandon, cause_of, reap, signal_group
 from papyros.environment import slave_environment
 from papyros.forensics import oom_kills, tell_memory
@@ -124,7 +125,8 @@ class SlaveProcess:
 
     Attributes:
         queue: the tasks that it has, in order; the first ones may be started.
-        jobs: how many jobs these are: more, if there are bundles among them.
+        jobs: how many jobs these are, as far as is known: a bundle counts as all of its jobs until there are none of
+            them left that could be taken back, and as one from then on.
         check_at: when to look next whether a job has run for too long, if ever.
         look_at: when to look next whether it goes on with what it was sent, if ever.
         unwanted: the tags of tasks that were cancelled when they were about to start.
@@ -152,6 +154,7 @@ class SlaveProcess:
         self.ready = self.watched_outbox = False
         self.gone = False
         self._received = 0
+        self._begun = 0  # so many tasks, the first ones, count as one job each
         self._progress = (0, 0)  # how many jobs it had started, and finished, at the last look
         self._deaf_looks = 0
         self._memory_before = 0
@@ -310,23 +313,27 @@ class SlaveProcess:
         with contextlib.suppress(BlockingIOError):
             while taken := os.read(self._token_out, 1 << 16):
                 tokens += taken
-        left = len(tokens) // inside.TOKEN_BYTES
+        was_cut = tokens.startswith(inside.CUT)  # the slave has not come to it yet
+        left = len(tokens) // inside.TOKEN_BYTES - was_cut
         tasks = []
-        while left and left >= self.queue[-1].terms.jobs:
+        while left and self.queue and left >= self.queue[-1].terms.jobs:
             task = self.queue.pop()
             left -= task.terms.jobs
-            self.jobs -= task.terms.jobs
             tasks.append(task)
         tasks.reverse()
         self._epoch += 1
-        if not left:
-            return Recalled(tasks, None)
-        # The slave is in the midst of a bundle, and waits for these tokens, or for what stands in their place.
-        cut = left >= worth
-        with contextlib.suppress(OSError):  # it died
-            os.write(self._token_in, inside.CUT if cut else tokens[: left * inside.TOKEN_BYTES])
-        bundle = self.queue[-1]
-        return Recalled(tasks, (bundle, bundle.terms.jobs - left) if cut else None)
+        bundle = self.queue[-1] if left and self.queue else None
+        cut = was_cut or left >= worth
+        if was_cut or bundle is not None:
+            # The slave is in the midst of a bundle, and waits for these tokens, or for what stands in their place.
+            with contextlib.suppress(OSError):  # it died
+                os.write(self._token_in, inside.CUT if cut else tokens[: left * inside.TOKEN_BYTES])
+        if bundle is None or cut:
+            self._begun = self.jobs = len(self.queue)
+        else:
+            self._begun = len(self.queue) - 1
+            self.jobs = self._begun + bundle.terms.jobs
+        return Recalled(tasks, (bundle, bundle.terms.jobs - left) if bundle is not None and cut else None)
 
     def tell(self, message: bytes) -> None:
         """Send the running job a message, about its children."""
@@ -353,16 +360,9 @@ class SlaveProcess:
             self.name = bytes(frame.body).decode()
             self._memory_before = frame.number << 20
         elif frame.kind == inside.OUTCOMES:
-            seconds = array("d")
-            seconds.frombytes(frame.body[: 8 * frame.number])
-            encoded = split_column(frame.body, frame.number, 8 * frame.number)
-            if frame.number > len(self.queue):
-                raise ValueError(f"{frame.number} outcomes for {len(self.queue)} jobs")
-            tasks = [self.queue.popleft() for _ in encoded]
-            self._received += frame.number
-            self.jobs -= jobs_in(tasks)
-            yield Outcomes(tasks, encoded, seconds)
+            yield self._outcomes(frame)
         elif frame.kind == inside.PART and (task := self._find(frame.number)) is not None:
+            check_told(frame.body, task.terms.jobs, over=False)
             yield Part(task, bytes(frame.body))
         elif frame.kind == inside.PRINTED and (task := self._find(frame.number)) is not None:
             text = bytes(frame.body[1:]).decode(errors="replace")
@@ -376,6 +376,22 @@ class SlaveProcess:
         elif frame.kind == inside.LENT:
             self.lent = bool(frame.number)
             yield Lent(self.lent)
+
+    def _outcomes(self, frame: Frame) -> Outcomes:
+        seconds = array("d")
+        seconds.frombytes(frame.body[: 8 * frame.number])
+        encoded = split_column(frame.body, frame.number, 8 * frame.number)
+        if frame.number > len(self.queue):
+            raise ValueError(f"{frame.number} outcomes for {len(self.queue)} jobs")
+        for task, told in zip(self.queue, encoded, strict=False):
+            if task.terms.jobs > 1:
+                check_told(told, task.terms.jobs, over=True)
+        tasks = [self.queue.popleft() for _ in encoded]
+        self._received += frame.number
+        begun = min(self._begun, frame.number)
+        self._begun -= begun
+        self.jobs -= begun + jobs_in(tasks[begun:])
+        return Outcomes(tasks, encoded, seconds)
 
     def _find(self, ordinal: int) -> Task | None:
         """Return the task that the slave started as its so manieth one."""

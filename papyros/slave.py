@@ -337,6 +337,8 @@ class Slave:
             moment = time.monotonic()
             if self._forked:
                 os._exit(1)  # as in `_run`
+            if part.size + len(encoded) > PART_BYTES:
+                self._tell_part()  # beside a result that is as large as may be, nothing fits into a message
             with self._lock:
                 part.add(encoded, seconds)
             if part.size > PART_BYTES:

@@ -447,6 +447,15 @@ def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float
             refusal = PayloadError(f"the result of {describe(job)} cannot be unpickled: {brief(error)}")
             refusal.__cause__ = error
             return Outcome.failed(refusal, slave, seconds)
+    try:
+        return _decode_other(kind, body, slave, seconds)
+    except Exception as error:  # noqa: BLE001 - a job has written to the connection of its slave
+        refusal = PayloadError(f"what came of {describe(job)} is no outcome: {brief(error)}")
+        return Outcome.failed(refusal, slave, seconds)
+
+
+def _decode_other(kind: Buffer, body: Buffer, slave: str, seconds: float) -> Outcome:
+    """Decode an outcome that is no result."""
     if kind in (_ERROR, _FAILED):
         pickled, name, text, traceback = pickle.loads(body)
         return Outcome.failed_elsewhere(_unpickle_exception(pickled, name, text), traceback, slave, seconds)

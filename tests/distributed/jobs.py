@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
+import time
 import uuid
 from pathlib import Path
 
 import papyros
+from papyros.frames import pack_frame
+from papyros.slave import Slave
 from tests.support import Gate
 
 
@@ -80,3 +84,92 @@ def size_of(data):
 def say(text):
     print(text)
     return text
+
+
+@papyros.job
+def step(number, how=None, *args):
+    """Return the number, quickly; or do what the test asks for, as the odd one out among many quick ones."""
+    if how is not None:
+        return ODD[how](number, *args)
+    return number
+
+
+def _wait(number, gate):
+    Gate(gate).pass_through()
+    return number
+
+
+def _keep_the_lock(number, gate, seconds):
+    """Keep the lock of the interpreter: no other thread of the process runs meanwhile."""
+    Path(f"{gate}.{uuid.uuid4().hex}.arrived").touch()
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
+    return number
+
+
+def _die(number, folder):
+    note_start(folder, f"die-{number}")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exit(number, folder):
+    note_start(folder, f"exit-{number}")
+    os._exit(0)
+
+
+def _die_once(number, folder):
+    note_start(folder, f"die-{number}")
+    if len(starts(folder, f"die-{number}")) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def _fail(number):
+    raise ValueError(f"{number} is the odd one out")
+
+
+def _close_all(number, folder):
+    note_start(folder, f"close-{number}")
+    os.closerange(3, 256)
+    return number
+
+
+def _fork(number):
+    if os.fork() == 0:
+        return -1  # the copy comes back from the job, as if it were a slave, too
+    os.wait()
+    return number
+
+
+def _add_children(number, depth, width):
+    """Add jobs that add jobs, and so on; return how many there are at the bottom."""
+    if not depth:
+        return 1
+    master = papyros.current_master()
+    for child in range(width):
+        master.addJob(step(child, "children", depth - 1, width))
+    return sum(job.result for job in master.processedJobs(60))
+
+
+def _say_to_crew(number, kind, frame_number, body):
+    """Write a frame to the connection of the slave, as only that should; of this job, if no number is given."""
+    (slave,) = [each for each in gc.get_objects() if type(each) is Slave]
+    slave._sock.sendall(b"".join(pack_frame(kind, slave._started if frame_number is None else frame_number, [body])))
+    return number
+
+
+ODD = {
+    "wait": _wait,
+    "keep the lock": _keep_the_lock,
+    "die": _die,
+    "die once": _die_once,
+    "exit": _exit,
+    "fail": _fail,
+    "large": lambda number, size: bytes(size),
+    "not to be pickled": lambda number: (_ for _ in ()),
+    "print": lambda number: print(f"step {number}") or number,
+    "fork": _fork,
+    "close all": _close_all,
+    "children": _add_children,
+    "say": _say_to_crew,
+    "sleep": lambda number, seconds: time.sleep(seconds) or number,
+}

@@ -9,13 +9,24 @@ from functools import partial
 import pytest
 
 import papyros
-from papyros.jobs import keeper_of
-from tests.contract.jobs_for_tests import Square, hang
+from papyros.bundles import MOST_JOBS, cut_off, death, is_more_to_come, is_of_bundle, pack_bundle, read
+from papyros.jobs import keeper_of, terms_of
+from papyros.process import MOST_TOKENS, SlaveProcess
+from papyros.tasks import Task
+from tests.contract.jobs_for_tests import Square, hang, wait_at
 from tests.contract.test_interrupts import moments, pop_all, real_interrupts
-from tests.support import Background, wait_until
+from tests.distributed.jobs import step
+from tests.support import Background, Gates, wait_until
 from tests.unit.crews import FakeSource, crew_of
 
 __all__ = ["real_interrupts"]
+
+
+@pytest.fixture
+def gates(tmp_path):
+    gates = Gates(tmp_path)
+    yield gates
+    gates.open_all()
 
 
 class Watched(FakeSource):
@@ -172,3 +183,114 @@ def test_an_interrupt_while_a_slave_is_fed_loses_no_job_of_another_thread(monkey
             master.addJob(Square(4))
         assert pop_all(master) == [other]
         assert other.result == 9
+
+
+# Bundles ------------------------------------------------------------------------------------
+
+
+class Bundled(FakeSource):
+    """Notes what is told of bundles, as it is told."""
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def add_bundle(self, tag, *jobs):
+        payloads = [self.packer.pack(job) for job in jobs]
+        terms = terms_of(jobs[0])._replace(jobs=len(jobs))
+        with self.lock:
+            self.waiting.append(Task(tag, payloads[0].definition, pack_bundle([each.blob for each in payloads]), terms))
+
+    def finished(self, tags, outcomes, seconds, slave):
+        with self.lock:
+            self.told += [(tag, bytes(outcome)) for tag, outcome in zip(tags, outcomes, strict=True)]
+            self.lock.notify_all()
+
+    def warm_up(self, job):
+        """Have all slaves import what a job needs, which takes long, and forget of it."""
+        for number in range(20):
+            self.add(-number, job)
+        self.wait_for(lambda: len(self.told) == 20, "the first jobs")
+        self.told.clear()
+
+    def positions(self, tag):
+        """Return of which jobs of a bundle the outcomes were told."""
+        found = []
+        for other, told in self.told:
+            if other == tag and is_of_bundle(told):
+                start, outcomes, _, _ = read(told, MOST_JOBS)
+                found += range(start, start + len(outcomes))
+        return found
+
+    def is_settled(self, tag):
+        """Return whether each job of a bundle of as many as may be has an outcome, or was cut off."""
+        cut = [position for told in self.cuts(tag) for position in range(read(told, MOST_JOBS).kept, MOST_JOBS)]
+        return sorted(self.positions(tag) + cut) == list(range(MOST_JOBS))
+
+    def cuts(self, tag):
+        return [told for other, told in self.told if other == tag and told[:1] == cut_off(0)[:1]]
+
+
+def test_a_slave_never_has_more_tokens_than_it_may_and_all_bundles_are_run(monkeypatch):
+    most = []
+    send = SlaveProcess.send
+
+    def watched(slave, *args, **kwds):
+        size = send(slave, *args, **kwds)
+        most.append(slave.jobs)
+        return size
+
+    monkeypatch.setattr(SlaveProcess, "send", watched)
+    source = Bundled()
+    with crew_of(source) as crew:
+        for tag in range(300):
+            source.add_bundle(tag, *map(Square, range(MOST_JOBS)))
+        crew.poke()
+        source.wait_for(lambda: all(map(source.is_settled, range(300))), "all of them")
+    assert MOST_TOKENS // 2 < max(most) <= MOST_TOKENS
+
+
+def test_what_waits_in_a_bundle_behind_a_long_job_is_cut_off_soon_and_this_is_said_once(gates):
+    source = Bundled()
+    gate = gates()
+    passed = gates()
+    passed.open()
+    with crew_of(source, slaves=1) as crew:
+        source.warm_up(wait_at(passed.path))
+        jobs = [wait_at(passed.path, n) for n in range(2)] + [wait_at(gate.path, 2)] + [wait_at(passed.path)] * 5
+        source.add_bundle("long", *jobs)
+        crew.poke()
+        source.wait_for(lambda: source.cuts("long"), "a cut")
+        assert source.cuts("long") == [cut_off(3)]
+        wait_until(lambda: crew._feeder.slow_at is None, "the crew has nothing to look after")
+        source.wait_for(lambda: source.positions("long") == [0, 1], "what came before")
+        gate.open()
+        source.wait_for(lambda: not is_more_to_come(source.told[-1][1]), "the end")
+    assert source.positions("long") == [0, 1, 2]
+    assert source.cuts("long") == [cut_off(3)]
+
+
+def test_idle_slaves_ask_once_for_what_waits_in_a_bundle(gates):
+    source = Bundled()
+    gate = gates()
+    with crew_of(source, slaves=2) as crew:
+        source.warm_up(step(1))
+        source.add_bundle("long", *[wait_at(gate.path)] * 3)
+        crew.poke()
+        source.wait_for(lambda: source.cuts("long"), "a cut")
+        wait_until(lambda: crew._feeder.level_at is None, "the crew has nothing to look after")
+        gate.open()
+        source.wait_for(lambda: not is_more_to_come(source.told[-1][1]), "the end")
+    assert source.cuts("long") == [cut_off(1)]
+
+
+def test_of_a_bundle_whose_slave_dies_that_is_told_and_no_job_is_charged(tmp_path):
+    source = Bundled()
+    with crew_of(source, slaves=1) as crew:
+        source.warm_up(step(1))
+        source.add_bundle("deadly", *[step(1), step(2, "die", str(tmp_path)), step(3)])
+        source.add_bundle("behind", *map(step, range(5)))
+        crew.poke()
+        source.wait_for(lambda: source.positions("behind") == list(range(5)), "the other one")
+    assert source.told[0] == ("deadly", death())
+    assert not source.deaths

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import selectors
 import signal
 import sys
@@ -10,6 +11,7 @@ import sys
 import pytest
 
 import papyros
+from papyros.bundles import pack_bundle, read
 from papyros.deaths import Death
 from papyros.environment import python_environment
 from papyros.jobs import terms_of
@@ -18,6 +20,7 @@ from papyros.process import (
     LAST_LINES,
     TOLD_CHARACTERS,
     Outcomes,
+    Part,
     Printed,
     Recalled,
     SlaveProcess,
@@ -27,6 +30,7 @@ from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
 from tests.contract.jobs_for_tests import Square, hang, say, scribble, starts, wait_at, write_without_end
 from tests.contract.sharing import pick
+from tests.distributed.jobs import blob
 from tests.support import PATIENCE, Gate, wait_until
 
 
@@ -117,6 +121,134 @@ def test_what_was_taken_back_can_be_sent_again(slave, packer):
     slave.send(left, packer.definitions.__getitem__)
     events += receive_until(slave, lambda more: len(finished(events)) + len(finished(more)) == 50)
     assert sorted(finished(events)) == list(range(50))
+
+
+# Bundles --------------------------------------------------------------------------------
+
+
+def bundle_of(packer, tag, *jobs):
+    payloads = [packer.pack(job) for job in jobs]
+    blob = pack_bundle([payload.blob for payload in payloads])
+    return Task(tag, payloads[0].definition, blob, terms_of(jobs[0])._replace(jobs=len(jobs)))
+
+
+def told(events):
+    """Return the results of each job of each bundle that was told of, by tag and position."""
+    found = {}
+    for event in events:
+        pairs = (
+            [(event.task, event.encoded)] if isinstance(event, Part) else zip(event.tasks, event.encoded, strict=True)
+        )
+        for task, encoded in pairs:
+            if task.terms.jobs > 1:
+                start, outcomes, _, _ = read(encoded, task.terms.jobs)
+                for position, one in enumerate(outcomes, start):
+                    assert (task.tag, position) not in found, "nothing is told twice"
+                    found[task.tag, position] = decode_outcome(bytes(one), None).get()
+            else:
+                found[task.tag, 0] = decode_outcome(bytes(encoded), None).get()
+    return found
+
+
+def test_a_bundle_is_run_to_its_end_and_told_in_order(slave, packer):
+    tasks = [bundle_of(packer, tag, *(Square(10 * tag + n) for n in range(10))) for tag in range(5)]
+    slave.send(tasks, packer.definitions.__getitem__)
+    assert slave.jobs == 50
+    events = receive_until(slave, lambda events: len(finished(events)) == 5)
+    assert told(events) == {(tag, n): (10 * tag + n) ** 2 for tag in range(5) for n in range(10)}
+    assert slave.jobs == 0
+
+
+def long_bundle(packer, path, behind=9):
+    """A bundle of which one job waits at a gate."""
+    gate, passed = Gate(path / "gate"), Gate(path / "passed")
+    passed.open()
+    one = wait_at(gate.path, 3)
+    return gate, bundle_of(packer, "long", *[wait_at(passed.path, n) for n in range(3)], one, *[one] * behind)
+
+
+def test_of_a_bundle_that_runs_what_it_has_not_started_is_cut_off_once(slave, packer, tmp_path):
+    gate, long = long_bundle(packer, tmp_path)
+    tasks = [long, *tasks_of(packer, *map(Square, range(3))), bundle_of(packer, "behind", *map(Square, range(5)))]
+    slave.send(tasks, packer.definitions.__getitem__)
+    gate.wait_for_arrivals()
+    assert slave.recall() == Recalled(tasks[1:], (long, 4))
+    assert slave.jobs == len(slave.queue) == 1
+    for _ in range(3):
+        assert slave.recall() == Recalled([], None), "it was said once"
+        slave.send(tasks[1:], packer.definitions.__getitem__)
+        assert slave.jobs == 9
+        assert slave.recall() == Recalled(tasks[1:], None)
+    slave.send(tasks[1:], packer.definitions.__getitem__)
+    gate.open()
+    events = receive_until(slave, lambda events: len(finished(events)) == 5)
+    results = told(events)
+    assert {n for tag, n in results if tag == "long"} == {0, 1, 2, 3}
+    assert len(results) == 4 + 3 + 5
+    assert slave.jobs == 0
+
+
+def test_of_a_bundle_that_runs_nothing_is_cut_off_that_is_not_worth_it(slave, packer, tmp_path):
+    gate, long = long_bundle(packer, tmp_path)
+    behind = tasks_of(packer, *map(Square, range(3)))
+    slave.send([long, *behind], packer.definitions.__getitem__)
+    gate.wait_for_arrivals()
+    for _ in range(3):
+        assert slave.recall(worth=10) == Recalled(behind, None)
+        assert slave.jobs == 13
+        slave.send(behind, packer.definitions.__getitem__)
+    gate.open()
+    events = receive_until(slave, lambda events: len(finished(events)) == 4)
+    assert len(told(events)) == 13 + 3
+    assert slave.jobs == 0
+
+
+def test_of_the_last_job_of_a_bundle_nothing_is_cut_off(slave, packer, tmp_path):
+    gate, long = long_bundle(packer, tmp_path, behind=0)
+    slave.send([long], packer.definitions.__getitem__)
+    gate.wait_for_arrivals()
+    assert slave.recall() == Recalled([], None)
+    assert slave.jobs == 1, "as one of which nothing can be taken back"
+    gate.open()
+    assert len(told(receive_until(slave, lambda events: len(finished(events)) == 1))) == 4
+
+
+def test_what_a_bundle_has_to_tell_so_far_comes_while_it_runs(slave, packer, tmp_path):
+    gate, long = long_bundle(packer, tmp_path)
+    slave.send([long], packer.definitions.__getitem__)
+    before = receive_until(slave, lambda events: [event for event in events if isinstance(event, Part)])
+    assert told(before) == {("long", n): n for n in range(3)}
+    gate.open()
+    events = receive_until(slave, lambda events: len(finished(events)) == 1)
+    assert set(told(events)) == {("long", n) for n in range(3, 13)}
+
+
+def test_in_a_storm_of_recalls_each_job_of_a_bundle_is_run_or_cut_off(slave, packer):
+    chance = random.Random(7)
+    events, cut, left = [], set(), [bundle_of(packer, tag, *map(Square, range(64))) for tag in range(10)]
+    while left or slave.queue:
+        slave.send(left, packer.definitions.__getitem__)
+        worth = chance.choice([1, 1, 30, 64])
+        recalled = slave.recall(worth)
+        if recalled.cut is not None:
+            task, kept = recalled.cut
+            assert 0 < kept < 64
+            assert 64 - kept >= worth
+            cut |= {(task.tag, n) for n in range(kept, 64)}
+        left = recalled.tasks
+        events += slave.receive()
+    results = told(events)
+    assert results.keys() | cut == {(tag, n) for tag in range(10) for n in range(64)}
+    assert not results.keys() & cut
+    assert slave.jobs == 0
+
+
+def test_a_large_result_in_a_bundle_is_told_by_itself(slave, packer):
+    slave.send([bundle_of(packer, 0, *(blob(size) for size in (1, 3 << 20, 1, 2)))], packer.definitions.__getitem__)
+    events = receive_until(slave, lambda events: len(finished(events)) == 1)
+    parts = [event.encoded for event in events if isinstance(event, Part)]
+    assert [(read(part, 4).start, len(read(part, 4).outcomes)) for part in parts] == [(0, 1), (1, 1)]
+    assert [len(result) for result in told(events).values()] == [1, 3 << 20, 1, 2]
 
 
 def test_prints_come_with_their_task_and_before_its_outcome(slave, packer):
