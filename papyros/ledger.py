@@ -156,9 +156,9 @@ class Ledger:
             self._turns.begin(session)
         line.append(entry)
 
-    def settle(self, session: Session, number: int, outcome: Any, size: int = 0) -> None:
+    def settle(self, session: Session, number: int, outcome: Any, size: int = 0, terms: Terms = DEFAULT_TERMS) -> None:
         """Add a job that has its outcome already, of so many bytes, because it could not even be sent."""
-        entry = Entry(session, number, None, size)
+        entry = Entry(session, number, None, size, terms)
         entry.outcome = outcome
         self.enter(entry)
 

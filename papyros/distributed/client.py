@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Any
 
 from papyros.bookkeeping import snapshot
-from papyros.bundles import MOST_JOBS, is_of_bundle, pack_bundle
+from papyros.bundles import MOST_JOBS, pack_bundle
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import (
     AddedJob,
@@ -470,6 +470,8 @@ class DistributedMaster(PackingMaster):
                 raise LineBrokenError("the receiver lost the master")
             batch = self._next_batch()
             unwanted, self._unwanted = self._unwanted, []
+            if not batch:
+                self._joined.notify_all()  # what was to be sent again, somebody has cancelled
         if batch:
             self._message = added_parts(batch)
             self._needed = {job.definition for job in batch}
@@ -532,7 +534,8 @@ class DistributedMaster(PackingMaster):
 
     def _send_singly(self, entries: Iterable[Entry]) -> None:
         """Let jobs wait again that were in a bundle; from now on, each is sent by itself."""
-        entries = list(entries)
+        # Of one without a payload, Ctrl-C has kept these books from hearing that it has left the others.
+        entries = [entry for entry in entries if entry.payload is not None]
         for entry in entries:
             entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
         self._ledger.give_back(self._holder, entries)
@@ -616,7 +619,8 @@ class DistributedMaster(PackingMaster):
         if bundle is not None:
             self._take_told(bundle, done)
         elif (entry := self._sent.single.pop(done.number, None)) is not None:
-            self._bundling.learn(entry.payload[0], done.seconds, len(done.outcome))
+            if entry.payload is not None and not is_told(done.outcome):  # of one that was lost, nothing is known
+                self._bundling.learn(entry.payload[0], done.seconds, len(done.outcome))
             self._end(entry, done.outcome, done.slave, done.seconds)
 
     def _take_told(self, bundle: Bundle, done: JobOutcome) -> None:
@@ -624,7 +628,7 @@ class DistributedMaster(PackingMaster):
         ended, again = self._sent.hear(bundle, done.outcome)
         for entry, outcome, seconds in ended:
             self._end(entry, outcome, done.slave, seconds)
-        if ended and is_of_bundle(done.outcome):
+        if ended:
             many = len(ended)
             self._bundling.learn(
                 bundle.definition, sum(seconds for *_, seconds in ended) / many, len(done.outcome) / many

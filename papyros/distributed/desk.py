@@ -26,6 +26,7 @@ from papyros.memory import FLOOD_JOBS
 from papyros.packing import ledger_of_payloads
 from papyros.status import SharedStatus, SlaveStatus, Status
 from papyros.store import Held
+from papyros.terms import DEFAULT_TERMS
 from papyros.wire import asks_for_retry
 
 __all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "ClientDesk", "Desk", "HostDesk"]
@@ -60,6 +61,9 @@ EARLY_BYTES = 256 << 20
 
 #: What is told of a bundle that is not over goes to its client under numbers from here on, which no job has.
 PARTS = 1 << 63
+
+#: It is not counted as a job.
+PART_TERMS = DEFAULT_TERMS._replace(jobs=0)
 
 #: Payloads of so many bytes leave traces in the memory of the process, as a flood of jobs does.
 FLOOD_BYTES = 16 << 20
@@ -224,6 +228,7 @@ class Desk:
         added = 0
         for job in jobs:
             key = (str(client.session.key), job.number)
+            client.session.bundled = client.session.bundled or job.terms.jobs > 1
             early = self._early.pop(key, None)
             if early is not None:
                 self._early_bytes -= len(early[1].outcome)
@@ -232,14 +237,13 @@ class Desk:
                     early = None
             if early is None or (job.terms.retries and asks_for_retry(early[1].outcome)):
                 payload = (job.definition, job.blob, job.seal)
-                client.session.bundled = client.session.bundled or job.terms.jobs > 1
                 self.ledger.add(client.session, job.number, payload, len(job.blob), job.terms)
                 self._carried += len(job.blob)
                 if key in self._claims:
                     self._grant(key, self._claims.pop(key)[1])
                 added += 1
             else:
-                self.ledger.settle(client.session, job.number, early[1])
+                self.ledger.settle(client.session, job.number, early[1], terms=job.terms)
                 client.ring()
         self.wake_hosts(added)
 
@@ -393,7 +397,8 @@ class Desk:
             return
         client = touched[told.session] = self.clients[told.session]
         self._parts += 1
-        self.ledger.settle(client.session, PARTS + self._parts, told, len(told.outcome))
+        client.session.bundled = True
+        self.ledger.settle(client.session, PARTS + self._parts, told, len(told.outcome), PART_TERMS)
 
     def take_news(self, host: HostDesk, report: HostReport) -> None:
         """Take the bad news, and the prints, of a slave host."""
@@ -502,7 +507,8 @@ class Desk:
         client, entry = self.clients.get(session_key), self._entry(session_key, number)
         if client is None or entry is None or entry.payload is None:
             return "a job that nobody wants any more"
-        return f"{client.labels.get(entry.payload[0], 'job')} #{number}"
+        which = f"#{number}" if entry.terms.jobs == 1 else f"(one of {entry.terms.jobs})"
+        return f"{client.labels.get(entry.payload[0], 'job')} {which}"
 
     # Inside -----------------------------------------------------------------------------
 

@@ -85,11 +85,12 @@ class Intake:
     def _is_sealed(self, job: HostJob) -> bool:
         """Whether a job, and the definition of its class, are what its client sealed."""
         seals = self.seals(job.session)
-        if job.terms.jobs > 1:
-            check = seals.check_bundle
-            known = job.terms.jobs == count_jobs(job.blob) and job.terms.jobs <= MOST_JOBS
-        else:
+        jobs = job.terms.jobs
+        if jobs == 1:
             check, known = seals.check_job, True
+        else:
+            check, known = seals.check_bundle, jobs in range(2, MOST_JOBS + 1) and jobs == count_jobs(job.blob)
+        known = known and isinstance(jobs, int)
         known = known and bool(self.definitions[job.definition])
         known = known and check(job.number, job.definition, job.blob, job.seal)
         if not known:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from papyros.bundles import is_more_to_come, is_of_bundle, read
+from papyros.bundles import is_more_to_come, read
 from papyros.distributed.bundling import Bundle
 from papyros.entries import Entry
 from papyros.frames import Buffer
-from papyros.wire import is_told
 
 __all__ = ["News", "SentJobs"]
 
@@ -104,16 +103,11 @@ class SentJobs:
         return self.take(bundle, bundle.entries)
 
     def hear(self, bundle: Bundle, told: Buffer) -> News:
-        """Take note of what is told of a bundle, be it the outcome of all of it; return what that means for its jobs.
-
-        Raises:
-            ValueError: that cannot be told of it.
-        """
-        if not is_of_bundle(told):
-            left = self.dissolve(bundle)
-            # The master says so in words, or it was changed on its way.
-            return News([], left) if is_told(told) else News([(entry, told, 0.0) for entry in left], [])
-        start, outcomes, seconds, kept = read(told, len(bundle.entries))
+        """Take note of what is told of a bundle, or of what has become of all of it; return what it means for jobs."""
+        try:
+            start, outcomes, seconds, kept = read(told, len(bundle.entries))
+        except ValueError:  # the master says that all of it was lost, or it was changed on its way
+            return News([], self.dissolve(bundle))
         ended = [
             (entry, outcome, spent)
             for entry, outcome, spent in zip(bundle.entries[start:], outcomes, seconds, strict=False)
