@@ -33,7 +33,9 @@ def _mend_entries(session: Session, delayed: Collection[Entry]) -> None:
     for entry in list(session.entries.values()):
         if entry.state is FORGOTTEN:
             del session.entries[entry.number]
-        if entry.state is ASSIGNED and entry.holder is not None:
+        if entry.state is ASSIGNED and entry.holder is None:
+            entry.state = WAITING  # it was taken from its holder, and what was to become of it is not known
+        elif entry.state is ASSIGNED and entry.holder is not None:
             entry.holder.assigned[entry] = None
         if entry.delayed and entry not in delayed:
             entry.delayed = 0

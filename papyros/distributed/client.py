@@ -18,13 +18,13 @@ import os
 import threading
 import uuid
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from papyros.bookkeeping import snapshot
 from papyros.bundles import MOST_JOBS, pack_bundle
-from papyros.deadlines import Deadline
+from papyros.deadlines import Deadline, SafeCondition
 from papyros.distributed.batches import (
     AddedJob,
     JobOutcome,
@@ -173,7 +173,7 @@ class DistributedMaster(PackingMaster):
         self._seals = Seals(self._security.key, self._key)
         # What the two threads share, guarded by the lock:
         self._news = threading.Condition(self._lock)  # for the sender: jobs to send, or trouble
-        self._joined = threading.Condition(self._lock)  # for the receiver: where to receive from
+        self._joined = SafeCondition(self._lock)  # for the receiver: where to receive from
         self._uri = ""
         self._patience = 0.0  # how long a call may wait at the master for outcomes
         self._silence = 0.0  # after how long without a sign of life the master is given up
@@ -306,24 +306,43 @@ class DistributedMaster(PackingMaster):
             known = dict.fromkeys(map(self._sent.sent_as, numbers or []))
             stay = self._stay
         arguments = self._key, numbers is None, next(self._tickets), waiting
-        # Until there is an answer, whatever becomes of these jobs: others may have been cancelled with them.
-        while (found := self._ask_to_cancel(arguments, array("Q", known).tobytes())) is None:
-            if self._gave_up(stay):
-                return []
-            if self._stay != stay:
-                return None
-        answer, reply = found
-        cancelled = array("Q")
-        cancelled.frombytes(reply)
+        sent = None if numbers is None else known
+        with self._doubtful(sent):
+            # Until there is an answer, whatever becomes of these jobs: others may have been cancelled with them.
+            while (found := self._ask_to_cancel(arguments, array("Q", known).tobytes())) is None:
+                if self._gave_up(stay):
+                    self._part(sent)
+                    return []
+                if self._stay != stay:
+                    return None
+            answer, reply = found
+            cancelled = array("Q")
+            cancelled.frombytes(reply)
+            with self._lock, self._mending():
+                if self._stay == stay:
+                    self._note_left(answer["left"])
+                gone, again = self._sent.cancelled(cancelled, None if numbers is None else set(numbers))
+                for number in gone:
+                    if number in self._jobs:
+                        self._discard(number)
+                self._send_singly(again)
+            return gone
+
+    @contextlib.contextmanager
+    def _doubtful(self, numbers: Collection[int] | None) -> Iterator[None]:
+        """See to the other jobs of bundles that are to be cancelled, should Ctrl-C come meanwhile."""
+        try:
+            yield
+        except BaseException:
+            self._part(numbers)
+            raise
+
+    def _part(self, numbers: Collection[int] | None) -> None:
+        """Send the jobs of bundles by themselves: whether the master has cancelled these, or all, is not known."""
         with self._lock:
-            if self._stay == stay:
-                self._note_left(answer["left"])
-            gone, again = self._sent.cancelled(cancelled, None if numbers is None else set(numbers))
-            for number in gone:
-                if number in self._jobs:
-                    self._discard(number)
-            self._send_singly(again)
-        return gone
+            bundles, jobs = self._sent.part(numbers, self._holder.assigned)
+            self._unwanted += bundles
+            self._send_singly(jobs)
 
     def _ask_to_cancel(self, arguments: tuple[Any, ...], message: bytes) -> tuple[dict[str, Any], Buffer] | None:
         """Ask the master to cancel something; None if it does not answer, or does not know this client."""
@@ -537,7 +556,8 @@ class DistributedMaster(PackingMaster):
         # Of one without a payload, Ctrl-C has kept these books from hearing that it has left the others.
         entries = [entry for entry in entries if entry.payload is not None]
         for entry in entries:
-            entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
+            if len(entry.payload) == 2:
+                entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
         self._ledger.give_back(self._holder, entries)
         if entries:
             self._news.notify()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import signal
 import struct
 import time
@@ -17,9 +19,12 @@ from papyros.distributed.sent import SentJobs
 from papyros.ledger import MAX_DEATHS
 from papyros.slave import OUTCOMES, PART
 from tests.contract.jobs_for_tests import Square
+from tests.contract.test_interrupts import INTERRUPTS, Interrupter, moments, real_interrupts
 from tests.distributed.jobs import starts, step
 from tests.distributed.programs import cpu_seconds
 from tests.support import PATIENCE, at_most, wait_until
+
+__all__ = ["real_interrupts"]
 
 #: Far less than any job here takes that takes long.
 SOON = 5.0
@@ -626,6 +631,56 @@ def test_a_status_tells_of_a_bundle_that_runs_how_many_jobs_are_ahead(single, ga
         assert slave.job.startswith("step (one of ")
         gate.open()
         pop(master, 10)
+
+
+@pytest.mark.usefixtures("real_interrupts")
+def test_whenever_interrupts_come_every_job_in_a_bundle_is_popped_once(pair, sent):
+    jobs, popped = [], []
+    chance = random.Random(5)
+
+    def add_and_pop_for_ever(master):
+        if jobs and jobs[-1] not in popped:
+            with contextlib.suppress(papyros.PendingJobError):
+                master.addJob(jobs[-1])  # the one that was interrupted, if so
+        while True:
+            for _ in range(100):
+                jobs.append(step(len(jobs)))
+                master.addJob(jobs[-1])
+            for _ in range(100):
+                popped.append(master.popProcessedJob(PATIENCE))
+
+    with pair.master() as master, Interrupter() as interrupter:
+        get_to_know(master)
+        for _ in range(INTERRUPTS):
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - one comes for each that is wanted
+                interrupter.want(chance.uniform(0, 0.02))
+                add_and_pop_for_ever(master)
+            interrupter.came()
+            assert not interrupter.in_vain
+        popped += pop(master, master.numPendingJobs())
+        assert len(popped) == len(set(popped))
+        assert set(popped) >= set(jobs[:-1])  # the last one may have been interrupted
+        assert all_right(popped)
+        assert sent.jobs > 100
+        no_more(master)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_interrupts")
+def test_a_cancel_that_was_interrupted_leaves_no_other_job_of_the_bundle_behind(single, sent):
+    with single.master() as master, single.master() as other:
+        get_to_know(master, jobs=5)
+        for interruption in moments(at_least=50):
+            other.addJob(step(0, "sleep", 0.2))  # the only slave has something else to do meanwhile
+            wait_until(lambda: ask_status(other._uri, other._security).assigned, "it runs")
+            jobs = [step(number) for number in range(12)]
+            add(master, jobs, sent)
+            interruption.of(master.cancelJob, jobs[2])
+            assert other.popProcessedJob(PATIENCE)
+            popped = master.processedJobs(SOON)
+            assert master.numPendingJobs() == 0
+            assert all_right(popped)
+            assert set(popped) >= {*jobs[:2], *jobs[3:]}
 
 
 # What no slave says -----------------------------------------------------------------------------------
