@@ -32,6 +32,7 @@ __all__ = [
     "outcomes",
     "pack_bundle",
     "read",
+    "story_of",
 ]
 
 #: A bundle has no more jobs than this.
@@ -94,9 +95,14 @@ def cut_off(kept: int) -> bytes:
     return _CUT + _HEAD.pack(kept, 0)
 
 
-def death() -> bytes:
-    """Return what tells that the slave has died that ran a bundle."""
-    return _DEATH + _HEAD.pack(0, 0)
+def death(position: int, story: str) -> bytes:
+    """Return what tells that the slave has died that ran the job at this position, and how."""
+    return _DEATH + _HEAD.pack(position, 0) + story.encode(errors="replace")
+
+
+def story_of(told: Buffer) -> str:
+    """Return how the slave has died that ran a bundle; empty if it has not."""
+    return bytes(told[_BEHIND:]).decode(errors="replace") if is_death(told) else ""
 
 
 def is_of_bundle(told: Buffer) -> bool:

@@ -403,12 +403,13 @@ class Crew:
         self._take_in(slave)  # what it sent before it died
         running = slave.running()
         started = slave.started()
+        position = slave.position() if running is not None else MOST_JOBS  # of one that has ended, the last job
         self._dying = slave, started
         death = self._bury(slave)
         self._dying = None
         if slave.dismissed:
             return
-        self._settle(slave, culprit_of(slave, running, started), started, death)
+        self._settle(slave, culprit_of(slave, running, started), started, death, position)
         if slave.lent:
             self._source.lent(sum(other.lent for other in self._slaves))
         if not slave.ready:
@@ -416,8 +417,13 @@ class Crew:
         if self._false_starts >= MAX_FALSE_STARTS:
             self._give_up(death)
 
-    def _settle(self, slave: SlaveProcess, running: Task | None, started: list[Task], death: Death) -> None:
-        """Say what becomes of the tasks of a slave that died: only the one that ran is charged."""
+    def _settle(
+        self, slave: SlaveProcess, running: Task | None, started: list[Task], death: Death, position: int
+    ) -> None:
+        """Say what becomes of the tasks of a slave that died: only the one that ran is charged.
+
+        Of a bundle, that is the job at this position, or the last one.
+        """
         condemned, verdict = slave.sentence or (None, "")
         if condemned is not None and verdict == OVERDUE and any(task is condemned for task in slave.queue):
             # It may have ended in the same moment, but what became of it died with the slave.
@@ -431,8 +437,8 @@ class Crew:
             log.warning("%s", death)
             self._feeder.be_careful()
             if running.terms.jobs > 1:
-                # Its client tries the jobs one by one, so that only the one is charged of which slaves die.
-                self._source.finished([running.tag], [tell_death()], [0.0], slave.name)
+                told = tell_death(min(position, running.terms.jobs - 1), str(death))
+                self._source.finished([running.tag], [told], [0.0], slave.name)
             else:
                 self._source.died(running.tag, death)
         elif slave.retired:

@@ -342,7 +342,7 @@ class Ledger:
             return False
         entry.session.counts.lost += 1
         entry.deaths = [*(entry.deaths or []), death]
-        if len(entry.deaths) < MAX_DEATHS and not entry.terms.once:
+        if len(entry.deaths) + entry.terms.deaths < MAX_DEATHS and not entry.terms.once:
             self._wait_again(entry)
             return False
         self._lose(entry)

@@ -412,15 +412,20 @@ class SlaveProcess:
 
     def running(self) -> tuple[Task, float] | None:
         """Return the task that the slave runs, or ran when it died, and since when; or None."""
-        started, finished, moment = inside.SLATE.unpack_from(self._slate)
+        started, finished, moment, _ = inside.SLATE.unpack_from(self._slate)
         position = started - self._received - 1
         if started == finished or not 0 <= position < len(self.queue):
             return None
         return self.queue[position], moment
 
+    def position(self) -> int:
+        """Return the position of the job that the slave runs, or ran when it died, in its bundle."""
+        position: int = inside.SLATE.unpack_from(self._slate)[3]
+        return position
+
     def started(self) -> list[Task]:
         """Return the tasks that the slave has started, and whose outcomes have not come."""
-        started, _, _ = inside.SLATE.unpack_from(self._slate)
+        started, *_ = inside.SLATE.unpack_from(self._slate)
         return [self.queue[position] for position in range(min(started - self._received, len(self.queue)))]
 
     def is_deaf(self) -> bool:
@@ -428,7 +433,7 @@ class SlaveProcess:
 
         By looks and not by time, since whoever looks may have been stopped as well, as with a machine that sleeps.
         """
-        started, finished, _ = inside.SLATE.unpack_from(self._slate)
+        started, finished, *_ = inside.SLATE.unpack_from(self._slate)
         waits = bool(self.queue) and started == finished and not len(self.outbox)
         self._deaf_looks = self._deaf_looks + 1 if waits and (started, finished) == self._progress else 0
         self._progress = started, finished

@@ -112,8 +112,9 @@ ECHO, ONCE, TIMED, BUNDLE = 1, 2, 4, 8
 
 ON_STDOUT, ON_STDERR = b"o", b"e"
 
-#: jobs started, jobs finished, and the monotonic time at which the last of these happened
-SLATE = struct.Struct("=QQd")
+#: Tasks started, tasks finished, and the monotonic time at which the last of these happened, or the last job of the
+#: bundle that runs was started; and the position of that in the bundle.
+SLATE = struct.Struct("=QQdQ")
 SLATE_BYTES = mmap.PAGESIZE
 
 TOKEN_BYTES = 4
@@ -209,7 +210,7 @@ class Slave:
     def _retire(self, reason: str) -> NoReturn:
         """Leave the job to a fresh slave: here, a module that it needs was imported for another program."""
         self._started -= 1
-        SLATE.pack_into(self._slate, 0, self._started, self._started, time.monotonic())
+        SLATE.pack_into(self._slate, 0, self._started, self._started, time.monotonic(), 0)
         try:
             self._flush()
             self._send(RETIRES, 0, reason.encode(errors="replace"))
@@ -301,7 +302,7 @@ class Slave:
         """Run a job; return whether it is to be tried again, if it has retries left."""
         self._started += 1
         started = time.monotonic()
-        SLATE.pack_into(self._slate, 0, self._started, self._started - 1, started)
+        SLATE.pack_into(self._slate, 0, self._started, self._started - 1, started, 0)
         encoded, seconds = self._outcome_of(definition, blob)
         if self._forked:
             os._exit(1)  # loading or packing something has forked it
@@ -311,7 +312,7 @@ class Slave:
     def _note_end(self, definition: int, encoded: Buffer | Parts, seconds: float) -> None:
         """Take note of what has become of a task, and send it now or later."""
         finished = time.monotonic()
-        SLATE.pack_into(self._slate, 0, self._started, self._started, finished)
+        SLATE.pack_into(self._slate, 0, self._started, self._started, finished, 0)
         (self._quick.add if seconds < GATHER_SECONDS else self._quick.discard)(definition)
         with self._lock:
             self._outcomes.append(encoded)
@@ -332,7 +333,7 @@ class Slave:
         for position, blob in enumerate(blobs_of(bundle)):
             if position and (cut := not self._may_go_on(epoch)):
                 break
-            SLATE.pack_into(self._slate, 0, self._started, self._started - 1, moment)
+            SLATE.pack_into(self._slate, 0, self._started, self._started - 1, moment, position)
             encoded, seconds = self._outcome_of(definition, blob)
             moment = time.monotonic()
             if self._forked:

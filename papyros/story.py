@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["tell_deaths", "tell_overdue"]
+__all__ = ["tell_before", "tell_deaths", "tell_overdue"]
 
 
 def tell_deaths(deaths: Sequence[object]) -> str:
@@ -14,6 +14,11 @@ def tell_deaths(deaths: Sequence[object]) -> str:
     attempts = [f"attempt {number}: {death}" for number, death in enumerate(deaths, 1)]
     times = "once" if len(deaths) == 1 else f"{len(deaths)} times"
     return f"the job lost its slave {times} and is not tried again:\n" + "\n".join(attempts)
+
+
+def tell_before(story: str, deaths: Sequence[object]) -> str:
+    """Return the story of a job that was lost, with deaths of slaves while they ran it in a bundle with others."""
+    return "\n".join([story, *(f"and before that, in a bundle with others: {death}" for death in deaths)])
 
 
 def tell_overdue(slave: str, timeout: float) -> str:

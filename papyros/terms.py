@@ -18,6 +18,7 @@ class Terms(NamedTuple):
         once: whether it may be started at most once, whatever happens.
         echo: whether its client wants to see what it prints and logs. No option of the job, but of its master.
         jobs: of how many jobs it is a bundle, if more than 1 (`papyros.bundles`). No option either.
+        deaths: how many slaves have died while they ran it, before it was sent this time. Nor is this.
     """
 
     priority: int = 0
@@ -27,6 +28,7 @@ class Terms(NamedTuple):
     once: bool = False
     echo: bool = False
     jobs: int = 1
+    deaths: int = 0
 
 
 #: The terms of a job that says nothing else: those of the class `Job`.

@@ -45,6 +45,7 @@ __all__ = [
     "is_told",
     "load_definition",
     "outcome_in_parts",
+    "told_text",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -429,6 +430,12 @@ def asks_for_retry(encoded: Buffer) -> bool:
 def is_told(encoded: Buffer) -> bool:
     """Whether an encoded outcome is what a master tells of a job that was lost: words, and nothing pickled."""
     return encoded[:1] == _LOST
+
+
+def told_text(encoded: Buffer) -> str:
+    """Return the words of such an outcome."""
+    text: str = json.loads(bytes(encoded[1:]))
+    return text
 
 
 def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float = 0.0) -> Outcome:

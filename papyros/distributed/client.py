@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Any
 
 from papyros.bookkeeping import snapshot
-from papyros.bundles import MOST_JOBS, pack_bundle
+from papyros.bundles import MOST_JOBS, pack_bundle, story_of
 from papyros.deadlines import Deadline, SafeCondition
 from papyros.distributed.batches import (
     AddedJob,
@@ -59,8 +59,9 @@ from papyros.jobs import Job
 from papyros.logs import logger_of
 from papyros.packing import PackingMaster
 from papyros.status import Status
+from papyros.story import tell_before
 from papyros.threads import worker
-from papyros.wire import MAX_PAYLOAD_BYTES, encode_lost, encode_refusal, is_told
+from papyros.wire import MAX_PAYLOAD_BYTES, encode_lost, encode_refusal, is_told, told_text
 
 __all__ = ["DistributedMaster"]
 
@@ -541,7 +542,8 @@ class DistributedMaster(PackingMaster):
         if len(entry.payload) == 2:  # else it has been sent before, and sealed
             entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
         definition, blob, seal = entry.payload
-        return AddedJob(entry.number, definition, blob, entry.terms, seal)
+        terms = entry.terms if entry.deaths is None else entry.terms._replace(deaths=len(entry.deaths))
+        return AddedJob(entry.number, definition, blob, terms, seal)
 
     def _bundle(self, entries: Sequence[Entry]) -> AddedJob:
         """Return jobs that are to be sent as one."""
@@ -641,11 +643,14 @@ class DistributedMaster(PackingMaster):
         elif (entry := self._sent.single.pop(done.number, None)) is not None:
             if entry.payload is not None and not is_told(done.outcome):  # of one that was lost, nothing is known
                 self._bundling.learn(entry.payload[0], done.seconds, len(done.outcome))
-            self._end(entry, done.outcome, done.slave, done.seconds)
+            outcome = done.outcome
+            if entry.deaths and is_told(outcome):  # the master does not know of what was before it had the job
+                outcome = encode_lost(tell_before(told_text(outcome), entry.deaths))
+            self._end(entry, outcome, done.slave, done.seconds)
 
     def _take_told(self, bundle: Bundle, done: JobOutcome) -> None:
         """Take what is told of a bundle: jobs of it that will not be run as a part of it are sent again."""
-        ended, again = self._sent.hear(bundle, done.outcome)
+        ended, again, charged = self._sent.hear(bundle, done.outcome)
         for entry, outcome, seconds in ended:
             self._end(entry, outcome, done.slave, seconds)
         if ended:
@@ -653,6 +658,8 @@ class DistributedMaster(PackingMaster):
             self._bundling.learn(
                 bundle.definition, sum(seconds for *_, seconds in ended) / many, len(done.outcome) / many
             )
+        if charged is not None:
+            self._ledger.charge(self._holder, charged, story_of(done.outcome))
         self._send_singly(again)
 
     def _end(self, entry: Entry, outcome: Buffer, slave: str, seconds: float) -> None:

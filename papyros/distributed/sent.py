@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from papyros.bundles import is_more_to_come, read
+from papyros.bundles import is_death, is_more_to_come, read
 from papyros.distributed.bundling import Bundle
 from papyros.entries import Entry
 from papyros.frames import Buffer
@@ -19,10 +19,12 @@ class News(NamedTuple):
     Attributes:
         ended: those that have an outcome now, with that, and how long each took.
         again: those that are not run as a part of the bundle: they are to be sent by themselves.
+        charged: the one that its slave ran when it died, which is among these.
     """
 
     ended: list[tuple[Entry, Buffer, float]]
     again: list[Entry]
+    charged: Entry | None = None
 
 
 class Parted(NamedTuple):
@@ -120,7 +122,9 @@ class SentJobs:
             for entry, outcome, spent in zip(bundle.entries[start:], outcomes, seconds, strict=False)
             if self.take(bundle, (entry,))
         ]
-        return News(ended, self.take(bundle, bundle.entries[kept:]) if is_more_to_come(told) else self.dissolve(bundle))
+        again = self.take(bundle, bundle.entries[kept:]) if is_more_to_come(told) else self.dissolve(bundle)
+        running = bundle.entries[start] if is_death(told) else None
+        return News(ended, again, running if running in again else None)
 
     def cancelled(self, numbers: Iterable[int], wanted: Collection[int] | None) -> tuple[list[int], list[Entry]]:
         """Take note that the master has cancelled what it knows under these numbers, for the sake of `wanted` jobs.
