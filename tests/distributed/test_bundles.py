@@ -309,7 +309,7 @@ def test_one_that_takes_its_slave_along_is_lost_and_only_that(pair, tmp_path, se
         assert type(deadly.exception) is SlaveLost
         assert all_right([job for job in popped if job is not deadly])
         tries = len(starts(tmp_path, f"{how.split()[0]}-20"))
-        assert MAX_DEATHS <= tries <= MAX_DEATHS + 1
+        assert tries == MAX_DEATHS
         assert master.status().lost == tries
         no_more(master)
 

@@ -354,7 +354,7 @@ def test_a_job_is_cancelled_though_it_is_too_late_for_its_bundle(bundled, monkey
 
     def call(method, *arguments, **options):
         if method == "cancel" and not asked:
-            asked.append(threading.Thread(target=tell, args=(client, bundle, death())))
+            asked.append(threading.Thread(target=tell, args=(client, bundle, death(0, "killed"))))
             Line.call(line, "drop", client._key, **options)  # it is over at the master
             asked[0].start()
             return {"known": True, "left": (0, 0, 0)}, b""

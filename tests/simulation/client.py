@@ -402,7 +402,7 @@ class Client(Actor):
         self.sent.add(entry)
         self._seal(entry)
         definition, blob, seal = entry.payload
-        return AddedJob(entry.number, definition, blob, entry.terms, seal)
+        return AddedJob(entry.number, definition, blob, entry.terms._replace(deaths=len(entry.deaths or [])), seal)
 
     def _seal(self, entry: Entry) -> None:
         """Seal a job, which from then on travels by itself."""
@@ -477,9 +477,11 @@ class Client(Actor):
     def _take(self, done: JobOutcome) -> None:
         if (bundle := self.sent.bundles.get(done.number)) is not None:
             self.trace(f"hears {bytes(done.outcome[:1])!r} of", f"{self.name}#{done.number}")
-            ended, again = self.sent.hear(bundle, done.outcome)
+            ended, again, charged = self.sent.hear(bundle, done.outcome)
             for entry, outcome, seconds in ended:
                 self.ledger.finish(entry.session, entry.number, outcome, seconds, len(outcome))
+            if charged is not None:
+                self.ledger.charge(self.holder, charged, "it was in a bundle")
             self._send_singly(again)
         elif (entry := self.sent.single.pop(done.number, None)) is not None:
             self.ledger.finish(entry.session, done.number, done.outcome, done.seconds, len(done.outcome))

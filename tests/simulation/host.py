@@ -161,7 +161,7 @@ class Slave:
 
     def _kill_itself(self) -> None:
         assert self.run is not None
-        self.run.story.die(self.run.bundled)
+        self.run.story.deaths += 1
         self.die()
 
     def _end_job(self) -> None:
@@ -524,15 +524,15 @@ class Host(Actor):
         if running is not None and running is condemned:
             if verdict == "overdue":
                 self.say_outcome(slave, running, encode_overdue("overdue"), running.terms.timeout or 0.0)
-        elif running is not None and running.terms.jobs > 1:
-            self.say_outcome(slave, running, death())
+        elif slave.run is not None and slave.run.bundled:
+            self.say_outcome(slave, slave.run.task, death(slave.run.position, f"{slave.name} died"))
         elif running is not None:
             self._say("deaths", [(*running.tag, f"{slave.name} died")])
         for position, task in reversed(list(enumerate(slave.queue))):
             if task is running:
                 continue
             if position < len(started) and task.terms.once:
-                self.stories.all[task.tag].die(bundled=False)
+                self.stories.all[task.tag].deaths += 1
                 self._say("deaths", [(*task.tag, f"{slave.name} died")])
             else:
                 self._returned.appendleft(task)
@@ -545,7 +545,7 @@ class Host(Actor):
         if slaves:
             slave = self.world.dice.choice(slaves)
             if slave.run is not None:
-                slave.run.story.die(slave.run.bundled)
+                slave.run.story.deaths += 1
             slave.die()
 
     def _cancel(self, tags: set[tuple[str, int]]) -> None:

@@ -35,7 +35,6 @@ class Story:
     starts: int = 0
     failures: int = 0
     deaths: int = 0  # of slaves that ran it
-    uncharged: int = 0  # of these, those in which it was a part of a bundle
     charges: int = 0
     excuses: int = 0  # how often it may have been started again for no reason of its own
     cancelled: bool = False
@@ -54,19 +53,11 @@ class Story:
     def start(self) -> None:
         """Note a start; there must be a reason for it."""
         self.starts += 1
-        charged = self.deaths - self.uncharged
-        allowed = 1 + min(self.failures, self.terms.retries) + min(charged, MAX_DEATHS - 1) + self.excuses
+        allowed = 1 + min(self.failures, self.terms.retries) + min(self.deaths, MAX_DEATHS - 1) + self.excuses
         if self.terms.once:
             allowed = 1
         if self.starts > allowed:
             raise BrokenRule(f"{self} was started {self.starts} times; at most {allowed} are allowed")
-
-    def die(self, bundled: bool) -> None:
-        """Take its slave along. In a bundle, it is not charged, since nobody knows yet that it does so by itself."""
-        self.deaths += 1
-        if bundled:
-            self.uncharged += 1
-            self.excuses += 1
 
     def end(self) -> bytes:
         """Return the outcome of an execution that comes to an end."""
@@ -87,7 +78,7 @@ class Story:
             # A failure may be told again after its host was given up: then it counts twice.
             FAILED: self.failing > 0 < self.failures and self.failures + self.excuses > self.terms.retries,
             OVERDUE: self.overdue,
-            LOST: self.deaths - self.uncharged >= MAX_DEATHS
+            LOST: self.deaths >= MAX_DEATHS
             or self.excuses >= MAX_LOSSES
             or (self.terms.once and (self.deaths > 0 or self.excuses > 0)),
         }
@@ -150,7 +141,7 @@ class Stories:
             raise BrokenRule(f"the bundle {client}#{number} was charged for a death")
         story = self.all[client, number]
         story.charges = max(story.charges, deaths)  # another master may charge it again: it knows of no earlier ones
-        if story.charges > story.deaths - story.uncharged:
+        if story.charges > story.deaths:
             raise BrokenRule(f"{story} was charged for a death that was not its own, or twice for one")
 
     def excuse(self, client: str, number: int, new_master: bool = False) -> None:

@@ -51,9 +51,12 @@ def test_the_end_may_tell_of_no_outcome():
 def test_a_cut_tells_how_many_jobs_are_kept_and_a_death_that_none_is():
     assert bundles.read(bundles.cut_off(3), 5) == Told(3, [], (), 3)
     assert bundles.is_more_to_come(bundles.cut_off(3))
-    assert bundles.read(bundles.death(), 5) == Told(0, [], (), 0)
-    assert bundles.is_death(bundles.death())
-    assert not bundles.is_more_to_come(bundles.death())
+    killed = bundles.death(2, "killed")
+    assert bundles.read(killed, 5) == Told(2, [], (), 0)
+    assert bundles.is_death(killed)
+    assert bundles.story_of(killed) == "killed"
+    assert bundles.story_of(bundles.cut_off(3)) == ""
+    assert not bundles.is_more_to_come(killed)
 
 
 HEAD = struct.Struct("<II")
@@ -86,7 +89,7 @@ def test_what_a_slave_does_not_tell_is_not_passed_on():
         (end, 5, False),
         (part, 1, False),  # it runs no bundle
         (bundles.cut_off(2), 5, False),
-        (bundles.death(), 5, True),
+        (bundles.death(2, "killed"), 5, True),
     ]:
         with pytest.raises(ValueError):
             bundles.check(told, jobs, over)

@@ -35,7 +35,7 @@ def sent():
 
 
 def hear(sent, what):
-    ended, again = sent.hear(sent.bundles[10], what)
+    ended, again, _ = sent.hear(sent.bundles[10], what)
     return [(entry.number, bytes(outcome)) for entry, outcome, _ in ended], numbers(again)
 
 
@@ -51,11 +51,18 @@ def test_jobs_behind_a_cut_are_to_be_sent_again_and_only_these(sent):
     assert hear(sent, told(0, b"a", b"b", over=True)) == ([(2, b"a"), (3, b"b")], [])
 
 
-@pytest.mark.parametrize("end", [death(), encode_lost("it was held by too many"), told(0, over=True)])
+@pytest.mark.parametrize("end", [death(1, "killed"), encode_lost("it was held by too many"), told(0, over=True)])
 def test_when_a_bundle_ends_its_jobs_without_an_outcome_are_to_be_sent_again(sent, end):
     hear(sent, told(0, b"a"))
     assert hear(sent, end) == ([], [3, 4, 5])
     assert not sent.bundles
+
+
+@pytest.mark.parametrize(("position", "number"), [(1, 3), (0, None)])
+def test_the_job_that_ran_when_its_slave_died_is_charged_unless_its_outcome_has_come(sent, position, number):
+    hear(sent, told(0, b"a"))
+    charged = sent.hear(sent.bundles[10], death(position, "killed")).charged
+    assert (charged and charged.number) == number
 
 
 def test_an_outcome_counts_once_though_two_hosts_run_the_bundle(sent):

@@ -228,5 +228,8 @@ def test_of_a_job_that_was_tried_again_before_its_client_came_the_result_is_kept
 
 def test_a_bundle_of_which_a_part_was_told_is_not_among_what_has_ended_at_a_host():
     """Its slave may have been killed since, and then nobody runs it."""
-    told = [JobOutcome("client", number, encoded, 0.0, "lab/1") for number, encoded in enumerate([cut_off(1), death()])]
+    told = [
+        JobOutcome("client", number, encoded, 0.0, "lab/1")
+        for number, encoded in enumerate([cut_off(1), death(0, "killed")])
+    ]
     assert ended_in(HostReport.empty()._replace(outcomes=told)) == [("client", 1)]
