@@ -9,7 +9,16 @@ from functools import partial
 import pytest
 
 import papyros
-from papyros.bundles import MOST_JOBS, cut_off, death, is_more_to_come, is_of_bundle, pack_bundle, read
+from papyros.bundles import (
+    MOST_JOBS,
+    cut_off,
+    is_death,
+    is_more_to_come,
+    is_of_bundle,
+    pack_bundle,
+    read,
+    story_of,
+)
 from papyros.jobs import keeper_of, terms_of
 from papyros.process import MOST_TOKENS, SlaveProcess
 from papyros.tasks import Task
@@ -284,12 +293,16 @@ def test_idle_slaves_ask_once_for_what_waits_in_a_bundle(gates):
     assert source.cuts("long") == [cut_off(1)]
 
 
-def test_of_a_bundle_whose_slave_dies_that_is_told_and_no_job_is_charged(tmp_path):
+def test_of_a_bundle_whose_slave_dies_it_is_told_which_job_ran(tmp_path):
     source = Bundled()
     with crew_of(source, slaves=1):
         source.warm_up(step(1))
         source.add_bundle("deadly", *[step(1), step(2, "die", str(tmp_path)), step(3)])
         source.add("behind", step(4))
         source.wait_for(lambda: "behind" in dict(source.told), "the one behind it")
-    assert source.told[0] == ("deadly", death())
+    tag, told = source.told[0]
+    assert tag == "deadly"
+    assert is_death(told)
+    assert read(told, 3).start == 1
+    assert "SIGKILL" in story_of(told)
     assert not source.deaths
