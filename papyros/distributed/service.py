@@ -263,12 +263,15 @@ class MasterService(ValueService):
     def claim(self, key: str, jobs: list[list[Any]], sequence: int, flying: list[list[Any]]) -> dict[str, Any]:
         """Hear which jobs a slave host runs, or has outcomes of, that another master assigned to it.
 
-        The outcomes of those that are `flying` are in the report of that number, which may have arrived before.
+        The outcomes of those that are `flying` are in the report of that number, which may have arrived before. A claim
+        that comes after a later report was late: it has been made again, and what it tells of may have ended.
         """
         with self._desk.lock:
             host = self._desk.host(key)
             if host is None:
                 return UNKNOWN
+            if sequence < host.sequence:
+                return {"known": True}
             # What became of a job that failed may be that it waits for its next try: then it is not there any more.
             claimed = jobs if sequence <= host.sequence else [*jobs, *flying]
             self._desk.claim(host, [(session, number) for session, number in claimed])

@@ -496,6 +496,8 @@ class Host(Actor):
 
     def take_in(self, slave: Slave, batch: list[tuple[Task, bytes, float]]) -> None:
         """Take outcomes of a slave."""
+        if slave not in self._slaves:
+            return  # it was killed in the moment when the host went on after a pause
         for _ in batch:
             slave.queue.popleft()
             slave.begun -= 1

@@ -103,6 +103,20 @@ def test_a_failure_counts_once_though_its_report_comes_again_after_the_host_was_
     assert entry.state == "waiting", "for its second try"
 
 
+def test_a_claim_that_comes_after_a_later_report_counts_for_nothing(caller):
+    """What it claims has ended by then, and its host does not have it any more: it would wait there for ever."""
+    host = caller.call("enlist", "host", 1)
+    caller.call("claim", "host", [["client", 1]], 1, [])
+    failed = JobOutcome("client", 1, failure(), 0.0, "lab/1", ticket_of(SEAL), SEAL)
+    report = pack_report(HostReport.empty()._replace(outcomes=[failed]))
+    caller.call("report", "host", 2, host["uid"], host["stay"], message=report)
+    caller.call("claim", "host", [["client", 1]], 1, [])
+    caller.call("join", "client")
+    job = AddedJob(1, bytes(16), b"x", Terms(retries=1), SEAL)
+    caller.call("add", "client", 1, 0.0, message=pack_added([job]))
+    assert caller.desk.clients["client"].session.entries[1].state == "waiting"
+
+
 def failure():
     job = double(1)
     job.retries = 1
