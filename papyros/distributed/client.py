@@ -18,21 +18,20 @@ import os
 import threading
 import uuid
 from array import array
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from papyros.bookkeeping import snapshot
-from papyros.bundles import MOST_JOBS, pack_bundle, story_of
+from papyros.bundles import MOST_JOBS
 from papyros.deadlines import Deadline, SafeCondition
 from papyros.distributed.batches import (
-    AddedJob,
-    JobOutcome,
     added_parts,
     pack_definitions,
     unpack_outcomes,
 )
 from papyros.distributed.bundling import Bundle, Bundling
+from papyros.distributed.exchange import SEND_JOBS, Exchange
 from papyros.distributed.finder import Hosting, MasterFinder
 from papyros.distributed.gathering import Gathering
 from papyros.distributed.keys import find_key
@@ -48,33 +47,21 @@ from papyros.distributed.naming import (
     is_here,
     parse_address,
 )
-from papyros.distributed.seals import Seals, ticket_of
+from papyros.distributed.seals import Seals
 from papyros.distributed.security import Security
-from papyros.distributed.sent import SentJobs
 from papyros.distributed.values import SentValues
-from papyros.entries import PROCESSED, Entry, Session
-from papyros.errors import PayloadError
+from papyros.entries import PROCESSED, Session
 from papyros.frames import Buffer, unpack_message
 from papyros.jobs import Job
 from papyros.logs import logger_of
 from papyros.packing import PackingMaster
 from papyros.status import Status
-from papyros.story import tell_before
 from papyros.threads import worker
-from papyros.wire import MAX_PAYLOAD_BYTES, encode_lost, encode_refusal, is_told, told_text
+from papyros.wire import MAX_PAYLOAD_BYTES, encode_lost
 
 __all__ = ["DistributedMaster"]
 
 log = logger_of(__name__)
-
-#: So many jobs go into one message, at most; bundles count as one, ...
-SEND_JOBS = 500
-
-#: ... but the message ends, too, when there are so many jobs in them.
-SEND_BUNDLED = 5000
-
-#: ... and of bundles that another master had.
-SEND_BUNDLES = 50
 
 #: Where results are bounded in bytes, so many jobs are with the master whatever their results take, or two a slave.
 BUSY_JOBS = 20
@@ -159,8 +146,6 @@ class DistributedMaster(PackingMaster):
         )
         self._limited = max_waiting is not None or max_waiting_bytes is not None
         self._limits_results = max_processed_bytes is not None
-        # Where jobs are counted on their way, each goes by itself.
-        self._bundling = Bundling(most=1 if self._limited or self._limits_results else MOST_JOBS)
         self._slaves = 0  # how many there are, as far as the master has told
         self.group = check_group(group)
         self._stop_event = threading.Event()
@@ -171,7 +156,6 @@ class DistributedMaster(PackingMaster):
         self._finder = MasterFinder(group, names, self._security, self._stop_event, hosting if host_master else None)
         self._holder = self._ledger.enlist("cluster", 1)
         self._key = uuid.uuid4().hex
-        self._seals = Seals(self._security.key, self._key)
         # What the two threads share, guarded by the lock:
         self._news = threading.Condition(self._lock)  # for the sender: jobs to send, or trouble
         self._joined = SafeCondition(self._lock)  # for the receiver: where to receive from
@@ -181,7 +165,16 @@ class DistributedMaster(PackingMaster):
         self._stay = ""
         self._stay_before = False
         self._trouble = False
-        self._sent = SentJobs()
+        self._exchange = Exchange(
+            self._ledger,
+            self._holder,
+            self._numbers,
+            Seals(self._security.key, self._key),
+            # Where jobs are counted on their way, each goes by itself.
+            Bundling(most=1 if self._limited or self._limits_results else MOST_JOBS),
+            self._news.notify,
+        )
+        self._sent = self._exchange.sent
         self._unwanted: list[int] = []
         self._acknowledged = 0
         self._tickets = itertools.count(1)
@@ -326,7 +319,7 @@ class DistributedMaster(PackingMaster):
                 for number in gone:
                     if number in self._jobs:
                         self._discard(number)
-                self._send_singly(again)
+                self._exchange.send_singly(again)
             return gone
 
     @contextlib.contextmanager
@@ -343,7 +336,7 @@ class DistributedMaster(PackingMaster):
         with self._lock:
             bundles, jobs = self._sent.part(numbers, self._holder.assigned)
             self._unwanted += bundles
-            self._send_singly(jobs)
+            self._exchange.send_singly(jobs)
 
     def _ask_to_cancel(self, arguments: tuple[Any, ...], message: bytes) -> tuple[dict[str, Any], Buffer] | None:
         """Ask the master to cancel something; None if it does not answer, or does not know this client."""
@@ -488,7 +481,7 @@ class DistributedMaster(PackingMaster):
                 return []
             if self._trouble:
                 raise LineBrokenError("the receiver lost the master")
-            batch = self._next_batch()
+            batch = self._exchange.next_batch(self._sendable)
             unwanted, self._unwanted = self._unwanted, []
             if not batch:
                 self._joined.notify_all()  # what was to be sent again, somebody has cancelled
@@ -521,48 +514,6 @@ class DistributedMaster(PackingMaster):
         fitting = sum(session.fitting for session in waiting if session.result_bytes)
         busy = max(BUSY_JOBS, 2 * self._slaves) - len(self._holder.assigned)
         return int(min(SEND_JOBS, max(busy, fitting)))
-
-    def _next_batch(self) -> list[AddedJob]:
-        unsent = self._sent.take_unsent(SEND_BUNDLES)
-        batch = [_bundled(bundle) for bundle in unsent]
-        leaving = self._sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
-        full = True
-        # A program that adds jobs all the time lets nobody get a word in for 5 ms: better a long one, of many bundles.
-        while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED:
-            entries = self._ledger.assign(self._holder, self._sendable())
-            leaving.update(entry.number for entry in entries)
-            parted = self._bundling.parted(entries)
-            batch += [self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs) for jobs in parted]
-            full = len(entries) == SEND_JOBS
-        return batch
-
-    def _single(self, entry: Entry) -> AddedJob:
-        """Return a job that is to be sent by itself."""
-        self._sent.add(entry)
-        if len(entry.payload) == 2:  # else it has been sent before, and sealed
-            entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
-        definition, blob, seal = entry.payload
-        terms = entry.terms if entry.deaths is None else entry.terms._replace(deaths=len(entry.deaths))
-        return AddedJob(entry.number, definition, blob, terms, seal)
-
-    def _bundle(self, entries: Sequence[Entry]) -> AddedJob:
-        """Return jobs that are to be sent as one."""
-        number = next(self._numbers)
-        blob = pack_bundle([entry.payload[1] for entry in entries])
-        bundle = Bundle(number, entries, blob, self._seals.seal_bundle(number, entries[0].payload[0], blob))
-        self._sent.add_bundle(bundle)
-        return _bundled(bundle)
-
-    def _send_singly(self, entries: Iterable[Entry]) -> None:
-        """Let jobs wait again that were in a bundle; from now on, each is sent by itself."""
-        # Of one without a payload, Ctrl-C has kept these books from hearing that it has left the others.
-        entries = [entry for entry in entries if entry.payload is not None]
-        for entry in entries:
-            if len(entry.payload) == 2:
-                entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
-        self._ledger.give_back(self._holder, entries)
-        if entries:
-            self._news.notify()
 
     def _drop(self, line: Line, unwanted: list[int]) -> None:
         try:
@@ -616,7 +567,8 @@ class DistributedMaster(PackingMaster):
             prints, outcomes = [], []
             if answer["news"]:
                 printed, encoded = unpack_message(message)
-                prints, outcomes = json.loads(bytes(printed)), list(map(self._checked, unpack_outcomes(encoded)))
+                prints = json.loads(bytes(printed))
+                outcomes = list(map(self._exchange.checked, unpack_outcomes(encoded)))
             self._show(prints)
             self._warn(answer["slaves"])
             with self._lock:
@@ -625,7 +577,7 @@ class DistributedMaster(PackingMaster):
                 self._acknowledged = answer["number"]
                 self._note_left(answer["left"])
                 for done in outcomes:
-                    self._take(done)
+                    self._exchange.take(done)
                 if not self._sent:
                     self._sent.let_go_of_room()
                 self._outcomes_came()
@@ -634,36 +586,6 @@ class DistributedMaster(PackingMaster):
                 out = len(self._sent)
             if pause := gathering.pause(len(outcomes), out, answer["slaves"]):
                 self._stop_event.wait(pause)
-
-    def _take(self, done: JobOutcome) -> None:
-        """Take an outcome, or what is told of a bundle. Called with the lock held."""
-        bundle = self._sent.bundles.get(done.number)
-        if bundle is not None:
-            self._take_told(bundle, done)
-        elif (entry := self._sent.single.pop(done.number, None)) is not None:
-            if entry.payload is not None and not is_told(done.outcome):  # of one that was lost, nothing is known
-                self._bundling.learn(entry.payload[0], done.seconds, len(done.outcome))
-            outcome = done.outcome
-            if entry.deaths and is_told(outcome):  # the master does not know of what was before it had the job
-                outcome = encode_lost(tell_before(told_text(outcome), entry.deaths))
-            self._end(entry, outcome, done.slave, done.seconds)
-
-    def _take_told(self, bundle: Bundle, done: JobOutcome) -> None:
-        """Take what is told of a bundle: jobs of it that will not be run as a part of it are sent again."""
-        ended, again, charged = self._sent.hear(bundle, done.outcome)
-        for entry, outcome, seconds in ended:
-            self._end(entry, outcome, done.slave, seconds)
-        if ended:
-            many = len(ended)
-            self._bundling.learn(
-                bundle.definition, sum(seconds for *_, seconds in ended) / many, len(done.outcome) / many
-            )
-        if charged is not None:
-            self._ledger.charge(self._holder, charged, story_of(done.outcome))
-        self._send_singly(again)
-
-    def _end(self, entry: Entry, outcome: Buffer, slave: str, seconds: float) -> None:
-        self._ledger.finish(entry.session, entry.number, (outcome, slave, seconds), seconds, len(outcome))
 
     def _await_room_for_results(self) -> bool:
         """Wait while results that are not popped take all the room there is for them; False after a while."""
@@ -675,17 +597,6 @@ class DistributedMaster(PackingMaster):
                 if self._stop_event.is_set() or self._trouble or not deadline.wait(self._joined):
                     return False
         return True
-
-    def _checked(self, done: JobOutcome) -> JobOutcome:
-        """Return an outcome, if it is what a slave host sealed that was given this job; else one that says so."""
-        seal = self._sent.seal_of(done.number)
-        if seal is None or self._seals.check_outcome(done.number, ticket_of(seal), done.outcome, done.seal):
-            return done
-        if is_told(done.outcome):
-            return done  # the master says, in words, that the job was lost
-        log.warning("the outcome of job %d is not what a slave sent; it is not unpickled", done.number)
-        refusal = PayloadError("the outcome was changed on its way, or is another job's: nothing of it was unpickled")
-        return done._replace(outcome=encode_refusal(refusal))
 
     def _show(self, prints: list[tuple[int, str, str]]) -> None:
         """Show what jobs printed, which is asked for with `echo`."""
@@ -762,8 +673,3 @@ def _check(answer: dict[str, Any]) -> dict[str, Any]:
     if not answer["known"]:
         raise LineBrokenError("the master does not know this client any more")
     return answer
-
-
-def _bundled(bundle: Bundle) -> AddedJob:
-    """Return a bundle that is to be sent."""
-    return AddedJob(bundle.number, bundle.definition, bundle.blob, bundle.terms, bundle.seal)

@@ -120,8 +120,9 @@ class SentJobs:
         ended = [
             (entry, outcome, spent)
             for entry, outcome, spent in zip(bundle.entries[start:], outcomes, seconds, strict=False)
-            if self.take(bundle, (entry,))
+            if self.bundle_of.pop(entry.number, None) is not None
         ]
+        bundle.left -= len(ended)
         again = self.take(bundle, bundle.entries[kept:]) if is_more_to_come(told) else self.dissolve(bundle)
         running = bundle.entries[start] if is_death(told) else None
         return News(ended, again, running if running in again else None)

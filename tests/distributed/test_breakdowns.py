@@ -11,7 +11,7 @@ from tests.support import PATIENCE, Background, Bug, at_most
 
 
 #: What the sender calls before each message, and the receiver with each answer.
-@pytest.mark.parametrize("broken", ["_next_batch", "_warn"])
+@pytest.mark.parametrize("broken", ["_sendable", "_warn"])
 def test_all_jobs_of_a_client_have_an_outcome_when_one_of_its_threads_breaks_down(monkeypatch, gates, broken):
     bug = Bug.put_into(monkeypatch, DistributedMaster, broken)
     with LocalCluster(slaves=1) as cluster:

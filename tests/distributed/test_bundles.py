@@ -65,7 +65,7 @@ def get_to_know(master, make=step, jobs=10):
     """Have a client learn that jobs of a class are quick: so many of them go into a bundle."""
     definition = master._packer.pack_plainly(make(0))[0]
     deadline = time.monotonic() + PATIENCE
-    while master._bundling.jobs(definition) < jobs:
+    while master._exchange.bundling.jobs(definition) < jobs:
         assert time.monotonic() < deadline, "these jobs are not quick"
         for number in range(100):
             master.addJob(make(number))
@@ -268,8 +268,8 @@ def test_a_bundle_that_was_cut_is_not_told_of_again_and_again(pair, gates, sent,
         add(master, jobs, sent)
         pop(master, 63)
         messages = []
-        take = master._take
-        monkeypatch.setattr(master, "_take", lambda done: messages.append(done) or take(done))
+        take = master._exchange.take
+        monkeypatch.setattr(master._exchange, "take", lambda done: messages.append(done) or take(done))
         hosts = [pair.pids["slave host"], pair.pids["master"]]
         spent = cpu_seconds(hosts)
         time.sleep(2.0)  # there is no event to wait for: nothing is to happen
@@ -328,7 +328,7 @@ def test_a_class_whose_jobs_only_die_is_not_taken_for_quick(single, tmp_path, se
         master.addJob(step(1, "die", str(tmp_path)))
         assert type(pop(master, 1)[0].exception) is SlaveLost
         definition = master._packer.pack_plainly(step(0))[0]
-        assert master._bundling.jobs(definition) == 1
+        assert master._exchange.bundling.jobs(definition) == 1
 
 
 # Slave hosts and masters that are killed -------------------------------------------------------

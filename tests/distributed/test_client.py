@@ -298,7 +298,7 @@ def bundled(single, gates, monkeypatch):
         client.addJob(wait_at(gate.path))
         gate.wait_for_arrivals()
         jobs = [double(number) for number in range(5)]
-        monkeypatch.setattr(client._bundling, "jobs", lambda definition: len(jobs))
+        monkeypatch.setattr(client._exchange.bundling, "jobs", lambda definition: len(jobs))
         with client._lock:  # so that they are sent at once
             for job in jobs:
                 client.addJob(job)

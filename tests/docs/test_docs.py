@@ -283,11 +283,11 @@ def test_the_defaults_of_the_command_line_are_as_documented():
 def test_the_numbers_in_the_text_are_those_of_the_sources():
     """Those that have been changed now and then; each pattern has one number in it."""
     from papyros import bookkeeping, bundles, feeding, pace, shares, slave, staff
-    from papyros.distributed import bundling, client, daemon, desk, security
+    from papyros.distributed import bundling, client, daemon, desk, exchange, security
 
     handshake = security._HELLO_BYTES + security._REPLY_BYTES + 2 * security._PROOF_BYTES
     for page, pattern, number in [
-        ("architecture.md", r"up to (\S+) jobs in a message", client.SEND_JOBS),
+        ("architecture.md", r"up to (\S+) jobs in a message", exchange.SEND_JOBS),
         ("architecture.md", r"\*bundles\*: up to (\S+) of one class", bundles.MOST_JOBS),
         ("architecture.md", r"take about (\S+) milliseconds together", 1000 * bundling.BUNDLE_SECONDS),
         ("architecture.md", r"has run for (\S+) milliseconds, and when", 1000 * feeding.SLOW_SECONDS),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from papyros.ledger import MAX_DEATHS, MAX_LOSSES
+from papyros.shares import LEAST_SECONDS
 from tests.unit.ledger_model import BACKOFF, HOLDERS, LIMITS, SIZES, Host
 from tests.unit.ledger_rules import ClientRules
 
@@ -100,26 +101,33 @@ class LedgerMachine(ClientRules):
     def assign_a_share(self, data):
         key = self.draw_host(data)
         host = self.hosts[key]
-        held, waiting = len(self.held_by(key)), self.assignable()
+        held, waiting, moment = len(self.held_by(key)), self.assignable(), self.done_in_a_moment(host)
         self.take_assignment(key, self.ledger.assign(host.holder))
-        self.check_share(host, held, waiting, len(self.held_by(key)))
+        self.check_share(host, held, waiting, moment, len(self.held_by(key)))
 
     def assignable(self):
         return sum(stay.assignable() for stay in self.stays.values())
 
-    def check_share(self, host, held, waiting, now):
+    def done_in_a_moment(self, host):
+        """How many jobs a holder's slaves do in so short a time that it is not worth while to part them."""
+        stays = [stay.session for stay in self.stays.values() if stay.session.line]
+        known = [session.seconds for session in stays if session.seconds is not None]
+        return host.slaves * LEAST_SECONDS / max(1e-6, sum(known) / len(known)) if known else 0
+
+    def check_share(self, host, held, waiting, moment, now):
         places = host.slaves + host.lent
         if held < places:
             assert now >= min(places, held + waiting), "a slave is idle while jobs wait"
         if now > held:
-            assert now - places <= waiting / 2, "one holder has more ahead than half of what waits"
+            most = max(waiting / 2, moment)
+            assert now - places <= most, "one holder has more ahead than half of what waits, and than it does at once"
 
     @precondition(lambda self: self.hosts)
     @rule(data=st.data(), lost=st.booleans())
     def fetch(self, data, lost):
         key = self.draw_host(data)
         host = self.hosts[key]
-        held, waiting = len(self.held_by(key)), self.assignable()
+        held, waiting, moment = len(self.held_by(key)), self.assignable(), self.done_in_a_moment(host)
         if lost and host.delivery:
             delivery = self.ledger.fetch(host.holder, host.delivery - 1)
             assert delivery.number == host.delivery

@@ -1,0 +1,168 @@
+"""What goes between a client and its master: waiting jobs become what is sent, and what comes ends them.
+
+Here is decided which jobs travel by themselves and which in bundles, what is sealed, and what is believed of what
+comes. Nothing in here waits, or knows of lines and messages. Whoever calls holds the lock of the client, if nothing
+else is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from papyros.bundles import pack_bundle, story_of
+from papyros.distributed.batches import AddedJob, JobOutcome
+from papyros.distributed.bundling import Bundle, Bundling
+from papyros.distributed.seals import Seals, ticket_of
+from papyros.distributed.sent import SentJobs
+from papyros.entries import Entry, Holder
+from papyros.errors import PayloadError
+from papyros.frames import Buffer
+from papyros.ledger import Ledger
+from papyros.logs import logger_of
+from papyros.story import tell_before
+from papyros.wire import encode_lost, encode_refusal, is_told, told_text
+
+__all__ = ["SEND_JOBS", "Exchange"]
+
+log = logger_of(__name__)
+
+#: So many jobs go into one message, at most; bundles count as one, ...
+SEND_JOBS = 500
+
+#: ... but the message ends, too, when there are so many jobs in them.
+SEND_BUNDLED = 5000
+
+#: ... and of bundles that another master had.
+SEND_BUNDLES = 50
+
+
+class Exchange:
+    """Takes jobs out of the ledger of a client, and brings it what has become of them.
+
+    Args:
+        ledger: that ledger.
+        holder: who has the jobs that were sent.
+        numbers: where the numbers of bundles come from.
+        seals: the seals of the client's session.
+        bundling: which jobs go into a bundle.
+        again: called when there are jobs to be sent again.
+
+    Attributes:
+        sent: which jobs the master has.
+        bundling: as above.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        holder: Holder,
+        numbers: Iterator[int],
+        seals: Seals,
+        bundling: Bundling,
+        again: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._holder = holder
+        self._numbers = numbers
+        self._seals = seals
+        self.bundling = bundling
+        self._again = again
+        self.sent = SentJobs()
+
+    # What is sent -----------------------------------------------------------------------
+
+    def next_batch(self, sendable: Callable[[], int]) -> list[AddedJob]:
+        """Return what goes into the next message; `sendable` says how many jobs may be assigned."""
+        unsent = self.sent.take_unsent(SEND_BUNDLES)
+        batch = [_bundled(bundle) for bundle in unsent]
+        leaving = self.sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
+        full = True
+        # A program that adds jobs all the time lets nobody get a word in for 5 ms: better a long one, of many bundles.
+        while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED:
+            entries = self._ledger.assign(self._holder, sendable())
+            leaving.update(entry.number for entry in entries)
+            parted = self.bundling.parted(entries)
+            batch += [self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs) for jobs in parted]
+            full = len(entries) == SEND_JOBS
+        return batch
+
+    def _single(self, entry: Entry) -> AddedJob:
+        """Return a job that is to be sent by itself."""
+        self.sent.add(entry)
+        self._seal(entry)
+        definition, blob, seal = entry.payload
+        terms = entry.terms if entry.deaths is None else entry.terms._replace(deaths=len(entry.deaths))
+        return AddedJob(entry.number, definition, blob, terms, seal)
+
+    def _seal(self, entry: Entry) -> None:
+        """Seal a job, which from then on travels by itself, whenever it is sent."""
+        if len(entry.payload) == 2:
+            entry.payload += (self._seals.seal_job(entry.number, *entry.payload),)
+
+    def _bundle(self, entries: Sequence[Entry]) -> AddedJob:
+        """Return jobs that are to be sent as one."""
+        number = next(self._numbers)
+        blob = pack_bundle([entry.payload[1] for entry in entries])
+        bundle = Bundle(number, entries, blob, self._seals.seal_bundle(number, entries[0].payload[0], blob))
+        self.sent.add_bundle(bundle)
+        return _bundled(bundle)
+
+    def send_singly(self, entries: Iterable[Entry]) -> None:
+        """Let jobs wait again that were in a bundle; from now on, each is sent by itself."""
+        # Of one without a payload, Ctrl-C has kept these books from hearing that it has left the others.
+        entries = [entry for entry in entries if entry.payload is not None]
+        for entry in entries:
+            self._seal(entry)
+        self._ledger.give_back(self._holder, entries)
+        if entries:
+            self._again()
+
+    # What comes -------------------------------------------------------------------------
+
+    def checked(self, done: JobOutcome) -> JobOutcome:
+        """Return an outcome, if it is what a slave host sealed that was given this job; else one that says so.
+
+        Needs no lock.
+        """
+        seal = self.sent.seal_of(done.number)
+        if seal is None or self._seals.check_outcome(done.number, ticket_of(seal), done.outcome, done.seal):
+            return done
+        if is_told(done.outcome):
+            return done  # the master says, in words, that the job was lost
+        log.warning("the outcome of job %d is not what a slave sent; it is not unpickled", done.number)
+        refusal = PayloadError("the outcome was changed on its way, or is another job's: nothing of it was unpickled")
+        return done._replace(outcome=encode_refusal(refusal))
+
+    def take(self, done: JobOutcome) -> None:
+        """Take an outcome that was checked, or what is told of a bundle."""
+        bundle = self.sent.bundles.get(done.number)
+        if bundle is not None:
+            self._take_told(bundle, done)
+        elif (entry := self.sent.single.pop(done.number, None)) is not None:
+            outcome = done.outcome
+            if not is_told(outcome):
+                if entry.payload is not None:
+                    self.bundling.learn(entry.payload[0], done.seconds, len(outcome))
+            elif entry.deaths:  # of what was before it had the job, the master knows only the number
+                outcome = encode_lost(tell_before(told_text(outcome), entry.deaths))
+            self._end(entry, outcome, done.slave, done.seconds)
+
+    def _take_told(self, bundle: Bundle, done: JobOutcome) -> None:
+        """Take what is told of a bundle: jobs of it that will not be run as a part of it are sent again."""
+        ended, again, charged = self.sent.hear(bundle, done.outcome)
+        for entry, outcome, seconds in ended:
+            self._end(entry, outcome, done.slave, seconds)
+        if many := len(ended):
+            seconds = sum(seconds for *_, seconds in ended)
+            self.bundling.learn(bundle.definition, seconds / many, len(done.outcome) / many)
+        if charged is not None:
+            self._ledger.charge(self._holder, charged, story_of(done.outcome))
+        self.send_singly(again)
+
+    def _end(self, entry: Entry, outcome: Buffer, slave: str, seconds: float) -> None:
+        self._ledger.finish(entry.session, entry.number, (outcome, slave, seconds), seconds, len(outcome))
+
+
+def _bundled(bundle: Bundle) -> AddedJob:
+    """Return a bundle that is to be sent."""
+    return AddedJob(bundle.number, bundle.definition, bundle.blob, bundle.terms, bundle.seal)
