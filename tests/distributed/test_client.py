@@ -311,7 +311,7 @@ def bundled(single, gates, monkeypatch):
 def tell(client, bundle, told):
     """Have a client hear that of a bundle."""
     with client._lock:
-        client._take(JobOutcome(client._key, bundle.number, told, 0.0, "lab/1"))
+        client._exchange.take(JobOutcome(client._key, bundle.number, told, 0.0, "lab/1"))
         client._outcomes_came()
 
 

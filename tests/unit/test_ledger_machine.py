@@ -127,7 +127,7 @@ class LedgerMachine(ClientRules):
     def fetch(self, data, lost):
         key = self.draw_host(data)
         host = self.hosts[key]
-        held, waiting, moment = len(self.held_by(key)), self.assignable(), self.done_in_a_moment(host)
+        held, waiting = len(self.held_by(key)), self.assignable()
         if lost and host.delivery:
             delivery = self.ledger.fetch(host.holder, host.delivery - 1)
             assert delivery.number == host.delivery
