@@ -227,7 +227,8 @@ def test_in_a_storm_of_recalls_each_job_of_a_bundle_is_run_or_cut_off(slave, pac
     chance = random.Random(7)
     events, cut, left = [], set(), [bundle_of(packer, tag, *map(Square, range(64))) for tag in range(10)]
     while left or slave.queue:
-        slave.send(left, packer.definitions.__getitem__)
+        if left:
+            slave.send(left, packer.definitions.__getitem__)
         worth = chance.choice([1, 1, 30, 64])
         recalled = slave.recall(worth)
         if recalled.cut is not None:
