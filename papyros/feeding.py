@@ -174,19 +174,23 @@ class Feeder:
         """
         recalled = slave.recall(worth)
         if recalled.cut is not None:
-            bundle, kept = recalled.cut
-            self._source.finished([bundle.tag], [cut_off(kept)], [0.0], slave.name)
+            self._tell_cut(slave, *recalled.cut)
         return recalled.tasks
+
+    def _tell_cut(self, slave: SlaveProcess, bundle: Task, kept: int) -> None:
+        self._source.finished([bundle.tag], [cut_off(kept)], [0.0], slave.name)
 
     def drop(self, tags: Collection[Any]) -> None:
         """Forget those with these tags of the tasks that no slave has."""
         self.returned = deque(task for task in self.returned if task.tag not in tags)
 
     def recall(self, slaves: list[SlaveProcess]) -> list[Task]:
-        """Take back all tasks that were not started."""
+        """Take back all tasks that were not started, for somebody who may not know which bundles were cut before."""
         tasks = list(self.returned)
         self.returned.clear()
         for slave in slaves:
+            if slave.cut is not None:
+                self._tell_cut(slave, *slave.cut)
             tasks += self.take_back(slave)
         return tasks
 

@@ -127,6 +127,7 @@ class SlaveProcess:
         queue: the tasks that it has, in order; the first ones may be started.
         jobs: how many jobs these are, as far as is known: a bundle counts as all of its jobs until there are none of
             them left that could be taken back, and as one from then on.
+        cut: the last bundle of which it runs no more than it had started, and how many jobs that are.
         check_at: when to look next whether a job has run for too long, if ever.
         look_at: when to look next whether it goes on with what it was sent, if ever.
         unwanted: the tags of tasks that were cancelled when they were about to start.
@@ -144,6 +145,7 @@ class SlaveProcess:
     def __init__(self, options: CrewOptions, screen: Screen, crew: str = "") -> None:
         self.queue: deque[Task] = deque()
         self.jobs = 0
+        self.cut: tuple[Task, int] | None = None
         self.lent = self.dismissed = self.garbled = False
         self.retired = ""
         self.idle_since: float | None = None
@@ -333,7 +335,10 @@ class SlaveProcess:
         else:
             self._begun = len(self.queue) - 1
             self.jobs = self._begun + bundle.terms.jobs
-        return Recalled(tasks, (bundle, bundle.terms.jobs - left) if bundle is not None and cut else None)
+        if bundle is None or not cut:
+            return Recalled(tasks, None)
+        self.cut = bundle, bundle.terms.jobs - left
+        return Recalled(tasks, self.cut)
 
     def tell(self, message: bytes) -> None:
         """Send the running job a message, about its children."""
@@ -388,6 +393,8 @@ class SlaveProcess:
                 check_told(told, task.terms.jobs, over=True)
         tasks = [self.queue.popleft() for _ in encoded]
         self._received += frame.number
+        if self.cut is not None and any(task is self.cut[0] for task in tasks):
+            self.cut = None
         begun = min(self._begun, frame.number)
         self._begun -= begun
         self.jobs -= begun + jobs_in(tasks[begun:])

@@ -183,6 +183,7 @@ class Desk:
         #: Rung when a slave host has said what its slaves do.
         self.answers = Bell()
         self._early: dict[tuple[str, int], tuple[float, JobOutcome]] = {}
+        self._early_parts: dict[tuple[str, int], tuple[float, list[JobOutcome]]] = {}  # of bundles that are not over
         self._early_bytes = 0
         self._claims: dict[tuple[str, int], tuple[float, str]] = {}  # jobs that hosts run: since when, and which host
         #: Of hosts that are gone: since when, and the number of their last report, which may come again.
@@ -229,6 +230,8 @@ class Desk:
         for job in jobs:
             key = (str(client.session.key), job.number)
             client.session.bundled = client.session.bundled or job.terms.jobs > 1
+            if self._early_parts:
+                self._pass_on_early(client, key, ticket_of(job.seal))
             early = self._early.pop(key, None)
             if early is not None:
                 self._early_bytes -= len(early[1].outcome)
@@ -393,9 +396,15 @@ class Desk:
     def _pass_on(self, told: JobOutcome, touched: dict[str, ClientDesk]) -> None:
         """Pass on what is told of a bundle that is not over; whatever of that is lost, its end makes up for."""
         entry = self._entry(told.session, told.number)
-        if entry is None or entry.payload is None or told.ticket != ticket_of(entry.payload[2]):
+        if entry is None:
+            self._keep_early_part(told)
+            return
+        if entry.payload is None or told.ticket != ticket_of(entry.payload[2]):
             return
         client = touched[told.session] = self.clients[told.session]
+        self._settle_part(client, told)
+
+    def _settle_part(self, client: ClientDesk, told: JobOutcome) -> None:
         self._parts += 1
         client.session.bundled = True
         self.ledger.settle(client.session, PARTS + self._parts, told, len(told.outcome), PART_TERMS)
@@ -468,6 +477,8 @@ class Desk:
             del self._reports[gone]
         for early in [early for early, (came, _) in self._early.items() if now - came > self.grace]:
             self._early_bytes -= len(self._early.pop(early)[1].outcome)
+        for early in [early for early, (came, _) in self._early_parts.items() if now - came > self.grace]:
+            self._take_early_parts(early)
         jobs = sum(len(client.session.entries) for client in self.clients.values())
         self._flood = max(self._flood, jobs)
         if jobs or (self._flood < FLOOD_JOBS and self._carried < FLOOD_BYTES):
@@ -542,6 +553,27 @@ class Desk:
         if key not in self._early and self._early_bytes + len(done.outcome) <= EARLY_BYTES:
             self._early[key] = (self.clock(), done)
             self._early_bytes += len(done.outcome)
+
+    def _keep_early_part(self, told: JobOutcome) -> None:
+        """Keep what is told of a bundle for a client that may add it again, having lost its master."""
+        client = self.clients.get(told.session)
+        known = client is not None and self.clock() - client.joined > self.lease
+        if not known and self._early_bytes + len(told.outcome) <= EARLY_BYTES:
+            _, parts = self._early_parts.setdefault((told.session, told.number), (self.clock(), []))
+            parts.append(told)
+            self._early_bytes += len(told.outcome)
+
+    def _take_early_parts(self, key: tuple[str, int]) -> list[JobOutcome]:
+        _, parts = self._early_parts.pop(key, (0.0, []))
+        self._early_bytes -= sum(len(told.outcome) for told in parts)
+        return parts
+
+    def _pass_on_early(self, client: ClientDesk, key: tuple[str, int], ticket: bytes) -> None:
+        """Pass on what was told of a bundle before its client had added it."""
+        for told in self._take_early_parts(key):
+            if told.ticket == ticket:
+                self._settle_part(client, told)
+                client.ring()
 
     def _set_alarm(self) -> None:
         if (moment := self.ledger.next_wake()) is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from array import array
 
 import pytest
 from Pyro5.callcontext import current_context
 
 from papyros.bundles import cut_off, death
+from papyros.bundles import outcomes as tell_outcomes
 from papyros.distributed import service as service_module
 from papyros.distributed.batches import (
     AddedJob,
@@ -225,6 +227,42 @@ def test_children_of_a_job_that_waits_are_stopped_when_all_that_wait_are_cancell
     caller.call("enlist", "host", 1)
     assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 0
     assert list(caller.desk.clients) == ["client"]
+
+
+def report(caller, sequence, *told, ticket=None):
+    """Report what was told of the bundle 1 of a client; return whether it was taken."""
+    host = caller.call("enlist", "host", 1)
+    ticket = ticket_of(SEAL) if ticket is None else ticket
+    done = [JobOutcome("client", 1, each, 0.0, "lab/1", ticket, SEAL) for each in told]
+    message = pack_report(HostReport.empty()._replace(outcomes=done))
+    return caller.call("report", "host", sequence, host["uid"], host["stay"], message=message)["taken"]
+
+
+@pytest.mark.parametrize("over", [False, True])
+def test_what_was_told_of_a_bundle_before_its_client_came_is_passed_on_when_it_comes(caller, over):
+    """Of what was cut off of it nobody would hear otherwise, until a job ends that may take for ever."""
+    part = tell_outcomes(0, array("d", [0.1]), [b"R"], over=False)
+    told = [cut_off(2), part, *([tell_outcomes(1, array("d"), [], over=True)] if over else [])]
+    assert report(caller, 1, cut_off(1), part, ticket=b"not its "), "that host was never given it"
+    caller.call("claim", "host", [["client", 1]], 1, [])
+    assert report(caller, 2, *told)
+    caller.call("join", "client")
+    bundle = AddedJob(1, bytes(16), b"x", Terms(jobs=3), SEAL)
+    caller.call("add", "client", 1, 0.0, message=pack_added([bundle]))
+    assert caller.call("collect", "client", 0, False, 0.0)["count"] == len(told)
+    assert (caller.desk._early_parts, caller.desk._early_bytes) == ({}, 0)
+    status = caller.desk.status("master")
+    assert (status.assigned, status.processed) == ((0, 3) if over else (3, 0))
+
+
+def test_what_was_told_of_bundles_whose_clients_never_come_is_dropped_after_the_grace_time(caller, monkeypatch):
+    assert report(caller, 1, cut_off(2), cut_off(2))
+    assert caller.desk._early_bytes == 2 * len(cut_off(2))
+    now = caller.desk.clock()
+    monkeypatch.setattr(caller.desk, "clock", lambda: now + caller.desk.grace + 1)
+    caller.desk._swept = now + caller.desk.grace  # it did not sleep
+    caller.service.sweep()
+    assert (caller.desk._early_parts, caller.desk._early_bytes) == ({}, 0)
 
 
 def test_of_a_job_that_was_tried_again_before_its_client_came_the_result_is_kept(caller):
