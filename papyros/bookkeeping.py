@@ -415,13 +415,15 @@ def snapshot(master: str, ledger: Ledger, slaves: tuple[SlaveStatus, ...], clien
     for each in (ledger.past, *(session.counts for session in sessions)):
         counts.add_up(each)
     waiting = sum(len(session.line) + session.delayed for session in sessions)
+    assignable = sum(session.assignable() for session in sessions)
+    bundled = sum(session.jobs_in(WAITING) for session in sessions)
     processed = sum(len(session.processed) + len(session.delivery.entries) for session in sessions)
     return Status(
         master=master,
         slaves=slaves,
         clients=clients,
-        waiting=waiting + sum(session.jobs_in(WAITING) for session in sessions),
-        held=waiting - sum(session.assignable() for session in sessions),
+        waiting=waiting + bundled,
+        held=waiting - assignable + (0 if assignable else bundled),
         assigned=sum(session.assigned + session.jobs_in(ASSIGNED) for session in sessions),
         processed=processed + sum(session.jobs_in(PROCESSED) for session in sessions),
         lost=counts.lost,

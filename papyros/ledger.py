@@ -365,8 +365,9 @@ class Ledger:
     def _unassign(self, entry: Entry) -> None:
         if entry.families:
             self._drop_families(entry)
-        if entry.holder is not None:
-            _take(entry.holder.assigned, entry)
+        holder = entry.holder
+        if holder is not None:
+            _take(holder.assigned, entry)
             entry.holder = None
             entry.session.assigned -= 1
 

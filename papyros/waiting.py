@@ -62,7 +62,17 @@ class WaitingLine:
     def popleft(self) -> Entry:
         """Take the next job; the line must not be empty."""
         while True:
-            entry = self._take_next()
+            first = self._priorities[0] if self._priorities else None
+            if self._returned and self._is_next(first):
+                entry = heappop(self._returned)[2]
+            elif first is None:
+                raise IndexError("the waiting line is empty")
+            else:
+                level = self._levels[-first]
+                entry = level.popleft()
+                if not level:
+                    del self._levels[-first]
+                    del self._priorities[0]
             if self._removed and entry in self._removed:
                 self._removed.discard(entry)
                 continue
@@ -70,21 +80,10 @@ class WaitingLine:
             self.size -= entry.size
             return entry
 
-    def _take_next(self) -> Entry:
-        first = self._priorities[0] if self._priorities else None
-        if self._returned:
-            priority, number, entry = self._returned[0]
-            if first is None or (priority, number) < (first, self._levels[-first][0].number):
-                heappop(self._returned)
-                return entry
-        if first is None:
-            raise IndexError("the waiting line is empty")
-        level = self._levels[-first]
-        entry = level.popleft()
-        if not level:
-            del self._levels[-first]
-            del self._priorities[0]
-        return entry
+    def _is_next(self, first: int | None) -> bool:
+        """Return whether the first job that waits again is before the first one of this priority, if there is any."""
+        priority, number, _ = self._returned[0]
+        return first is None or (priority, number) < (first, self._levels[-first][0].number)
 
     def remove(self, entry: Entry) -> None:
         """Take a job out of the middle of the line, in which it must be."""

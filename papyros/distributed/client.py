@@ -176,6 +176,7 @@ class DistributedMaster(PackingMaster):
         )
         self._sent = self._exchange.sent
         self._unwanted: list[int] = []
+        self._sender_idle = False
         self._acknowledged = 0
         self._tickets = itertools.count(1)
         self._broken = ""  # why nothing is sent and received any more, should one of the threads be gone
@@ -205,7 +206,8 @@ class DistributedMaster(PackingMaster):
     def _work_came(self) -> None:
         if self._broken:
             self._fail_all()
-        self._news.notify()
+        if self._sender_idle:  # else it looks by itself, and to tell it costs something for each job
+            self._news.notify()
         if self._limits_results:
             self._joined.notify_all()  # what was popped makes room for what the receiver may collect
 
@@ -476,7 +478,9 @@ class DistributedMaster(PackingMaster):
         """
         with self._lock:
             while not self._something_to_send():
+                self._sender_idle = True
                 self._news.wait()
+                self._sender_idle = False
             if self._stop_event.is_set():
                 return []
             if self._trouble:
