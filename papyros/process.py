@@ -388,16 +388,18 @@ class SlaveProcess:
         encoded = split_column(frame.body, frame.number, 8 * frame.number)
         if frame.number > len(self.queue):
             raise ValueError(f"{frame.number} outcomes for {len(self.queue)} jobs")
-        for task, told in zip(self.queue, encoded, strict=False):
-            if task.terms.jobs > 1:
-                check_told(told, task.terms.jobs, over=True)
+        bundled = self._begun or self.jobs > len(self.queue)
+        if bundled:
+            for task, told in zip(self.queue, encoded, strict=False):
+                if task.terms.jobs > 1:
+                    check_told(told, task.terms.jobs, over=True)
         tasks = [self.queue.popleft() for _ in encoded]
         self._received += frame.number
         if self.cut is not None and any(task is self.cut[0] for task in tasks):
             self.cut = None
         begun = min(self._begun, frame.number)
         self._begun -= begun
-        self.jobs -= begun + jobs_in(tasks[begun:])
+        self.jobs -= begun + jobs_in(tasks[begun:]) if bundled else frame.number
         return Outcomes(tasks, encoded, seconds)
 
     def _find(self, ordinal: int) -> Task | None:
@@ -496,7 +498,10 @@ def _flag(terms: Terms, careful: bool) -> int:
 
 def jobs_in(tasks: Sequence[Task]) -> int:
     """Return how many jobs these tasks are."""
-    return sum([task.terms.jobs for task in tasks])
+    terms = [task.terms for task in tasks]
+    if terms and terms.count(terms[0]) == len(terms):
+        return len(terms) * terms[0].jobs  # nearly always, and counted with the least effort
+    return sum([each.jobs for each in terms])
 
 
 def _parted(blobs: list[Buffer | Parts]) -> Iterator[slice]:
