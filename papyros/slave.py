@@ -326,7 +326,7 @@ class Slave:
     def _run_bundle(self, epoch: bytes, definition: int, bundle: Buffer) -> bool:
         """Run the jobs of a bundle, until the crew takes the rest of them back; return whether it has."""
         self._started += 1
-        began = moment = time.monotonic()
+        moment, spent = time.monotonic(), 0.0
         part = self._part = _Part()
         self._unsent.set()  # what comes of its jobs will be sent while one of them takes long
         cut = False
@@ -335,7 +335,7 @@ class Slave:
                 break
             SLATE.pack_into(self._slate, 0, self._started, self._started - 1, moment, position)
             encoded, seconds = self._outcome_of(definition, blob)
-            moment = time.monotonic()
+            moment, spent = time.monotonic(), spent + seconds
             if self._forked:
                 os._exit(1)  # as in `_run`
             if part.size + len(encoded) > PART_BYTES:
@@ -347,7 +347,7 @@ class Slave:
         with self._lock:
             told = part.told(over=True)
             part.over = True
-        self._note_end(definition, told, moment - began)
+        self._note_end(definition, told, spent)
         return cut
 
     def _may_go_on(self, epoch: bytes) -> bool:
