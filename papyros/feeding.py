@@ -122,22 +122,28 @@ class Feeder:
     def _level(self, slaves: list[SlaveProcess], now: bool, here: bool) -> None:
         """Share out what waits behind other tasks while slaves have nothing to do: now, or if it waits for long."""
         idle = [slave for slave in slaves if not slave.queue]
-        if not idle or max(slave.jobs for slave in slaves) < 2:
+        if not idle:
+            self.level_at = None
+            return
+        victim = max(slaves, key=_load)
+        if victim.jobs < 2:
             self.level_at = None
             return
         moment = time.monotonic()
+        if len(victim.queue) < 2 and victim.jobs <= self._worth_cutting(victim):
+            self.level_at = moment + TRIP_SECONDS  # it runs a bundle, and is not known to be held up
+            return
         if now or (self.level_at is not None and moment >= self.level_at):
             if here:
                 self.level_at = moment  # by the crew's thread
                 return
-            self._share_out(idle, slaves)
+            self._share_out(idle, victim)
             self.level_at = moment + LEVEL_SECONDS
         elif self.level_at is None:
             self.level_at = moment + LEVEL_SECONDS
 
-    def _share_out(self, idle: list[SlaveProcess], slaves: list[SlaveProcess]) -> None:
+    def _share_out(self, idle: list[SlaveProcess], victim: SlaveProcess) -> None:
         """Give idle slaves what the one with the longest queue has not started."""
-        victim = max(slaves, key=lambda slave: (len(slave.queue), slave.jobs))
         recalled = self.take_back(victim, self._worth_cutting(victim))
         if recalled:
             # The victim is busy with the job that it started, so it comes last.
@@ -206,6 +212,10 @@ class Feeder:
             self.spread(tasks[:kept], [slave])
             shed += tasks[kept:]
         return shed
+
+
+def _load(slave: SlaveProcess) -> tuple[int, int]:
+    return len(slave.queue), slave.jobs
 
 
 def _parted(tasks: list[Task], most: int) -> tuple[list[Task], list[Task]]:
