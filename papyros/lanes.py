@@ -49,8 +49,7 @@ class Lane:
             except PayloadError as error:
                 entry.outcome = Outcome.failed(error)
             with master._lock:
-                if master._closed or session.dropped:
-                    self._check_usable()
+                self._check_usable()
                 if session.narrow and entry.outcome is None:
                     self._wait_for_room(job, deadline)
                 number = entry.number = next(master._numbers)
@@ -112,7 +111,8 @@ class Lane:
             self._check_usable()
 
     def _check_usable(self) -> None:
-        self._master._check_usable()
+        if self._master._closed:
+            self._master._check_usable()
         if self._session.dropped:
             raise MasterClosedError("the loop, or the job, that added jobs here has ended: it can add no more")
 
