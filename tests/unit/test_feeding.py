@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
@@ -25,7 +26,7 @@ from papyros.tasks import Task
 from tests.contract.jobs_for_tests import Square, hang, wait_at
 from tests.contract.test_interrupts import moments, pop_all, real_interrupts
 from tests.distributed.jobs import step
-from tests.support import Background, Gates, wait_until
+from tests.support import PATIENCE, Background, Gates, wait_until
 from tests.unit.crews import FakeSource, crew_of
 
 __all__ = ["real_interrupts"]
@@ -61,6 +62,9 @@ class Watched(FakeSource):
 @contextmanager
 def idle_crew(source):
     with crew_of(source) as crew:
+        # One that is ready late, and what is started then, would keep the crew's thread busy in between.
+        assert crew.wait_ready(PATIENCE)
+        wait_until(lambda: sys.platform != "linux" or crew._sweeper.pid, "the sweeper")
         for number in range(20):  # so that tasks are known to be quick
             source.add(-number, Square(number))
         source.wait_for_outcomes(20)
