@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -110,17 +112,28 @@ def test_row_22_sigterm_lets_a_standalone_cluster_finish_what_runs_and_twice_end
         assert starts(tmp_path, "waiting") == []
 
 
-def test_row_22_drain_lets_a_local_cluster_finish_what_runs(gates, tmp_path, capfd):
-    gate, said = gates(), []
+@contextmanager
+def stderr_into(path):
+    """Have what is started meanwhile write its errors to a file: `capfd` loses what comes in the moment of a look."""
+    before = os.dup(2)
+    with path.open("wb") as file:
+        os.dup2(file.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+
+
+def test_row_22_drain_lets_a_local_cluster_finish_what_runs(gates, tmp_path):
+    gate, said = gates(), tmp_path / "said"
 
     def drains():
-        said.extend(capfd.readouterr())
-        return "draining" in "".join(said)
+        return "draining" in said.read_text()
 
-    with (
-        papyros.LocalCluster(slaves=1, options=["--logging"]) as cluster,
-        cluster.master(host_master=False) as client,
-    ):
+    with stderr_into(said):
+        cluster = papyros.LocalCluster(slaves=1, options=["--logging"])
+    with cluster, cluster.master(host_master=False) as client:
         client.addJob(trace(str(tmp_path), "running", gate.path))
         gate.wait_for_arrivals(1)
         client.addJob(note(str(tmp_path), "waiting"))
