@@ -32,9 +32,6 @@ SEND_JOBS = 500
 #: ... but the message ends, too, when there are so many jobs in them.
 SEND_BUNDLED = 5000
 
-#: ... and of bundles that another master had.
-SEND_BUNDLES = 50
-
 
 class Exchange:
     """Takes jobs out of the ledger of a client, and brings it what has become of them.
@@ -51,6 +48,9 @@ class Exchange:
         sent: which jobs the master has.
         bundling: as above.
     """
+
+    #: Of bundles that another master had, so many go into one message.
+    send_bundles = 50
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class Exchange:
 
     def next_batch(self, sendable: Callable[[], int]) -> list[AddedJob]:
         """Return what goes into the next message; `sendable` says how many jobs may be assigned."""
-        unsent = self.sent.take_unsent(SEND_BUNDLES)
+        unsent = self.sent.take_unsent(self.send_bundles)
         batch = [_bundled(bundle) for bundle in unsent]
         leaving = self.sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
         full = True

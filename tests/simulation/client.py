@@ -7,22 +7,20 @@ import hashlib
 import itertools
 import json
 from array import array
-from collections.abc import Collection, Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
-from papyros.bundles import pack_bundle
 from papyros.distributed.batches import (
     AddedJob,
-    JobOutcome,
     pack_added,
     pack_definitions,
     unpack_outcomes,
 )
-from papyros.distributed.bundling import Bundle, Bundling
+from papyros.distributed.bundling import Bundling
+from papyros.distributed.exchange import Exchange
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.seals import SEAL_BYTES
-from papyros.distributed.sent import SentJobs
 from papyros.entries import PROCESSED, Entry
 from papyros.frames import unpack_message
 from papyros.ledger import Ledger
@@ -35,7 +33,6 @@ __all__ = ["Client"]
 
 ROOM_SECONDS = 1.0
 SEND_JOBS = 10
-SEND_BUNDLES = 2
 
 NUMBER_BYTES = 8
 
@@ -70,6 +67,37 @@ class Whims(Bundling):
 
     def jobs(self, definition: bytes) -> int:
         return self._dice.choice(self._sizes)
+
+
+class FakeSeals:
+    """Stand in for the seals of a session, of which nobody changes anything here."""
+
+    def __init__(self, client: str) -> None:
+        self._client = client
+
+    def seal_job(self, number: int, definition: bytes, blob: object) -> bytes:
+        return seal_of(self._client, number)
+
+    seal_bundle = seal_job
+
+
+class WatchedExchange(Exchange):
+    """The real exchange of a client, which tells the stories of bundles."""
+
+    send_bundles = 2
+
+    def __init__(self, client: Client, numbers: Iterator[int], bundling: Bundling, stories: Stories) -> None:
+        seals: Any = FakeSeals(client.name)
+        super().__init__(client.ledger, client.holder, numbers, seals, bundling, client.wake_sender)
+        self._client = client
+        self._stories = stories
+
+    def _bundle(self, entries: Sequence[Entry]) -> AddedJob:
+        bundle = super()._bundle(entries)
+        numbers = [entry.number for entry in entries]
+        self._stories.bundle(self._client.name, bundle.number, numbers)
+        self._client.trace("bundles", numbers, f"as {self._client.name}#{bundle.number}")
+        return bundle
 
 
 class Client(Actor):
@@ -108,8 +136,8 @@ class Client(Actor):
         self._cancels = cancels
         # Where jobs are counted on their way, each goes by itself; and so it does with some clients, anyway.
         bundles = max_waiting is None and world.dice.random() < 0.7
-        self._bundling = Whims(world.dice, (1, 2, 4, 10) if bundles else (1,))
         self._numbers = itertools.count(1)
+        bundling = Whims(world.dice, (1, 2, 4, 10) if bundles else (1,))
         self.ledger = Ledger(lost=lambda deaths: encode_lost(str(deaths)))
         self.session = self.ledger.open("main", max_waiting)
         self.holder = self.ledger.enlist("cluster", 1)
@@ -121,7 +149,8 @@ class Client(Actor):
         self._ticket = 0
         self._stay = ""
         self._trouble = True
-        self.sent = SentJobs()
+        self._exchange = WatchedExchange(self, self._numbers, bundling, stories)
+        self.sent = self._exchange.sent
         self._acknowledged = self._sequence = 0
         self._message: bytes | None = None
         self._batch: list[AddedJob] = []
@@ -131,6 +160,10 @@ class Client(Actor):
         self._receiver_line: SimulatedLine | None = None
         for program in (self._send(), self._receive(), self._work()):
             self.start(program)
+
+    def wake_sender(self) -> None:
+        """There is something to be sent."""
+        self._news.notify()
 
     def crash(self) -> None:
         super().crash()
@@ -195,7 +228,8 @@ class Client(Actor):
             popped = self.ledger.pop(self.session)
         for entry in popped:
             story = self._stories.all[self.name, entry.number]
-            outcome = bytes(entry.outcome)
+            told = entry.outcome
+            outcome = bytes(told if isinstance(told, bytes) else told[0])  # by itself: of a job that was lost
             self.trace("pops", story.name, outcome[:1])
             if story.check(outcome):
                 self.results += 1
@@ -264,7 +298,7 @@ class Client(Actor):
         self._gone(gone)
         for entry in again:
             self._stories.excuse(self.name, entry.number)  # it may have run before its bundle was stopped
-        self._send_singly(again)
+        self._exchange.send_singly(again)
         return gone
 
     def _ask_to_cancel(self, arguments: tuple[Any, ...], message: bytes) -> Generator[Any, Any, Any]:
@@ -364,7 +398,7 @@ class Client(Actor):
                     return
                 if self._trouble:
                     raise LineBrokenError("the receiver lost the master")
-                self._batch = self._batch or self._next_batch()
+                self._batch = self._batch or self._exchange.next_batch(lambda: SEND_JOBS)
                 if self._unwanted:
                     unwanted = array("Q", self._unwanted)
                     _check((yield line.call("drop", self.name, message=unwanted.tobytes()))[0])
@@ -388,45 +422,6 @@ class Client(Actor):
     def _something_to_send(self) -> bool:
         waiting = self._batch or self._unwanted or self.sent.unsent or self.session.assignable()
         return bool(self._ending or self._trouble or waiting)
-
-    def _next_batch(self) -> list[AddedJob]:
-        unsent = self.sent.take_unsent(SEND_BUNDLES)
-        batch = [self._bundled(bundle) for bundle in unsent]
-        entries = self.ledger.assign(self.holder, SEND_JOBS)
-        self.sent.leaving = {entry.number for entry in [*entries, *(e for bundle in unsent for e in bundle.entries)]}
-        for jobs in self._bundling.parted(entries):
-            batch.append(self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs))
-        return batch
-
-    def _single(self, entry: Entry) -> AddedJob:
-        self.sent.add(entry)
-        self._seal(entry)
-        definition, blob, seal = entry.payload
-        return AddedJob(entry.number, definition, blob, entry.terms._replace(deaths=len(entry.deaths or [])), seal)
-
-    def _seal(self, entry: Entry) -> None:
-        """Seal a job, which from then on travels by itself."""
-        if len(entry.payload) == 2:
-            entry.payload += (seal_of(self.name, entry.number),)
-
-    def _bundle(self, entries: Sequence[Entry]) -> AddedJob:
-        number = next(self._numbers)
-        blob = pack_bundle([entry.payload[1] for entry in entries])
-        bundle = Bundle(number, entries, blob, seal_of(self.name, number))
-        self.sent.add_bundle(bundle)
-        self._stories.bundle(self.name, number, [entry.number for entry in entries])
-        self.trace("bundles", [entry.number for entry in entries], f"as {self.name}#{number}")
-        return self._bundled(bundle)
-
-    def _bundled(self, bundle: Bundle) -> AddedJob:
-        return AddedJob(bundle.number, bundle.definition, bundle.blob, bundle.terms, bundle.seal)
-
-    def _send_singly(self, entries: Sequence[Entry]) -> None:
-        """Let jobs wait again that were in a bundle."""
-        for entry in entries:
-            self._seal(entry)
-        self.ledger.give_back(self.holder, entries)
-        self._news.notify()
 
     def _define(self, line: SimulatedLine, batch: list[AddedJob]) -> Program:
         missing = {job.definition: None for job in batch if job.definition not in self._defined}
@@ -470,21 +465,11 @@ class Client(Actor):
             self._acknowledged = answer["number"]
             self._note_left(answer["left"])
             for done in outcomes:
-                self._take(done)
+                if done.number in self.sent.bundles:
+                    self.trace(f"hears {bytes(done.outcome[:1])!r} of", f"{self.name}#{done.number}")
+                self._exchange.take(done)
             self.check()
             self._came.notify()
-
-    def _take(self, done: JobOutcome) -> None:
-        if (bundle := self.sent.bundles.get(done.number)) is not None:
-            self.trace(f"hears {bytes(done.outcome[:1])!r} of", f"{self.name}#{done.number}")
-            ended, again, charged = self.sent.hear(bundle, done.outcome)
-            for entry, outcome, seconds in ended:
-                self.ledger.finish(entry.session, entry.number, outcome, seconds, len(outcome))
-            if charged is not None:
-                self.ledger.charge(self.holder, charged, "it was in a bundle")
-            self._send_singly(again)
-        elif (entry := self.sent.single.pop(done.number, None)) is not None:
-            self.ledger.finish(entry.session, done.number, done.outcome, done.seconds, len(done.outcome))
 
     def _note_left(self, left: Sequence[int]) -> None:
         if self.sent.note_left(left):
