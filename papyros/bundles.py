@@ -126,25 +126,9 @@ def check(told: Buffer, jobs: int, over: bool) -> None:
     Raises:
         ValueError: that is so.
     """
-    _, count = _head_of(told, jobs)
     if jobs == 1 or told[:1] != (_END if over else _SO_FAR):
         raise ValueError("that is not told of a bundle")
-    if count:
-        column = memoryview(told)[_BEHIND + 8 * count :]
-        lengths = array("Q")
-        lengths.frombytes(column[: 8 * count])
-        if len(lengths) != count or sum(lengths) != len(column) - 8 * count:
-            raise ValueError("the outcomes that are told of a bundle do not add up")
-
-
-def _head_of(told: Buffer, jobs: int) -> tuple[int, int]:
-    """Return the position of the first job that something is told of, and how many outcomes that has."""
-    if len(told) < _BEHIND:
-        raise ValueError("what is told of a bundle is too short")
-    start, count = _HEAD.unpack_from(told, 1)
-    if start + count > jobs:
-        raise ValueError(f"a bundle of {jobs} jobs has none at {start + count}")
-    return start, count
+    read(told, jobs)
 
 
 def read(told: Buffer, jobs: int) -> Told:
@@ -156,7 +140,11 @@ def read(told: Buffer, jobs: int) -> Told:
     kind = bytes(told[:1])
     if not is_of_bundle(told):
         raise ValueError("that is not told of a bundle")
-    start, count = _head_of(told, jobs)
+    if len(told) < _BEHIND:
+        raise ValueError("what is told of a bundle is too short")
+    start, count = _HEAD.unpack_from(told, 1)
+    if start + count > jobs:
+        raise ValueError(f"a bundle of {jobs} jobs has none at {start + count}")
     if kind == _CUT:
         return Told(start, [], (), start)
     kept = jobs if kind == _SO_FAR else 0

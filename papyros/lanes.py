@@ -111,8 +111,7 @@ class Lane:
             self._check_usable()
 
     def _check_usable(self) -> None:
-        if self._master._closed:
-            self._master._check_usable()
+        self._master._check_usable()
         if self._session.dropped:
             raise MasterClosedError("the loop, or the job, that added jobs here has ended: it can add no more")
 

@@ -388,8 +388,7 @@ class SlaveProcess:
         encoded = split_column(frame.body, frame.number, 8 * frame.number)
         if frame.number > len(self.queue):
             raise ValueError(f"{frame.number} outcomes for {len(self.queue)} jobs")
-        bundled = self._begun or self.jobs > len(self.queue)
-        if bundled:
+        if self._begun or self.jobs > len(self.queue):  # else there is no bundle
             for task, told in zip(self.queue, encoded, strict=False):
                 if task.terms.jobs > 1:
                     check_told(told, task.terms.jobs, over=True)
@@ -399,7 +398,7 @@ class SlaveProcess:
             self.cut = None
         begun = min(self._begun, frame.number)
         self._begun -= begun
-        self.jobs -= begun + jobs_in(tasks[begun:]) if bundled else frame.number
+        self.jobs -= begun + jobs_in(tasks[begun:])
         return Outcomes(tasks, encoded, seconds)
 
     def _find(self, ordinal: int) -> Task | None:

@@ -342,8 +342,6 @@ class Slave:
                 self._tell_part()  # beside a result that is as large as may be, nothing fits into a message
             with self._lock:
                 part.add(encoded, seconds)
-            if part.size > PART_BYTES:
-                self._tell_part()
         with self._lock:
             told = part.told(over=True)
             part.over = True
