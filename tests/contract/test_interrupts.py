@@ -242,11 +242,11 @@ class Interrupter:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to a thread here")
-# One that comes just when a file was opened leaves it to the collector, which closes it and says so.
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_whenever_interrupts_come_every_job_is_popped_once(make_master):
-    master = make_master()
+def add_and_pop_though_interrupted(master, make, at_a_time, longest):
+    """Add and pop jobs, so many at a time, with an interrupt after up to so many seconds, again and again.
+
+    Returns the jobs that were added, and those that were popped.
+    """
     jobs, popped = [], []
     chance = random.Random(5)
 
@@ -255,19 +255,28 @@ def test_whenever_interrupts_come_every_job_is_popped_once(make_master):
             with contextlib.suppress(papyros.PendingJobError):
                 master.addJob(jobs[-1])  # the one that was interrupted, if so
         while True:
-            for _ in range(3):
-                jobs.append(Square(len(jobs)))
+            for _ in range(at_a_time):
+                jobs.append(make(len(jobs)))
                 master.addJob(jobs[-1])
-            for _ in range(3):
+            for _ in range(at_a_time):
                 popped.append(master.popProcessedJob(PATIENCE))
 
     with Interrupter() as interrupter:
         for _ in range(INTERRUPTS):
             with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - one comes for each that is wanted
-                interrupter.want(chance.uniform(0, 0.005))
+                interrupter.want(chance.uniform(0, longest))
                 add_and_pop_for_ever()
             interrupter.came()
             assert not interrupter.in_vain, "an interrupt was not raised; where this thread was is told on stderr"
+    return jobs, popped
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="no signals to a thread here")
+# One that comes just when a file was opened leaves it to the collector, which closes it and says so.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_whenever_interrupts_come_every_job_is_popped_once(make_master):
+    master = make_master()
+    jobs, popped = add_and_pop_though_interrupted(master, Square, 3, longest=0.005)
     popped += pop_all(master)
     assert master.numPendingJobs() == 0
     assert len(popped) == len(set(popped))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import random
 import signal
 import struct
 import time
@@ -19,7 +17,7 @@ from papyros.distributed.sent import SentJobs
 from papyros.ledger import MAX_DEATHS
 from papyros.slave import OUTCOMES, PART
 from tests.contract.jobs_for_tests import Square
-from tests.contract.test_interrupts import INTERRUPTS, Interrupter, moments, real_interrupts
+from tests.contract.test_interrupts import add_and_pop_though_interrupted, moments, real_interrupts
 from tests.distributed.jobs import starts, step
 from tests.distributed.programs import cpu_seconds
 from tests.support import PATIENCE, at_most, wait_until
@@ -80,6 +78,15 @@ def add(master, jobs, sent, bundles=1):
             master.addJob(job)
     wait_until(lambda: not master._ledger.anything_waits(), "all jobs to be sent")
     assert len(sent.bundles) >= before + bundles, "these jobs were not sent in bundles"
+
+
+def add_with_a_long_one(master, sent, gate, count, position):
+    """Add so many jobs of a class that is known to be quick; the one at that position waits at a gate."""
+    get_to_know(master)
+    jobs = [step(number) for number in range(count)]
+    jobs[position] = step(position, "wait", gate.path)
+    add(master, jobs, sent)
+    return jobs
 
 
 def bundle_with(job, sent):
@@ -203,10 +210,8 @@ def test_large_results_and_those_that_cannot_be_pickled_and_prints_and_forks(clu
 def test_one_that_takes_long_holds_up_none_of_the_others(request, gates, sent, where, position):
     master = request.getfixturevalue("pair").master() if where == "two slaves" else request.getfixturevalue("two_hosts")
     gate = gates()
-    get_to_know(master)
-    jobs = [step(number) for number in range(64)]
-    long = jobs[position] = step(0, "wait", gate.path)
-    add(master, jobs, sent)
+    jobs = add_with_a_long_one(master, sent, gate, 64, position)
+    long = jobs[position]
     assert len(bundle_with(long, sent)) > 3
     popped = pop(master, 63, SOON)
     assert long not in popped
@@ -233,10 +238,7 @@ def test_one_that_keeps_the_lock_of_the_interpreter_holds_up_none_behind_it(requ
 def test_results_of_jobs_before_one_that_takes_long_come_also_without_another_slave(single, gates, sent):
     gate = gates()
     with single.master() as master:
-        get_to_know(master)
-        jobs = [step(number) for number in range(20)]
-        jobs[8] = step(8, "wait", gate.path)
-        add(master, jobs, sent)
+        jobs = add_with_a_long_one(master, sent, gate, 20, 8)
         before = [job for job in jobs[:8] if job._keeper.number in bundle_with(jobs[8], sent)]
         assert before
         popped = pop(master, 8, SOON)
@@ -262,10 +264,7 @@ def test_a_bundle_that_was_cut_is_not_told_of_again_and_again(pair, gates, sent,
     """While its last job takes long, nobody has anything to do, but for a sign of life now and then."""
     gate = gates()
     with pair.master() as master:
-        get_to_know(master)
-        jobs = [step(number) for number in range(64)]
-        jobs[2] = step(2, "wait", gate.path)
-        add(master, jobs, sent)
+        add_with_a_long_one(master, sent, gate, 64, 2)
         pop(master, 63)
         messages = []
         take = master._exchange.take
@@ -282,9 +281,7 @@ def test_a_bundle_that_was_cut_is_not_told_of_again_and_again(pair, gates, sent,
 def test_the_last_job_of_a_bundle_takes_long_and_nobody_is_busy_meanwhile(pair, gates, sent):
     gate = gates()
     with pair.master() as master:
-        get_to_know(master)
-        jobs = [*map(step, range(9)), step(9, "wait", gate.path)]
-        add(master, jobs, sent)
+        add_with_a_long_one(master, sent, gate, 10, 9)
         pop(master, 9)
         hosts = [pair.pids["slave host"], pair.pids["master"]]
         spent = cpu_seconds(hosts)
@@ -375,9 +372,7 @@ def test_a_bundle_that_runs_when_the_master_is_killed_goes_on_under_the_next_one
     master_program = launch.master(group, names)
     launch.host(group, names, 2)
     with DistributedMaster(group, names, host_master=False) as master:
-        get_to_know(master)
-        jobs = [step(0, "wait", gate.path), *map(step, range(1, 64))]
-        add(master, jobs, sent)
+        jobs = add_with_a_long_one(master, sent, gate, 64, 0)
         gate.wait_for_arrivals()
         master_program.end(signal.SIGKILL)
         launch.master(group, names)
@@ -466,10 +461,7 @@ def test_all_jobs_of_bundles_that_wait_at_the_master_are_cancelled(without_slave
 def test_a_job_of_a_bundle_that_runs_is_cancelled_and_the_others_have_results(pair, gates, sent):
     gate = gates()
     with pair.master() as master:
-        get_to_know(master)
-        jobs = [step(number) for number in range(64)]
-        jobs[2] = step(2, "wait", gate.path)
-        add(master, jobs, sent)
+        jobs = add_with_a_long_one(master, sent, gate, 64, 2)
         gate.wait_for_arrivals()
         assert master.cancelJob(jobs[2])
         assert set(pop(master, 63)) == set(jobs) - {jobs[2]}
@@ -635,28 +627,9 @@ def test_a_status_tells_of_a_bundle_that_runs_how_many_jobs_are_ahead(single, ga
 
 @pytest.mark.usefixtures("real_interrupts")
 def test_whenever_interrupts_come_every_job_in_a_bundle_is_popped_once(pair, sent):
-    jobs, popped = [], []
-    chance = random.Random(5)
-
-    def add_and_pop_for_ever(master):
-        if jobs and jobs[-1] not in popped:
-            with contextlib.suppress(papyros.PendingJobError):
-                master.addJob(jobs[-1])  # the one that was interrupted, if so
-        while True:
-            for _ in range(100):
-                jobs.append(step(len(jobs)))
-                master.addJob(jobs[-1])
-            for _ in range(100):
-                popped.append(master.popProcessedJob(PATIENCE))
-
-    with pair.master() as master, Interrupter() as interrupter:
+    with pair.master() as master:
         get_to_know(master)
-        for _ in range(INTERRUPTS):
-            with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - one comes for each that is wanted
-                interrupter.want(chance.uniform(0, 0.02))
-                add_and_pop_for_ever(master)
-            interrupter.came()
-            assert not interrupter.in_vain
+        jobs, popped = add_and_pop_though_interrupted(master, step, 100, longest=0.02)
         popped += pop(master, master.numPendingJobs())
         assert len(popped) == len(set(popped))
         assert set(popped) >= set(jobs[:-1])  # the last one may have been interrupted
