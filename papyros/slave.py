@@ -303,15 +303,15 @@ class Slave:
         self._started += 1
         started = time.monotonic()
         SLATE.pack_into(self._slate, 0, self._started, self._started - 1, started, 0)
-        encoded, seconds = self._outcome_of(definition, blob)
+        encoded = self._outcome_of(definition, blob)
         if self._forked:
             os._exit(1)  # loading or packing something has forked it
-        self._note_end(definition, encoded, seconds)
+        finished = time.monotonic()
+        self._note_end(definition, encoded, finished - started, finished)
         return not isinstance(encoded, Parts) and asks_for_retry(encoded)
 
-    def _note_end(self, definition: int, encoded: Buffer | Parts, seconds: float) -> None:
+    def _note_end(self, definition: int, encoded: Buffer | Parts, seconds: float, finished: float) -> None:
         """Take note of what has become of a task, and send it now or later."""
-        finished = time.monotonic()
         SLATE.pack_into(self._slate, 0, self._started, self._started, finished, 0)
         (self._quick.add if seconds < GATHER_SECONDS else self._quick.discard)(definition)
         with self._lock:
@@ -326,18 +326,21 @@ class Slave:
     def _run_bundle(self, epoch: bytes, definition: int, bundle: Buffer) -> bool:
         """Run the jobs of a bundle, until the crew takes the rest of them back; return whether it has."""
         self._started += 1
-        moment, spent = time.monotonic(), 0.0
+        spent = 0.0
         part = self._part = _Part()
         self._unsent.set()  # what comes of its jobs will be sent while one of them takes long
         cut = False
         for position, blob in enumerate(blobs_of(bundle)):
             if position and (cut := not self._may_go_on(epoch)):
                 break
-            SLATE.pack_into(self._slate, 0, self._started, self._started - 1, moment, position)
-            encoded, seconds = self._outcome_of(definition, blob)
-            moment, spent = time.monotonic(), spent + seconds
+            started = time.monotonic()
+            SLATE.pack_into(self._slate, 0, self._started, self._started - 1, started, position)
+            encoded = self._outcome_of(definition, blob)
             if self._forked:
                 os._exit(1)  # as in `_run`
+            finished = time.monotonic()
+            seconds = finished - started
+            spent += seconds
             if part.size + len(encoded) > PART_BYTES:
                 self._tell_part()  # beside a result that is as large as may be, nothing fits into a message
             with self._lock:
@@ -345,7 +348,7 @@ class Slave:
         with self._lock:
             told = part.told(over=True)
             part.over = True
-        self._note_end(definition, told, spent)
+        self._note_end(definition, told, spent, finished)
         return cut
 
     def _may_go_on(self, epoch: bytes) -> bool:
@@ -383,8 +386,8 @@ class Slave:
             self._sort(self._reader.read())
         return len(self._queue) <= self._few
 
-    def _outcome_of(self, definition: int, blob: Buffer) -> tuple[bytes | Parts, float]:
-        started = time.perf_counter()
+    def _outcome_of(self, definition: int, blob: Buffer) -> bytes | Parts:
+        """Build a job, run it, and return what has become of it, encoded."""
         try:
             job_class = self._classes.get(definition) or self._load(definition)
             if isinstance(job_class, PayloadError):
@@ -393,9 +396,9 @@ class Slave:
         except OtherModuleError:
             raise
         except PayloadError as error:
-            return encode_refusal(error), 0.0
+            return encode_refusal(error)
         except BaseException as error:  # noqa: BLE001 - loading may run code of the user's that raises anything
-            return encode_outcome(Outcome.failed(error), None), 0.0
+            return encode_outcome(Outcome.failed(error), None)
         sys.stdout, sys.stderr = self.streams  # the job before may have put others there, and left them
         outcome = run_job(job, self.name)
         if self._forked:
@@ -405,8 +408,7 @@ class Slave:
             for stream in self.streams:
                 with contextlib.suppress(OSError, ValueError):  # the job has closed what is under it
                     stream.flush()
-        encoded = outcome_in_parts(outcome, job, self.max_bytes)
-        return encoded, time.perf_counter() - started
+        return outcome_in_parts(outcome, job, self.max_bytes)
 
     def _load(self, definition: int) -> type[Job] | PayloadError:
         pickled = self._definitions.pop(definition)
