@@ -254,14 +254,16 @@ class BookkeepingMaster(Master):
             if self._closed:
                 return
             self._closed = True
-        if self._tells_leftovers:
-            self._leftovers.tell()
-        with self._came.opened(self._mend):  # others need the lock to end
-            self._alarm.close()
-            self._stop()
-        with self._lock, self._mending():
-            for session in self._own_sessions():
-                self._discard_unprocessed(session)
+        try:
+            if self._tells_leftovers:
+                self._leftovers.tell()
+            with self._came.opened(self._mend):  # others need the lock to end
+                self._alarm.close()
+                self._stop()
+        finally:  # after a Ctrl-C, too: others may wait for jobs that nobody will process any more
+            with self._lock, self._mending():
+                for session in self._own_sessions():
+                    self._discard_unprocessed(session)
         atexit.unregister(self._end_with_program)
 
     def _end_with_program(self) -> None:

@@ -147,6 +147,27 @@ def test_leaving_the_block_waits_for_all_also_after_an_exception(make_master):
         executor.submit(add, 1)
 
 
+def test_a_master_whose_closing_was_interrupted_leaves_no_future_open(make_concurrent_master, monkeypatch):
+    master = make_concurrent_master(2)
+    executor = MasterExecutor(master)
+    gate = make_concurrent_master.gates()
+    futures = [executor.submit(pass_gate, gate.path, number) for number in range(4)]
+    gate.wait_for_arrivals(2)
+    stop = master._stop
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(master, "_stop", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        master.close()
+    assert concurrent.futures.wait(futures, PATIENCE).not_done == set()
+    assert all(isinstance(future.exception(0), papyros.MasterClosedError) for future in futures)
+    Background(executor.shutdown).result()
+    gate.open()
+    stop()
+
+
 def test_a_ctrl_c_in_the_block_cancels_what_waits(make_concurrent_master, caplog):
     """Else nothing would seem to happen for as long as all that waits takes."""
     gate = make_concurrent_master.gates()
