@@ -44,7 +44,7 @@ class Calls:
 
         A job class stands for its jobs: they keep their options. A job stands for itself.
         """
-        kind = self._class_of(function) if type(function) in _NAMED else None
+        kind = self._class_of(function) if type(function) in _NAMED else _job_class(function)
         if kind is not None:
             return kind(*args, **kwds)
         if not callable(function):
@@ -59,8 +59,8 @@ class Calls:
         kind = self._classes.get(function)
         if kind is not None:
             return kind
-        if isinstance(function, type) and issubclass(function, Job):
-            return function
+        if (kind := _job_class(function)) is not None:
+            return kind
         key = _identity(function)
         if key is None:
             return None
@@ -71,6 +71,11 @@ class Calls:
 
     def _make(self, function: Any) -> type[Job]:
         return job(function)
+
+
+def _job_class(function: Any) -> type[Job] | None:
+    """Return what stands for jobs, also where it has a metaclass of its own; None of anything else."""
+    return function if isinstance(function, type) and issubclass(function, Job) else None
 
 
 def _identity(function: Any) -> Hashable | None:

@@ -5,6 +5,7 @@ The cases are those of the interface's manual, and of Python's own tests of its 
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import concurrent.futures
 import functools
@@ -137,6 +138,23 @@ def test_the_jobs_do_not_mix_with_others(make_master):
 
 
 # Jobs -----------------------------------------------------------------------------------
+
+
+def test_an_abstract_job_class_has_job_classes_that_stand_for_their_jobs(executor):
+    class Abstract(papyros.Job, metaclass=abc.ABCMeta):
+        @abc.abstractmethod
+        def factor(self):
+            """By what it multiplies."""
+
+        def __call__(self, number):
+            return self.factor() * number
+
+    class Triple(Abstract):
+        def factor(self):
+            return 3
+
+    assert executor.submit(Triple, 2).result(PATIENCE) == 6
+    assert list(executor.map(Triple, range(3))) == [0, 3, 6]
 
 
 def test_a_job_class_stands_for_its_jobs_with_their_options(executor, tmp_path):
