@@ -195,7 +195,8 @@ class LaneCourier:
 
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""
-        self._lane.withdraw(futures)
+        if not self._lane.forked:
+            self._lane.withdraw(futures)
 
     def _abandon(self, why: BaseException) -> None:
         """Take no more jobs, since this happened, which is told to the futures of those that wait, too."""
@@ -205,10 +206,12 @@ class LaneCourier:
 
     def runs(self, future: JobFuture) -> bool:
         """Return whether a slave has been given the job."""
-        return self._lane.runs(future)
+        return not self._lane.forked and self._lane.runs(future)
 
     def end(self) -> None:
         """Take no more jobs; see `Courier.end`."""
+        if self._lane.forked:
+            return  # a thread that is not here may have the lock; and none is taken anyhow
         self._lane.end()
         if self._thread is None and self._lane.idle_for_good():
             self._close()
@@ -233,7 +236,7 @@ class LaneCourier:
                 "the executor takes no more calls from now on"
             )
         thread = self._thread
-        if thread is not threading.current_thread():
+        if thread is not threading.current_thread() and not self._lane.forked:
             self._over.wait()
             if thread is not None:
                 thread.join()

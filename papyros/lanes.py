@@ -191,6 +191,8 @@ class Lane:
     def close(self) -> None:
         """Drop all jobs of this lane, whatever their state."""
         master, session = self._master, self._session
+        if master._forked:
+            return  # they are the affair of the process that this one was forked from
         with master._lock, master._mending():
             numbers = list(session.entries)
             master._ledger.drop(session.key)

@@ -132,6 +132,41 @@ def test_a_fork_that_ends_does_not_wait_for_what_its_parent_does(tmp_path, maste
     assert path.read_text() == "apple"
 
 
+LEAVING = """
+import os, papyros, threading, time
+
+with {master} as master, master.executor() as executor:
+    future = executor.submit(time.sleep, 0.5)
+    jobs = master.execute(map(papyros.job(abs), range(9)))
+    next(jobs)
+    held, forked = threading.Event(), threading.Event()
+
+    def hold():
+        with master._lock:
+            held.set()
+            forked.wait()
+
+    threading.Thread(target=hold).start()
+    held.wait()
+    child = os.fork()
+    forked.set()
+    if not child:
+        assert not future.running()
+        assert not future.cancel()
+        jobs.close()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+    assert future.result() is None
+"""
+
+
+@pytest.mark.parametrize("master", ["papyros.MultiThreadedMaster(2)", "papyros.MultiProcessMaster(2)"])
+def test_a_fork_leaves_the_blocks_of_its_parent_at_once(master):
+    """Threads that would do anything, or have a lock, are not there."""
+    told, _ = run(LEAVING.format(master=master))
+    assert told == ""
+
+
 def test_what_a_thread_submits_when_the_pool_has_ended_is_refused(tmp_path):
     pool = "__import__('concurrent.futures').futures.ThreadPoolExecutor(1)"
     ending = """
