@@ -22,9 +22,9 @@ from papyros.current import running_here
 from papyros.deadlines import FOREVER, Deadline
 from papyros.ending import program_end
 from papyros.entries import ASSIGNED, Entry, Session
-from papyros.errors import MasterClosedError, PendingJobError, SlaveLost
+from papyros.errors import MasterClosedError, SlaveLost
 from papyros.jobfuture import JobFuture
-from papyros.jobs import Job, check_job, describe, settle
+from papyros.jobs import Job, check_job, keeper_of, release, settle
 from papyros.lanes import Lane
 from papyros.logs import logger_of
 from papyros.master import Master
@@ -122,16 +122,15 @@ class LaneCourier:
                     program_end.calls(self._exit)
 
     def _run_here(self, job: Job, future: JobFuture) -> None:
-        self._lane.send(job, future)
         try:
+            self._lane.send(job, future)
             while not future.done():
                 self._deliver()
-        except BaseException:  # the user's Ctrl-C: the job has gone back, and nobody is to run it later
-            self._lane.withdraw([future])
+        except BaseException:  # the user's Ctrl-C: wherever the job is, nobody is to run it later
+            self._lane.abandon(job, future)
             raise
         finally:
-            if self._lane.idle_for_good():
-                self._close()
+            self._close_if_idle()
 
     def _start_thread(self) -> None:
         with self._start:
@@ -193,10 +192,16 @@ class LaneCourier:
                 atexit.unregister(self._exit)
                 program_end.calls_no_more(self._exit)
 
+    def _close_if_idle(self) -> None:
+        """Close what no thread will close, if nothing is left, and nothing will come."""
+        if self._thread is None and self._lane.idle_for_good():
+            self._close()
+
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""
         if not self._lane.forked:
             self._lane.withdraw(futures)
+            self._close_if_idle()
 
     def _abandon(self, why: BaseException) -> None:
         """Take no more jobs, since this happened, which is told to the futures of those that wait, too."""
@@ -213,8 +218,7 @@ class LaneCourier:
         if self._lane.forked:
             return  # a thread that is not here may have the lock; and none is taken anyhow
         self._lane.end()
-        if self._thread is None and self._lane.idle_for_good():
-            self._close()
+        self._close_if_idle()
 
     def forget(self) -> None:
         """End; see `Courier.forget`.
@@ -264,7 +268,7 @@ class FutureLane(Lane):
         self.over_executor = master._over_executor
         #: Futures by the numbers of their jobs. Whoever takes one out of here, with the lock held, settles it.
         self.futures: dict[int, JobFuture] = {}
-        self._adding: dict[int, JobFuture] = {}  # by the id of the job
+        self._adding: dict[int, JobFuture] = {}  # by the thread that adds its job
         self._cancelled = 0  # how many cancelled jobs are accounted for
         self._ended = False
         #: Why no job is taken any more, where something has broken.
@@ -281,15 +285,19 @@ class FutureLane(Lane):
     def send(self, job: Job, future: JobFuture) -> None:
         """Add a job, whose outcome is to come to `future`; wait for room, where that is bounded."""
         self._check_open()
-        if self._adding.setdefault(id(job), future) is not future:
-            raise PendingJobError(f"{describe(job)} is being submitted by another thread")
+        me = threading.get_ident()
+        outer = self._adding.get(me)  # this may be a handler of a signal, which came while this thread was adding a job
+        self._adding[me] = future
         try:
             self.add(job)
         except BaseException:
             self.futures.pop(future._number, None)
             raise
         finally:
-            del self._adding[id(job)]
+            if outer is None:
+                self._adding.pop(me, None)
+            else:
+                self._adding[me] = outer
 
     def _check_open(self) -> None:
         if self.broken is not None:
@@ -297,9 +305,9 @@ class FutureLane(Lane):
         if self._ended:
             raise RuntimeError("cannot schedule new futures after shutdown")
 
-    def _note(self, job: Job, number: int) -> None:
+    def _note(self, number: int) -> None:
         self._check_open()
-        future = self._adding[id(job)]
+        future = self._adding[threading.get_ident()]
         future._number = number
         self.futures[number] = future
 
@@ -338,8 +346,10 @@ class FutureLane(Lane):
         """Return the outcome of a job that was taken out, and give it to the job as well."""
         try:
             outcome = self._master._unpack(job, entry)
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
-            outcome = Outcome.failed(error)
+        except BaseException as error:
+            if self._master._runs_in_pops:
+                raise  # nothing is decoded there, so it is a Ctrl-C, which is the caller's
+            outcome = Outcome.failed(error)  # whoever waits for the future is told
         settle(job, outcome)
         return outcome
 
@@ -350,6 +360,19 @@ class FutureLane(Lane):
             future._leave()
         for future in withdrawn:
             future._cancel()  # the thread that settles futures may have been quicker, and not be done
+
+    def abandon(self, job: Job, future: JobFuture) -> None:
+        """Let go of a job, in whatever state it is, and of its future, which nobody has."""
+        master, session, number = self._master, self._session, future._number
+        with master._lock:
+            master._ledger.mend()
+            self.futures.pop(number, None)
+            if number in session.entries:
+                master._ledger.discard(session, [number])
+            master._mend()
+        entry = keeper_of(job)
+        if number and isinstance(entry, Entry) and entry.session is session and entry.number == number:
+            release(job)  # it was taken out of the books, and was given no outcome
 
     def take_back(self, futures: list[JobFuture] | None) -> tuple[list[JobFuture], list[JobFuture]]:
         """Discard jobs that wait. Returns the futures of these, and those of them that nobody else settles."""

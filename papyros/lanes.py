@@ -54,7 +54,7 @@ class Lane:
                     self._wait_for_room(job, deadline)
                 number = entry.number = next(master._numbers)
                 try:
-                    self._note(job, number)
+                    self._note(number)
                     master._jobs[number] = job
                     master._ledger.enter(entry)
                     if entry.outcome is None:
@@ -98,7 +98,7 @@ class Lane:
             master._jobs.pop(number, None)
         master._let_go([])
 
-    def _note(self, job: Job, number: int) -> None:
+    def _note(self, number: int) -> None:
         """Take note of a job that is about to be added. Called with the lock held."""
 
     def _wait_for_room(self, job: Job, deadline: Deadline) -> None:

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from papyros.bookkeeping import BookkeepingMaster
 from papyros.current import Place
@@ -125,22 +125,30 @@ def _wants_retry(entry: Entry, outcome: Outcome) -> bool:
 class Interrupts:
     """A handler of Ctrl-C that holds it back while the books are changed.
 
-    What comes while a job runs is raised at once, as Python does by itself, and noted: so Ctrl-C, which is
-    the user's, can be told from a KeyboardInterrupt that the job raises, which is the job's.
+    What comes while a job runs goes to the program's handler at once, and what that raises is noted: so Ctrl-C, which
+    is the user's, can be told from a KeyboardInterrupt that the job raises, which is the job's.
+
+    Args:
+        handler: the program's own: Python's, which raises a KeyboardInterrupt, or that of `asyncio`, which does so when
+            the second one comes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, handler: Callable[[int, FrameType | None], Any] = signal.default_int_handler) -> None:
         self.holding = True
         self.came = False  # and was raised: whatever job waits for whatever other one, it is for all of them
         self._held = False
+        self._handler = handler
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Take note of Ctrl-C, and raise it unless it is held back."""
         if self.holding:
             self._held = True
-        else:
+            return
+        try:
+            self._handler(number, frame)
+        except BaseException:
             self.came = True
-            signal.default_int_handler(number, frame)
+            raise
 
     def let_through(self, call: Callable[P, R], *args: P.args, **kwds: P.kwargs) -> R:
         """Make a call that Ctrl-C may interrupt."""
@@ -154,14 +162,13 @@ class Interrupts:
     def raise_held(self) -> None:
         """Raise what was held back."""
         if self._held:
-            self._held = False
-            self.came = True
-            raise KeyboardInterrupt
+            self._held, self.holding = False, False
+            self(signal.SIGINT, sys._getframe())
 
 
 @contextmanager
 def _held_interrupts() -> Iterator[Interrupts]:
-    """Hold Ctrl-C back, if it would raise in this thread, until the end or until it is let through."""
+    """Hold Ctrl-C back, if it would be handled in this thread, until the end or until it is let through."""
     before = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
     if isinstance(before, Interrupts):  # in a job that waits for this one
         interrupts = before
@@ -170,8 +177,8 @@ def _held_interrupts() -> Iterator[Interrupts]:
             yield interrupts
         finally:
             interrupts.holding = False
-    elif before is signal.default_int_handler:
-        interrupts = Interrupts()
+    elif callable(before):
+        interrupts = Interrupts(before)
         signal.signal(signal.SIGINT, interrupts)
         try:
             yield interrupts

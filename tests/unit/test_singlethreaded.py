@@ -85,6 +85,25 @@ def test_a_signal_handler_of_the_users_stays_in_charge(monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
+def test_what_a_signal_handler_of_the_users_raises_reaches_the_caller():
+    def interrupt(number, frame):
+        raise KeyboardInterrupt("the handler's")
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        master = papyros.SingleThreadedMaster()
+        job = interrupt_once([])
+        master.addJob(job)
+        with pytest.raises(KeyboardInterrupt, match="the handler's"):
+            master.popProcessedJob()
+        assert master.numPendingJobs() == 1
+        assert master.popProcessedJob() is job
+        assert job.result == "done"
+        assert signal.getsignal(signal.SIGINT) is interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_leaving_a_debugger_with_quit_reaches_the_caller():
     import bdb
 
