@@ -21,6 +21,7 @@ from papyros.frames import Buffer, Parts, join_column, message_parts, split_colu
 __all__ = [
     "MOST_JOBS",
     "Told",
+    "Untold",
     "blobs_of",
     "check",
     "count_jobs",
@@ -63,6 +64,32 @@ class Told(NamedTuple):
     outcomes: list[Buffer]
     seconds: Sequence[float]
     kept: int
+
+
+class Untold:
+    """Outcomes of jobs of the bundle that a slave runs, which it has not told yet."""
+
+    def __init__(self) -> None:
+        self.start = 0  # the position of the first of these jobs
+        self.outcomes: list[Buffer] = []
+        self.seconds = array("d")
+        self.size = 0
+        self.over = False  # whether the last of them were told
+
+    def add(self, encoded: Buffer | Parts, seconds: float) -> None:
+        """Take note of the next one. What is large may be memory of the job's own, to which the next may write."""
+        if isinstance(encoded, Parts):
+            encoded = b"".join(encoded.buffers)
+        self.outcomes.append(encoded)
+        self.seconds.append(seconds)
+        self.size += len(encoded)
+
+    def told(self, over: bool) -> bytes:
+        """Return what tells these outcomes, and forget them."""
+        told = outcomes(self.start, self.seconds, self.outcomes, over)
+        self.start += len(self.outcomes)
+        self.outcomes, self.seconds, self.size = [], array("d"), 0
+        return told
 
 
 def pack_bundle(blobs: Sequence[Buffer | Parts]) -> bytes:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from papyros import slave as inside
+from papyros import protocol
 from papyros.bundles import check as check_told
 from papyros.deaths import Death, DeathWatch, abandon, cause_of, reap, signal_group
 from papyros.environment import slave_environment
@@ -31,7 +31,9 @@ from papyros.forensics import oom_kills, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, Parts, join_column, pack_frame, split_column
 from papyros.logs import logger_of
 from papyros.screen import Screen
+from papyros.slave import PROGRAM
 from papyros.store import Held, needs_of
+from papyros.streams import TOLD_CHARACTERS, SlaveStream
 from papyros.sweeping import MARK, sweep
 from papyros.terms import Terms
 
@@ -43,10 +45,6 @@ __all__ = ["MOST_TOKENS", "Heard", "Lent", "Outcomes", "Part", "Printed", "Recal
 log = logger_of(__name__)
 
 LAST_LINES = 20
-
-#: A line that is longer is forwarded in parts; and of one that is told with a death, so much at the most.
-LINE_BYTES = 1 << 16
-TOLD_CHARACTERS = 1000
 
 #: So many bytes may be on their way between a slave and its crew, where the system allows it: the fewer times a large
 #: payload keeps one side waiting for the other, the better.
@@ -172,19 +170,19 @@ class SlaveProcess:
         with contextlib.ExitStack() as undo:
             self._start(undo)
             undo.pop_all()
-        self._reader = FrameReader(self._sock, inside.FROM_SLAVE)
+        self._reader = FrameReader(self._sock, protocol.FROM_SLAVE)
         self.outbox = Outbox(self._sock)
         self.pid = self._popen.pid
         self.name = f"{socket.gethostname()}/{self.pid}"
         assert self._popen.stdout is not None
         assert self._popen.stderr is not None
         self._streams = [
-            _Stream(self._popen.stdout, lambda text: screen.show(sys.stdout, text), None),
-            _Stream(self._popen.stderr, lambda text: screen.show(sys.stderr, text), self._lines),
+            SlaveStream(self._popen.stdout, lambda text: screen.show(sys.stdout, text), None),
+            SlaveStream(self._popen.stderr, lambda text: screen.show(sys.stderr, text), self._lines),
         ]
         path = [p or str(Path.cwd()) for p in options.path]
         hello = {"path": path, "max_bytes": options.max_bytes, "family": options.family, "secrets": options.secrets}
-        self.outbox.put(pack_frame(inside.HELLO, 0, [json.dumps(hello).encode()]))
+        self.outbox.put(pack_frame(protocol.HELLO, 0, [json.dumps(hello).encode()]))
 
     def _start(self, undo: contextlib.ExitStack) -> None:
         """Start the process; `undo` is told how to let go of all that was made, should the rest of it fail."""
@@ -199,12 +197,12 @@ class SlaveProcess:
                 undo.callback(os.close, token)
                 os.set_blocking(token, False)
             with _memory_file() as slate:
-                slate.truncate(inside.SLATE_BYTES)
-                self._slate = mmap.mmap(slate.fileno(), inside.SLATE_BYTES)
+                slate.truncate(protocol.SLATE_BYTES)
+                self._slate = mmap.mmap(slate.fileno(), protocol.SLATE_BYTES)
                 undo.callback(self._slate.close)
                 fds = (theirs.fileno(), self._token_out, slate.fileno())
                 self._popen = subprocess.Popen(
-                    [sys.executable, "-c", inside.PROGRAM, *map(str, fds), str(os.getpid())],
+                    [sys.executable, "-c", PROGRAM, *map(str, fds), str(os.getpid())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
@@ -253,7 +251,7 @@ class SlaveProcess:
         self.queue.extend(tasks)  # first: who is interrupted in what follows can tell by that
         jobs = jobs_in(tasks)
         self.jobs += jobs
-        epoch = self._epoch.to_bytes(inside.TOKEN_BYTES, "little")
+        epoch = self._epoch.to_bytes(protocol.TOKEN_BYTES, "little")
         definitions = [task.definition for task in tasks]
         known = self._definitions
         missing = [digest for digest in dict.fromkeys(definitions) if digest not in known]
@@ -268,7 +266,7 @@ class SlaveProcess:
         size = sum(map(len, blobs))
         for part in [slice(len(blobs))] if size < PART_BYTES else _parted(blobs):
             columns = (epoch, numbers[part].tobytes(), flags[part], *join_column(blobs[part]))
-            self.outbox.put(pack_frame(inside.JOBS, len(blobs[part]), columns))
+            self.outbox.put(pack_frame(protocol.JOBS, len(blobs[part]), columns))
         return size
 
     def _define(self, digest: bytes, definition: bytes, value: Callable[[bytes], Held | None]) -> int:
@@ -283,7 +281,7 @@ class SlaveProcess:
             self._definitions[digest] = number
             if needs:
                 self._needs[digest] = needs
-        self.outbox.put(pack_frame(inside.DEFINE, number, [definition]))
+        self.outbox.put(pack_frame(protocol.DEFINE, number, [definition]))
         return number
 
     def _offer(self, needs: list[bytes], value: Callable[[bytes], Held | None]) -> bool:
@@ -292,7 +290,7 @@ class SlaveProcess:
         if found:
             self._values.update(found)
             told = json.dumps({need.hex(): held.place for need, held in found.items()}).encode()
-            self.outbox.put(pack_frame(inside.VALUES, 0, [told]))
+            self.outbox.put(pack_frame(protocol.VALUES, 0, [told]))
         return all(need in self._values for need in needs)
 
     def unshare(self, digests: Collection[bytes]) -> None:
@@ -304,7 +302,7 @@ class SlaveProcess:
         known = [digest for digest in digests if self._values.pop(digest, None) is not None]
         if known or numbers:
             told = json.dumps([[digest.hex() for digest in known], numbers]).encode()
-            self.outbox.put(pack_frame(inside.UNSHARE, 0, [told]))
+            self.outbox.put(pack_frame(protocol.UNSHARE, 0, [told]))
 
     def recall(self, worth: int = 1) -> Recalled:
         """Take back all tasks that the slave has not started.
@@ -315,8 +313,8 @@ class SlaveProcess:
         with contextlib.suppress(BlockingIOError):
             while taken := os.read(self._token_out, 1 << 16):
                 tokens += taken
-        was_cut = tokens.startswith(inside.CUT)  # the slave has not come to it yet
-        left = len(tokens) // inside.TOKEN_BYTES - was_cut
+        was_cut = tokens.startswith(protocol.CUT)  # the slave has not come to it yet
+        left = len(tokens) // protocol.TOKEN_BYTES - was_cut
         tasks = []
         while left and self.queue and left >= self.queue[-1].terms.jobs:
             task = self.queue.pop()
@@ -329,7 +327,7 @@ class SlaveProcess:
         if was_cut or bundle is not None:
             # The slave is in the midst of a bundle, and waits for these tokens, or for what stands in their place.
             with contextlib.suppress(OSError):  # it died
-                os.write(self._token_in, inside.CUT if cut else tokens[: left * inside.TOKEN_BYTES])
+                os.write(self._token_in, protocol.CUT if cut else tokens[: left * protocol.TOKEN_BYTES])
         if bundle is None or cut:
             self._begun = self.jobs = len(self.queue)
         else:
@@ -342,7 +340,7 @@ class SlaveProcess:
 
     def tell(self, message: bytes) -> None:
         """Send the running job a message, about its children."""
-        self.outbox.put(pack_frame(inside.NEWS, 0, [message]))
+        self.outbox.put(pack_frame(protocol.NEWS, 0, [message]))
 
     def receive(self) -> Iterator[Outcomes | Part | Printed | Heard | Lent]:
         """Yield what came: outcomes, in the order of the queue, and what jobs printed or said of their children.
@@ -360,25 +358,25 @@ class SlaveProcess:
             self.kill()
 
     def _events(self, frame: Frame) -> Iterator[Outcomes | Part | Printed | Heard | Lent]:
-        if frame.kind == inside.READY:
+        if frame.kind == protocol.READY:
             self.ready = True
             self.name = bytes(frame.body).decode()
             self._memory_before = frame.number << 20
-        elif frame.kind == inside.OUTCOMES:
+        elif frame.kind == protocol.OUTCOMES:
             yield self._outcomes(frame)
-        elif frame.kind == inside.PART and (task := self._find(frame.number)) is not None:
+        elif frame.kind == protocol.PART and (task := self._find(frame.number)) is not None:
             check_told(frame.body, task.terms.jobs, over=False)
             yield Part(task, bytes(frame.body))
-        elif frame.kind == inside.PRINTED and (task := self._find(frame.number)) is not None:
+        elif frame.kind == protocol.PRINTED and (task := self._find(frame.number)) is not None:
             text = bytes(frame.body[1:]).decode(errors="replace")
-            if frame.body[:1] == inside.ON_STDERR:
+            if frame.body[:1] == protocol.ON_STDERR:
                 self._lines.extend(line[-TOLD_CHARACTERS:] for line in text.splitlines())
             yield Printed(task, text)
-        elif frame.kind == inside.FAMILY and (task := self._find(frame.number)) is not None:
+        elif frame.kind == protocol.FAMILY and (task := self._find(frame.number)) is not None:
             yield Heard(task, frame.body)
-        elif frame.kind == inside.RETIRES:
+        elif frame.kind == protocol.RETIRES:
             self.retired = bytes(frame.body).decode(errors="replace")
-        elif frame.kind == inside.LENT:
+        elif frame.kind == protocol.LENT:
             self.lent = bool(frame.number)
             yield Lent(self.lent)
 
@@ -420,7 +418,7 @@ class SlaveProcess:
 
     def running(self) -> tuple[Task, float] | None:
         """Return the task that the slave runs, or ran when it died, and since when; or None."""
-        started, finished, moment, _ = inside.SLATE.unpack_from(self._slate)
+        started, finished, moment, _ = protocol.SLATE.unpack_from(self._slate)
         position = started - self._received - 1
         if started == finished or not 0 <= position < len(self.queue):
             return None
@@ -428,12 +426,12 @@ class SlaveProcess:
 
     def position(self) -> int:
         """Return the position of the job that the slave runs, or ran when it died, in its bundle."""
-        position: int = inside.SLATE.unpack_from(self._slate)[3]
+        position: int = protocol.SLATE.unpack_from(self._slate)[3]
         return position
 
     def started(self) -> list[Task]:
         """Return the tasks that the slave has started, and whose outcomes have not come."""
-        started, *_ = inside.SLATE.unpack_from(self._slate)
+        started, *_ = protocol.SLATE.unpack_from(self._slate)
         return [self.queue[position] for position in range(min(started - self._received, len(self.queue)))]
 
     def is_deaf(self) -> bool:
@@ -441,7 +439,7 @@ class SlaveProcess:
 
         By looks and not by time, since whoever looks may have been stopped as well, as with a machine that sleeps.
         """
-        started, finished, *_ = inside.SLATE.unpack_from(self._slate)
+        started, finished, *_ = protocol.SLATE.unpack_from(self._slate)
         waits = bool(self.queue) and started == finished and not len(self.outbox)
         self._deaf_looks = self._deaf_looks + 1 if waits and (started, finished) == self._progress else 0
         self._progress = started, finished
@@ -490,9 +488,9 @@ def _flags(terms: list[Terms], careful: bool) -> bytes:
 
 
 def _flag(terms: Terms, careful: bool) -> int:
-    told_at_once = inside.ONCE * (careful or terms.once)
-    bundle = inside.BUNDLE * (terms.jobs > 1)
-    return inside.ECHO * terms.echo | told_at_once | inside.TIMED * (terms.timeout is not None) | bundle
+    told_at_once = protocol.ONCE * (careful or terms.once)
+    bundle = protocol.BUNDLE * (terms.jobs > 1)
+    return protocol.ECHO * terms.echo | told_at_once | protocol.TIMED * (terms.timeout is not None) | bundle
 
 
 def jobs_in(tasks: Sequence[Task]) -> int:
@@ -511,44 +509,6 @@ def _parted(blobs: list[Buffer | Parts]) -> Iterator[slice]:
         if size >= PART_BYTES or end == len(blobs):
             yield slice(start, end)
             start, size = end, 0
-
-
-class _Stream:
-    """A standard stream of a slave, forwarded line by line to the same stream of this process."""
-
-    def __init__(self, pipe: IO[bytes], show: Callable[[str], None], lines: deque[str] | None) -> None:
-        os.set_blocking(pipe.fileno(), False)
-        self._pipe = pipe
-        self.fd = pipe.fileno()
-        self._show = show
-        self._lines = lines
-        self._partial = b""
-
-    def forward(self, selector: selectors.BaseSelector | None = None) -> None:
-        try:
-            chunk = os.read(self.fd, 1 << 16)
-        except BlockingIOError:
-            return
-        if not chunk and selector is not None:
-            selector.unregister(self.fd)
-        *lines, self._partial = (self._partial + chunk).split(b"\n")
-        if len(self._partial) >= LINE_BYTES:
-            lines.append(self._partial)
-            self._partial = b""
-        self._write(lines)
-
-    def _write(self, lines: list[bytes]) -> None:
-        texts = [line.decode(errors="replace") for line in lines]
-        if self._lines is not None:
-            self._lines.extend(text[-TOLD_CHARACTERS:] for text in texts)
-        if texts:
-            self._show("\n".join(texts) + "\n")
-
-    def close(self) -> None:
-        self.forward()
-        if self._partial:
-            self._write([self._partial])
-        self._pipe.close()
 
 
 def _memory_file() -> IO[bytes]:

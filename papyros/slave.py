@@ -1,23 +1,12 @@
 """What a slave process does: a fresh interpreter, started by a crew with `PROGRAM`.
 
-Apart from its standard streams a slave has three things of its crew, as file
-descriptors named in its arguments:
+It takes jobs off its connection, runs them one after the other, and sends back what becomes of them. What it and its
+crew say to each other, and by which means, is told in `papyros.protocol`. What a job says of its children goes the same
+way, and what the crew has to say of them is read while the job runs only if it has any; whatever else comes by then is
+kept for later.
 
-- a stream socket: definitions and jobs come in, outcomes go out, in the same order;
-- the read end of a pipe of *tokens*: a job that was sent may be started only
-  after a token was taken, and the crew takes tokens back to give the jobs to
-  somebody else. A read of a pipe is atomic, so a job is started by one slave only,
-  even while this one computes and answers to nobody;
-- a page of shared memory, the *slate*, on which the slave notes how many jobs
-  it started and finished and when, so that whoever finds it dead knows what it was doing.
-
-What a job says of its children goes over the same socket, in frames of their own kinds, which
-are read while the job runs only if it has any; whatever else comes by then is kept for later.
-
-Tokens carry the epoch of the jobs that they are for; the crew begins a new one
-each time that it takes tokens back. A bundle of jobs has a token for each of them. A crew that has
-taken back some of the bundle that runs puts them in place again, or `CUT` instead: so a slave in the midst of a
-bundle may wait for the one or the other.
+A crew that has taken back some of the bundle that runs puts its tokens in place again, or `CUT` instead: so a slave in
+the midst of a bundle may wait for the one or the other.
 """
 
 from __future__ import annotations
@@ -31,7 +20,6 @@ import os
 import select
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -40,8 +28,7 @@ from collections import deque
 from functools import partial
 from typing import Any, NoReturn
 
-from papyros.bundles import blobs_of
-from papyros.bundles import outcomes as tell_outcomes
+from papyros.bundles import Untold, blobs_of
 from papyros.current import FamilyMaster, Place
 from papyros.echo import Echo
 from papyros.errors import NoCurrentMasterError, PayloadError
@@ -49,6 +36,30 @@ from papyros.frames import Buffer, Frame, FrameReader, Parts, join_column, pack_
 from papyros.jobs import Job
 from papyros.mapped import MappedValues
 from papyros.outcome import Outcome
+from papyros.protocol import (
+    BUNDLE,
+    DEFINE,
+    ECHO,
+    FAMILY,
+    HELLO,
+    JOBS,
+    LENT,
+    NEWS,
+    ON_STDERR,
+    ON_STDOUT,
+    ONCE,
+    OUTCOMES,
+    PART,
+    PRINTED,
+    READY,
+    RETIRES,
+    SLATE,
+    SLATE_BYTES,
+    TIMED,
+    TOKEN_BYTES,
+    UNSHARE,
+    VALUES,
+)
 from papyros.running import leave_fork, run_job
 from papyros.sources import OtherModuleError
 from papyros.store import JOB_NEEDS, without_needs
@@ -63,64 +74,10 @@ from papyros.wire import (
     outcome_in_parts,
 )
 
-__all__ = [
-    "DEFINE",
-    "FAMILY",
-    "FROM_SLAVE",
-    "HELLO",
-    "JOBS",
-    "LENT",
-    "NEWS",
-    "OUTCOMES",
-    "PART",
-    "PRINTED",
-    "PROGRAM",
-    "READY",
-    "RETIRES",
-    "SLATE",
-    "SLATE_BYTES",
-    "TOKEN_BYTES",
-    "UNSHARE",
-    "VALUES",
-    "Slave",
-]
+__all__ = ["PROGRAM", "Slave"]
 
 #: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported.
 PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
-
-# Kinds of frames. To the slave:
-HELLO = 1  # JSON: search path and bounds
-DEFINE = 2  # a definition; the frame's number is the one by which jobs refer to it
-# As many jobs as the frame's number says: epoch, column of definitions, of flags, of blobs
-JOBS = 3
-NEWS = 4  # for the job that runs, of its children
-VALUES = 5  # JSON: the places of shared values on this machine, by their digests
-UNSHARE = 6  # JSON: digests of shared values to be forgotten, and the numbers of definitions that need them
-# From the slave:
-READY = 10  # its name; the frame's number is its peak memory so far, in MB
-OUTCOMES = 11  # a column of seconds, then a column of encoded outcomes
-# Text that a job printed; the frame's number says which job, counted from the first that was started; the first byte
-# of the body says on which stream.
-PRINTED = 12
-FAMILY = 13  # what a job says of its children; the frame's number says which job, as above
-LENT = 14  # 1: the slave lends its place, since its job waits for children; 0: it takes it back
-RETIRES = 15  # why the slave leaves the job at which it is, and which it has not started, to a fresh one
-PART = 16  # what has become of jobs of the bundle that runs, so far; the frame's number says which task it is, as above
-FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT, RETIRES, PART])
-# Flags of jobs.
-ECHO, ONCE, TIMED, BUNDLE = 1, 2, 4, 8
-
-ON_STDOUT, ON_STDERR = b"o", b"e"
-
-#: Tasks started, tasks finished, and the monotonic time at which the last of these happened, or the last job of the
-#: bundle that runs was started; and the position of that in the bundle.
-SLATE = struct.Struct("=QQdQ")
-SLATE_BYTES = mmap.PAGESIZE
-
-TOKEN_BYTES = 4
-
-#: What a slave in the midst of a bundle finds in place of a token: the rest of it was taken back.
-CUT = b"\xff" * TOKEN_BYTES
 
 #: Outcomes are gathered for at least so long, ...
 QUICK_SECONDS = 0.002
@@ -178,7 +135,7 @@ class Slave:
         self._lock = threading.Lock()  # guards what follows, and the sending
         self._outcomes: list[Buffer | Parts] = []
         self._seconds = array("d")
-        self._part = _Part()  # of the bundle that runs, or ran last: what has not been told yet
+        self._part = Untold()  # of the bundle that runs, or ran last: what has not been told yet
         self._part.over = True
         self._flushed = 0.0
         self._quick: set[int] = set()  # the definitions of jobs of which the last one was quick
@@ -327,7 +284,7 @@ class Slave:
         """Run the jobs of a bundle, until the crew takes the rest of them back; return whether it has."""
         self._started += 1
         spent = 0.0
-        part = self._part = _Part()
+        part = self._part = Untold()
         self._unsent.set()  # what comes of its jobs will be sent while one of them takes long
         cut = False
         for position, blob in enumerate(blobs_of(bundle)):
@@ -528,32 +485,6 @@ class Slave:
             time.sleep(0.01)
         if not self._idle:
             os._exit(1)
-
-
-class _Part:
-    """Outcomes of jobs of a bundle that have not been told yet."""
-
-    def __init__(self) -> None:
-        self.start = 0  # the position of the first of these jobs
-        self.outcomes: list[Buffer] = []
-        self.seconds = array("d")
-        self.size = 0
-        self.over = False  # whether the last of them were told
-
-    def add(self, encoded: Buffer | Parts, seconds: float) -> None:
-        """Take note of the next one. What is large may be memory of the job's own, to which the next may write."""
-        if isinstance(encoded, Parts):
-            encoded = b"".join(encoded.buffers)
-        self.outcomes.append(encoded)
-        self.seconds.append(seconds)
-        self.size += len(encoded)
-
-    def told(self, over: bool) -> bytes:
-        """Return what tells these outcomes, and forget them."""
-        told = tell_outcomes(self.start, self.seconds, self.outcomes, over)
-        self.start += len(self.outcomes)
-        self.outcomes, self.seconds, self.size = [], array("d"), 0
-        return told
 
 
 def peak_memory() -> int:

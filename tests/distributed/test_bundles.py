@@ -15,7 +15,7 @@ from papyros.bundles import cut_off
 from papyros.distributed.naming import ask_status
 from papyros.distributed.sent import SentJobs
 from papyros.ledger import MAX_DEATHS
-from papyros.slave import OUTCOMES, PART
+from papyros.protocol import OUTCOMES, PART
 from tests.contract.jobs_for_tests import Square
 from tests.contract.test_interrupts import add_and_pop_though_interrupted, moments, real_interrupts
 from tests.distributed.jobs import starts, step

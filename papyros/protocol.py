@@ -1,0 +1,104 @@
+"""What a slave process and its crew say to each other, and by which means.
+
+Apart from its standard streams a slave has three things of its crew:
+
+- a stream socket, on which *frames* go (`papyros.frames`): definitions and jobs come in, outcomes go out, in the same
+  order;
+- the read end of a pipe of *tokens*: a job that was sent may be started only
+  after a token was taken, and the crew takes tokens back to give the jobs to
+  somebody else. A read of a pipe is atomic, so a job is started by one slave only,
+  even while this one computes and answers to nobody. A bundle of jobs has a token for each of them;
+- a page of shared memory, the *slate*, on which the slave notes how many tasks
+  it started and finished and when, so that whoever finds it dead knows what it was doing.
+
+Tokens carry the epoch of the jobs that they are for; the crew begins a new one each time that it takes tokens back.
+
+Words only: `papyros.slave` speaks for the slave, `papyros.process` for the crew.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+
+__all__ = [
+    "BUNDLE",
+    "CUT",
+    "DEFINE",
+    "ECHO",
+    "FAMILY",
+    "FROM_SLAVE",
+    "HELLO",
+    "JOBS",
+    "LENT",
+    "NEWS",
+    "ONCE",
+    "ON_STDERR",
+    "ON_STDOUT",
+    "OUTCOMES",
+    "PART",
+    "PRINTED",
+    "READY",
+    "RETIRES",
+    "SLATE",
+    "SLATE_BYTES",
+    "TIMED",
+    "TOKEN_BYTES",
+    "UNSHARE",
+    "VALUES",
+]
+
+# Kinds of frames to a slave. -------------------------------------------------------------
+
+#: JSON: search path and bounds.
+HELLO = 1
+#: A definition; the frame's number is the one by which jobs refer to it.
+DEFINE = 2
+#: As many jobs as the frame's number says: epoch, column of definitions, of flags, of blobs.
+JOBS = 3
+#: For the job that runs, of its children.
+NEWS = 4
+#: JSON: the places of shared values on this machine, by their digests.
+VALUES = 5
+#: JSON: digests of shared values to be forgotten, and the numbers of definitions that need them.
+UNSHARE = 6
+
+# Kinds of frames from a slave. -----------------------------------------------------------
+
+#: Its name; the frame's number is its peak memory so far, in MB.
+READY = 10
+#: A column of seconds, then a column of encoded outcomes, as many as the frame's number says.
+OUTCOMES = 11
+#: Text that a job printed; the frame's number says which task that is, counted from the first that was started; the
+#: first byte of the body says on which stream.
+PRINTED = 12
+#: What a job says of its children; the frame's number says which task that is, as above.
+FAMILY = 13
+#: 1: the slave lends its place, since its job waits for children; 0: it takes it back.
+LENT = 14
+#: Why the slave leaves the job at which it is, and which it has not started, to a fresh one.
+RETIRES = 15
+#: What has become of jobs of the bundle that runs, so far; the frame's number says which task it is, as above.
+PART = 16
+
+FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT, RETIRES, PART])
+
+ON_STDOUT, ON_STDERR = b"o", b"e"
+
+# Flags of jobs. --------------------------------------------------------------------------
+
+#: What it prints is to be sent; what becomes of it is to be told at once; it may be stopped when its time is up; it is
+#: a bundle.
+ECHO, ONCE, TIMED, BUNDLE = 1, 2, 4, 8
+
+# Tokens, and the slate. ------------------------------------------------------------------
+
+TOKEN_BYTES = 4
+
+#: What a slave in the midst of a bundle finds in place of a token: the rest of it was taken back.
+CUT = b"\xff" * TOKEN_BYTES
+
+#: Tasks started, tasks finished, and the monotonic time at which the last of these happened, or the last job of the
+#: bundle that runs was started; and the position of that in the bundle.
+SLATE = struct.Struct("=QQdQ")
+SLATE_BYTES = mmap.PAGESIZE
