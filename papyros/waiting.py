@@ -32,7 +32,8 @@ class WaitingLine:
     def __init__(self) -> None:
         self._levels: dict[int, deque[Entry]] = {}
         self._priorities: list[int] = []  # negated, so that the highest comes first
-        self._returned: list[tuple[int, int, Entry]] = []  # a heap: jobs that wait again
+        #: A heap: jobs that wait again. One may have the number of a ghost, and entries have no order.
+        self._returned: list[tuple[int, int, int, Entry]] = []
         self._removed: set[Entry] = set()
         self.length = 0
         self.size = 0  # in bytes
@@ -55,7 +56,7 @@ class WaitingLine:
         if entry in self._removed:
             self._removed.discard(entry)  # it has its old place still
         else:
-            heappush(self._returned, (-entry.priority, entry.number, entry))
+            heappush(self._returned, (-entry.priority, entry.number, id(entry), entry))
         self.length += 1
         self.size += entry.size
 
@@ -64,7 +65,7 @@ class WaitingLine:
         while True:
             first = self._priorities[0] if self._priorities else None
             if self._returned and self._is_next(first):
-                entry = heappop(self._returned)[2]
+                entry = heappop(self._returned)[-1]
             elif first is None:
                 raise IndexError("the waiting line is empty")
             else:
@@ -82,7 +83,7 @@ class WaitingLine:
 
     def _is_next(self, first: int | None) -> bool:
         """Return whether the first job that waits again is before the first one of this priority, if there is any."""
-        priority, number, _ = self._returned[0]
+        priority, number, *_ = self._returned[0]
         return first is None or (priority, number) < (first, self._levels[-first][0].number)
 
     def remove(self, entry: Entry) -> None:

@@ -122,6 +122,22 @@ def test_clearing_returns_what_was_there():
     assert numbers(line) == [9]
 
 
+def test_a_number_may_come_back_while_its_ghost_is_in_the_line():
+    """A client whose job was cancelled in vain adds it again."""
+    line = WaitingLine()
+    former, other = entry(1), entry(2)
+    for each in (former, other):
+        line.put_back(each)
+    line.remove(former)
+    again = entry(1)
+    line.append(again)
+    assert line.popleft() is again
+    line.put_back(again)
+    assert line.popleft() is again
+    assert line.popleft() is other
+    assert not line
+
+
 @given(st.lists(st.tuples(st.sampled_from(["append", "pop", "put back", "remove"]), st.integers(-2, 2))))
 def test_it_is_a_sorted_list_whatever_happens(steps):
     line = WaitingLine()
