@@ -18,7 +18,7 @@ import os
 import threading
 import uuid
 from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +74,9 @@ HOST_AFTER_SECONDS = 3.0
 
 #: How long a call that cancels waits for a master that has gone away.
 CANCEL_SECONDS = 10.0
+
+#: Why a job is not run again that is to run at most once, and was cancelled in vain.
+STOPPED = "it was stopped for a call that was interrupted, or gave up, before it heard of that"
 
 #: A goodbye may take so long.
 LEAVE_SECONDS = 2.0
@@ -179,6 +182,7 @@ class DistributedMaster(PackingMaster):
         self._sender_idle = False
         self._acknowledged = 0
         self._tickets = itertools.count(1)
+        self._doubts: dict[int, str | None] = {}  # tickets of cancellations that are to be settled; see `_doubt`
         self._broken = ""  # why nothing is sent and received any more, should one of the threads be gone
         # The sender's own:
         self._sequence = 0
@@ -221,11 +225,12 @@ class DistributedMaster(PackingMaster):
 
     def _withdraw(self, session: Session, numbers: Sequence[int]) -> list[int]:
         withdrawn = super()._withdraw(session, numbers)
-        while left := [number for number in numbers if number in session.entries]:
-            cancelled = self._cancel_at_master(left, waiting=True)
-            if cancelled is not None:
-                return withdrawn + cancelled
-            withdrawn += super()._withdraw(session, left)
+        with contextlib.suppress(LineBrokenError):
+            while left := [number for number in numbers if number in session.entries]:
+                cancelled = self._cancel_at_master(left, waiting=True)
+                if cancelled is not None:
+                    return withdrawn + cancelled
+                withdrawn += super()._withdraw(session, left)
         return withdrawn
 
     def _is_assigned(self, session: Session, number: int) -> bool:
@@ -278,7 +283,10 @@ class DistributedMaster(PackingMaster):
                 if entry is None or entry.state is PROCESSED:
                     return False
                 bundle = self._sent.bundle_of.get(entry.number)
-            cancelled = self._cancel_at_master([entry.number])
+            try:
+                cancelled = self._cancel_at_master([entry.number])
+            except LineBrokenError:
+                return False
             if cancelled:
                 return True
             # Of a bundle, that it is too late for it does not say that it is for the job.
@@ -288,66 +296,96 @@ class DistributedMaster(PackingMaster):
     def cancelAllJobs(self) -> None:
         """Discard all jobs that no slave was given yet; see `Master.cancelAllJobs`. Asks the master."""
         super().cancelAllJobs()
-        while self._cancel_at_master(None) is None:
-            super().cancelAllJobs()
+        with contextlib.suppress(LineBrokenError):
+            while self._cancel_at_master(None) is None:
+                super().cancelAllJobs()
 
     def _cancel_at_master(self, numbers: list[int] | None, waiting: bool = False) -> list[int] | None:
         """Cancel sent jobs, all when `numbers` is None; only those that no slave host was given, if `waiting`.
 
-        Returns the numbers of those that were, or None when another master took over meanwhile: then what had been
-        sent may wait here again.
+        Returns the numbers of those that were, or None when what had been sent may wait here again: another master
+        took over, or what an earlier cancellation had done was settled.
+
+        Raises:
+            LineBrokenError: no master can be reached, which was told.
         """
+        if self._doubts:
+            self._await_joined(lambda: bool(self._doubts))
+            return None
         self._let_arrive(numbers)
         with self._lock:
             known = dict.fromkeys(map(self._sent.sent_as, numbers or []))
             stay = self._stay
-        arguments = self._key, numbers is None, next(self._tickets), waiting
-        sent = None if numbers is None else known
-        with self._doubtful(sent):
-            # Until there is an answer, whatever becomes of these jobs: others may have been cancelled with them.
-            while (found := self._ask_to_cancel(arguments, array("Q", known).tobytes())) is None:
-                if self._gave_up(stay):
-                    self._part(sent)
-                    return []
-                if self._stay != stay:
-                    return None
-            answer, reply = found
-            cancelled = array("Q")
-            cancelled.frombytes(reply)
-            with self._lock, self._mending():
-                if self._stay == stay:
-                    self._note_left(answer["left"])
-                gone, again = self._sent.cancelled(cancelled, None if numbers is None else set(numbers))
-                for number in gone:
-                    if number in self._jobs:
-                        self._discard(number)
-                self._exchange.send_singly(again)
-            return gone
-
-    @contextlib.contextmanager
-    def _doubtful(self, numbers: Collection[int] | None) -> Iterator[None]:
-        """See to the other jobs of bundles that are to be cancelled, should Ctrl-C come meanwhile."""
+        ticket = next(self._tickets)
+        arguments = self._key, numbers is None, ticket, waiting
         try:
-            yield
-        except BaseException:
-            self._part(numbers)
+            found = self._ask_to_cancel(stay, arguments, array("Q", known).tobytes())
+            return None if found is None else self._take_cancelled(stay, numbers, *found)
+        except BaseException:  # Ctrl-C came, or no answer
+            self._doubt(ticket, None if numbers is None or waiting else STOPPED)
             raise
 
-    def _part(self, numbers: Collection[int] | None) -> None:
-        """Send the jobs of bundles by themselves: whether the master has cancelled these, or all, is not known."""
-        with self._lock:
-            bundles, jobs = self._sent.part(numbers, self._holder.assigned)
-            self._unwanted += bundles
-            self._exchange.send_singly(jobs)
+    def _ask_to_cancel(
+        self, stay: str, arguments: tuple[Any, ...], message: bytes
+    ) -> tuple[dict[str, Any], Buffer] | None:
+        """Ask the master to cancel something, again if need be; None if another master took over.
 
-    def _ask_to_cancel(self, arguments: tuple[Any, ...], message: bytes) -> tuple[dict[str, Any], Buffer] | None:
-        """Ask the master to cancel something; None if it does not answer, or does not know this client."""
-        try:
-            # On the line on which jobs are sent, so that what is on its way arrives first.
-            answer, reply = self._sender_line.call("cancel", *arguments, message=message)
-        except LineBrokenError:
-            return None
-        return (answer, reply) if answer["known"] else None
+        Raises:
+            LineBrokenError: no answer comes.
+        """
+        while True:
+            try:
+                # On the line on which jobs are sent, so that what is on its way arrives first.
+                answer, reply = self._sender_line.call("cancel", *arguments, message=message)
+                return _check(answer), reply
+            except LineBrokenError:
+                with self._lock:
+                    self._trouble = True
+                    self._news.notify()
+                self._await_joined(lambda: self._trouble and self._stay == stay)
+            if self._stay != stay:
+                return None
+
+    def _take_cancelled(self, stay: str, wanted: list[int] | None, answer: dict[str, Any], reply: Buffer) -> list[int]:
+        """Take what the master has cancelled out of the books; return which jobs that are."""
+        with self._lock, self._mending():
+            if self._stay == stay:
+                self._note_left(answer["left"])
+            gone, again = self._sent.cancelled(_numbers(reply), None if wanted is None else set(wanted))
+            for number in gone:
+                if number in self._jobs:
+                    self._discard(number)
+            self._exchange.send_singly(again)
+        return gone
+
+    def _doubt(self, ticket: int, started: str | None) -> None:
+        """Have the sender settle a cancellation: nobody knows whether the master has carried it out.
+
+        Where its jobs may have been `started`, those that must not be started twice are lost, for that reason.
+        """
+        with self._lock:
+            self._doubts[ticket] = started
+            # If Ctrl-C came between two books, these stand in none.
+            self._exchange.send_singly(self._sent.take_strays(self._holder.assigned))
+            self._news.notify()
+
+    def _settle(self, line: Line) -> None:
+        """Undo cancellations that are in doubt: who asked for them was interrupted, or told that there were none.
+
+        The master is asked under the same ticket, but to cancel nothing. If it has heard of that ticket before, it
+        answers what it cancelled then. If not, the answer is none, and so it is when the former question comes late.
+        """
+        with self._lock:
+            doubts = list(self._doubts.items())
+        for ticket, started in doubts:
+            answer, reply = line.call("cancel", self._key, False, ticket)
+            _check(answer)
+            with self._lock:
+                self._note_left(answer["left"])
+                self._exchange.undo_cancel(_numbers(reply), started)
+                del self._doubts[ticket]
+                self._outcomes_came()
+                self._joined.notify_all()
 
     def _await_leave(self, number: int, bundle: Bundle) -> bool:
         """Wait until a job leaves a bundle that has ended at the master; return whether it does, in time."""
@@ -366,17 +404,18 @@ class DistributedMaster(PackingMaster):
                 if not deadline.wait(self._joined):
                     return
 
-    def _gave_up(self, stay: str) -> bool:
-        """Wait until the sender has found a master again; return whether that took too long."""
+    def _await_joined(self, trouble: Callable[[], bool]) -> None:
+        """Wait until the sender has found a master, and settled with it what is the `trouble`.
+
+        Raises:
+            LineBrokenError: that took too long.
+        """
         deadline = Deadline(CANCEL_SECONDS)
         with self._lock:
-            self._trouble = True
-            self._news.notify()
-            while self._trouble and self._stay == stay:
+            while trouble():
                 if self._stop_event.is_set() or not deadline.wait(self._joined):
                     log.warning("no master of the group %r can be reached, so sent jobs are not cancelled", self.group)
-                    return True
-        return False
+                    raise LineBrokenError("no master can be reached")
 
     def _discard(self, number: int) -> None:
         for session in self._ledger.sessions.values():
@@ -454,6 +493,8 @@ class DistributedMaster(PackingMaster):
 
     def _send_on(self, line: Line) -> None:
         while not self._stop_event.is_set():
+            if self._doubts:
+                self._settle(line)  # first: what comes of it is not to be mixed up with what is sent again
             if self._message is None:
                 unwanted = self._wait_for_news()
                 if unwanted:
@@ -485,6 +526,8 @@ class DistributedMaster(PackingMaster):
                 return []
             if self._trouble:
                 raise LineBrokenError("the receiver lost the master")
+            if self._doubts:
+                return []
             batch = self._exchange.next_batch(self._sendable)
             unwanted, self._unwanted = self._unwanted, []
             if not batch:
@@ -500,6 +543,7 @@ class DistributedMaster(PackingMaster):
             self._stop_event.is_set()
             or self._trouble
             or bool(self._unwanted)
+            or bool(self._doubts)
             or self._packer.kept.stale
             or self._values.owed
             or bool(self._sent.unsent)
@@ -670,6 +714,12 @@ def check_timeout(seconds: float) -> float:
     """Return a number of seconds, or refuse it as `Deadline` does."""
     remaining = Deadline(seconds).remaining()
     return math.inf if remaining is None else remaining
+
+
+def _numbers(message: Buffer) -> array[int]:
+    numbers = array("Q")
+    numbers.frombytes(message)
+    return numbers
 
 
 def _check(answer: dict[str, Any]) -> dict[str, Any]:

@@ -107,15 +107,26 @@ class Exchange:
         self.sent.add_bundle(bundle)
         return _bundled(bundle)
 
-    def send_singly(self, entries: Iterable[Entry]) -> None:
-        """Let jobs wait again that were in a bundle; from now on, each is sent by itself."""
+    def send_singly(self, entries: Iterable[Entry], started: str | None = None) -> None:
+        """Let jobs wait again that the master had; from now on, each is sent by itself.
+
+        Where they may have been `started`, for a reason that tells why they did not end, those that must not be
+        started twice are lost.
+        """
         # Of one without a payload, Ctrl-C has kept these books from hearing that it has left the others.
         entries = [entry for entry in entries if entry.payload is not None]
         for entry in entries:
             self._seal(entry)
-        self._ledger.give_back(self._holder, entries)
+        self._ledger.give_back(self._holder, entries, started)
         if entries:
             self._again()
+
+    def undo_cancel(self, numbers: Iterable[int], started: str | None) -> None:
+        """Send again what the master has cancelled under these numbers; see `send_singly`.
+
+        Who wanted that was told that nothing was cancelled, or was interrupted.
+        """
+        self.send_singly(self.sent.cancelled_in_vain(numbers), started)
 
     # What comes -------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from papyros.distributed.bundling import Bundle
 from papyros.entries import Entry
 from papyros.frames import Buffer
 
-__all__ = ["News", "Parted", "SentJobs"]
+__all__ = ["News", "SentJobs"]
 
 
 class News(NamedTuple):
@@ -25,13 +25,6 @@ class News(NamedTuple):
     ended: list[tuple[Entry, Buffer, float]]
     again: list[Entry]
     charged: Entry | None = None
-
-
-class Parted(NamedTuple):
-    """Bundles that are dissolved, by their numbers, and the jobs that are to be sent by themselves."""
-
-    bundles: list[int]
-    jobs: list[Entry]
 
 
 class SentJobs:
@@ -144,22 +137,28 @@ class SentJobs:
                 gone.append(number)
         return gone, again
 
-    def part(self, numbers: Iterable[int] | None, assigned: Iterable[Entry]) -> Parted:
-        """Dissolve the bundles of these numbers, or all of them if that is None.
+    def cancelled_in_vain(self, numbers: Iterable[int]) -> list[Entry]:
+        """Take note that the master has cancelled what it knows under these numbers, though nobody wants that any more.
 
-        With their jobs come those that are `assigned`, and stand nowhere in here since a change of it was interrupted.
+        Returns the jobs, which are to be sent again.
         """
-        known = list(self.bundles if numbers is None else numbers)
-        bundles = [bundle for number in known if (bundle := self.bundles.get(number)) is not None]
-        for bundle in bundles:
-            self.dissolve(bundle)
-        jobs = []
+        again: list[Entry] = []
+        for number in numbers:
+            if (bundle := self.bundles.get(number)) is not None:
+                again += self.dissolve(bundle)
+            elif (entry := self.single.pop(number, None)) is not None:
+                again.append(entry)
+        return again
+
+    def take_strays(self, assigned: Iterable[Entry]) -> list[Entry]:
+        """Return those jobs that are `assigned`, and stand nowhere in here since a change of it was interrupted."""
+        strays = []
         for entry in assigned:
-            bundle_of = self.bundle_of.get(entry.number)
-            if entry.number not in self.single and (bundle_of is None or bundle_of.number not in self.bundles):
+            bundle = self.bundle_of.get(entry.number)
+            if entry.number not in self.single and (bundle is None or bundle.number not in self.bundles):
                 self.bundle_of.pop(entry.number, None)
-                jobs.append(entry)
-        return Parted([bundle.number for bundle in bundles], jobs)
+                strays.append(entry)
+        return strays
 
     def drop(self, numbers: Iterable[int]) -> Iterator[int]:
         """Forget these jobs one by one, and yield the numbers under which the master has what nobody wants any more."""

@@ -93,6 +93,11 @@ class Program:
     def send(self, number: int) -> None:
         self._popen.send_signal(number)
 
+    def stop(self) -> None:
+        """Put it to sleep, and wait until all of its threads do."""
+        self.send(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED)
+
     def ended(self, seconds: float = PATIENCE) -> int:
         """Wait until it has ended; return its exit code."""
         return self._popen.wait(seconds)

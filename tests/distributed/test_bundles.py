@@ -640,15 +640,17 @@ def test_whenever_interrupts_come_every_job_in_a_bundle_is_popped_once(pair, sen
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("real_interrupts")
-def test_a_cancel_that_was_interrupted_leaves_no_other_job_of_the_bundle_behind(single, sent):
+def test_a_cancel_that_was_interrupted_leaves_no_other_job_of_the_bundle_behind(single, gates, sent):
     with single.master() as master, single.master() as other:
         get_to_know(master, jobs=5)
         for interruption in moments(at_least=50):
-            other.addJob(step(0, "sleep", 0.2))  # the only slave has something else to do meanwhile
-            wait_until(lambda: ask_status(other._uri, other._security).assigned, "it runs")
+            gate = gates()
+            other.addJob(step(0, "wait", gate.path))  # the only slave has something else to do meanwhile
+            gate.wait_for_arrivals()
             jobs = [step(number) for number in range(12)]
             add(master, jobs, sent)
             interruption.of(master.cancelJob, jobs[2])
+            gate.open()
             assert other.popProcessedJob(PATIENCE)
             popped = master.processedJobs(SOON)
             assert master.numPendingJobs() == 0

@@ -19,14 +19,18 @@ from papyros import (
     PayloadTooLargeError,
 )
 from papyros.bundles import cut_off, death
+from papyros.distributed import client as client_module
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import ask_status
 from papyros.errors import ConfigError
 from tests.contract.jobs_for_tests import double, nap, say, urgent, wait_at
+from tests.contract.test_interrupts import moments, real_interrupts
 from tests.distributed.jobs import blob, size_of, starts, trace
 from tests.distributed.programs import cpu_seconds, free_port, groups, processes, uri_of
 from tests.support import Background, at_most, wait_until
+
+__all__ = ["real_interrupts"]
 
 pytestmark = pytest.mark.measured
 
@@ -288,6 +292,124 @@ def test_jobs_are_cancelled_wherever_they_are_on_their_way(single, gates):
             assert client.cancelJob(job)
         gate.open()
         assert len(client.processedJobs(30)) == 1
+
+
+CANCELS = {
+    "all": lambda client, jobs: client.cancelAllJobs(),
+    "one": lambda client, jobs: client.cancelJob(jobs[2]),
+    "those that wait": lambda client, jobs: client._withdraw(
+        client._main._session, [job._keeper.number for job in jobs]
+    ),
+}
+
+
+@pytest.fixture
+def waiting(single, gates):
+    """A client, five jobs of its own that wait at the master, and the gate that is in their way."""
+    gate = gates()
+    with single.master() as client:
+        client.addJob(wait_at(gate.path))
+        gate.wait_for_arrivals()
+        jobs = [double(number) for number in range(5)]
+        for job in jobs:
+            client.addJob(job)
+        sent_ahead(client)
+        yield client, jobs, gate
+
+
+@pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS)
+def test_jobs_are_popped_though_ctrl_c_kept_it_from_their_client_that_they_were_cancelled(waiting, cancel, monkeypatch):
+    client, jobs, gate = waiting
+    interrupted = []
+
+    def call(line, method, *arguments, **options):
+        answer = call_on(line, method, *arguments, **options)
+        if method == "cancel" and not interrupted:
+            interrupted.append(True)
+            line.abort()  # as a line is broken by one that comes while it waits for an answer
+            raise KeyboardInterrupt
+        return answer
+
+    call_on = Line.call
+    monkeypatch.setattr(Line, "call", call)
+    with pytest.raises(KeyboardInterrupt):
+        cancel(client, jobs)
+    assert client.numPendingJobs() == 6
+    gate.open()
+    assert set(client.processedJobs(30)) >= set(jobs)
+    assert client.numPendingJobs() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_interrupts")
+@pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS)
+def test_whenever_a_cancel_is_interrupted_each_job_is_cancelled_or_popped(single, gates, cancel):
+    with single.master() as client, single.master() as other:
+        for interruption in moments(at_least=50):
+            gate = gates()
+            other.addJob(wait_at(gate.path))  # the only slave has something else to do meanwhile
+            gate.wait_for_arrivals()
+            jobs = [double(number) for number in range(5)]
+            for job in jobs:
+                job.timeout = 60.0  # so that each travels by itself
+                client.addJob(job)
+            sent_ahead(client, other)
+            interruption.of(cancel, client, jobs)
+            kept = client.numPendingJobs()
+            gate.open()
+            assert other.popProcessedJob(30)
+            assert len(client.processedJobs(30)) == kept
+            assert client.numPendingJobs() == 0
+
+
+def test_jobs_are_cancelled_again_after_ctrl_c_has_kept_away_that_they_were(waiting, monkeypatch):
+    client, jobs, gate = waiting
+    interrupted = []
+
+    def call(line, method, *arguments, **options):
+        answer = call_on(line, method, *arguments, **options)
+        if method == "cancel" and not interrupted:
+            interrupted.append(True)
+            raise KeyboardInterrupt
+        return answer
+
+    call_on = Line.call
+    monkeypatch.setattr(Line, "call", call)
+    with pytest.raises(KeyboardInterrupt):
+        client.cancelAllJobs()
+    assert client.cancelJob(jobs[0])
+    client.cancelAllJobs()
+    assert client.numPendingJobs() == 1
+    gate.open()
+    assert len(client.processedJobs(30)) == 1
+
+
+def test_jobs_are_popped_though_a_master_that_slept_has_cancelled_them_too_late(
+    launch, names, group, gates, monkeypatch, caplog
+):
+    """What was asked of it stands in its line, and is done when it wakes up, though nobody waits for it any more."""
+    monkeypatch.setattr(client_module, "CANCEL_SECONDS", 0.5)
+    master = launch.master(group, names, "--lease=1")
+    launch.host(group, names, 1)
+    gate = gates()
+    with DistributedMaster(group, names, host_master=False) as client:
+        client.addJob(wait_at(gate.path))
+        gate.wait_for_arrivals()
+        jobs = [double(number) for number in range(5)]
+        for job in jobs:
+            client.addJob(job)
+        sent_ahead(client)
+        master.stop()
+        try:
+            assert not client.cancelJob(jobs[0])
+            assert "are not cancelled" in caplog.text
+            client.cancelAllJobs()
+        finally:
+            master.send(signal.SIGCONT)
+        assert client.numPendingJobs() == 6
+        gate.open()
+        assert set(client.processedJobs(30)) >= set(jobs)
+        assert client.numPendingJobs() == 0
 
 
 @pytest.fixture

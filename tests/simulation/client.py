@@ -18,6 +18,7 @@ from papyros.distributed.batches import (
     unpack_outcomes,
 )
 from papyros.distributed.bundling import Bundling
+from papyros.distributed.client import STOPPED
 from papyros.distributed.exchange import Exchange
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.seals import SEAL_BYTES
@@ -33,6 +34,12 @@ __all__ = ["Client"]
 
 ROOM_SECONDS = 1.0
 SEND_JOBS = 10
+
+#: How likely it is that a call that cancels does not ask again when no answer came, ...
+GIVES_UP = 0.5
+
+#: ... and that Ctrl-C comes before any can.
+INTERRUPTED = 0.2
 
 NUMBER_BYTES = 8
 
@@ -155,6 +162,8 @@ class Client(Actor):
         self._message: bytes | None = None
         self._batch: list[AddedJob] = []
         self._unwanted: list[int] = []
+        self._doubts: dict[int, str | None] = {}
+        self._whims = Random(f"{name} {world.seed}")  # its own, so that the stories of others stay as they are
         self._defined: set[bytes] = set()
         self._line: SimulatedLine | None = None
         self._receiver_line: SimulatedLine | None = None
@@ -243,12 +252,13 @@ class Client(Actor):
 
     def _cancel_something(self) -> Program:
         dice = self.world.dice
-        if dice.random() < 0.15:
-            yield from self._cancel_all()
-        elif self.session.entries and dice.random() < 0.2:
-            self._drop([number for number in self.session.entries if dice.random() < 0.5])
-        elif self.session.entries:
-            yield from self._cancel(dice.choice(list(self.session.entries)))
+        with contextlib.suppress(LineBrokenError):
+            if dice.random() < 0.15:
+                yield from self._cancel_all()
+            elif self.session.entries and dice.random() < 0.2:
+                self._drop([number for number in self.session.entries if dice.random() < 0.5])
+            elif self.session.entries:
+                yield from self._cancel(dice.choice(list(self.session.entries)))
 
     def _drop(self, numbers: Collection[int]) -> None:
         """Want nothing of these jobs any more, as when a loop over `execute` is left."""
@@ -278,13 +288,25 @@ class Client(Actor):
             self._gone(self.ledger.cancel_waiting(self.session))
 
     def _cancel_at_master(self, numbers: list[int] | None) -> Generator[Any, Any, list[int] | None]:
+        if self._doubts:
+            while self._doubts:
+                yield self._joined.future()
+            return None
         while self.sent.is_leaving(numbers) and not self._trouble:
             yield self._joined.future()
         stay = self._stay
         message = array("Q", dict.fromkeys(map(self.sent.sent_as, numbers or []))).tobytes()
         self._ticket += 1
         arguments = self.name, numbers is None, self._ticket
+        if self._whims.random() < INTERRUPTED and self._line is not None:
+            self._line.call("cancel", *arguments, message=message)  # it may be on its way
+            self._line.break_off("Ctrl-C comes")
+            self._doubt(self._ticket)
+            raise LineBrokenError("Ctrl-C has come")
         while (found := (yield from self._ask_to_cancel(arguments, message))) is None:
+            if self._whims.random() < GIVES_UP:
+                self._doubt(self._ticket)
+                raise LineBrokenError("no master can be reached")
             yield from self._reconnected(stay)
             if self._stay != stay:
                 return None
@@ -310,6 +332,26 @@ class Client(Actor):
         except LineBrokenError:
             return None
         return (answer, reply) if answer["known"] else None
+
+    def _doubt(self, ticket: int) -> None:
+        self._doubts[ticket] = STOPPED
+        self._news.notify()
+
+    def _settle(self, line: SimulatedLine) -> Program:
+        for ticket, started in list(self._doubts.items()):
+            answer, reply = yield line.call("cancel", self.name, False, ticket)
+            _check(answer)
+            self._note_left(answer["left"])
+            numbers = array("Q")
+            numbers.frombytes(reply)
+            for number in numbers:
+                if number in self.sent.single or number in self.sent.bundles:
+                    self.trace("settles that it has cancelled", f"{self.name}#{number}")
+                    self._stories.excuse(self.name, number, new_master=True)  # all that it knew is forgotten
+            self._exchange.undo_cancel(numbers, started)
+            del self._doubts[ticket]
+            self._came.notify()
+            self._joined.notify()
 
     def _reconnected(self, stay: str) -> Program:
         self._trouble = True
@@ -390,25 +432,12 @@ class Client(Actor):
         yield
 
     def _send_on(self, line: SimulatedLine) -> Program:
-        while True:
+        while not self._ending:
+            yield from self._settle(line)
             if self._message is None:
-                while not self._something_to_send():
-                    yield self._news.future()
-                if self._ending:
-                    return
-                if self._trouble:
-                    raise LineBrokenError("the receiver lost the master")
-                self._batch = self._batch or self._exchange.next_batch(lambda: SEND_JOBS)
-                if self._unwanted:
-                    unwanted = array("Q", self._unwanted)
-                    _check((yield line.call("drop", self.name, message=unwanted.tobytes()))[0])
-                    del self._unwanted[: len(unwanted)]
-                if not self._batch:
-                    continue
-                yield from self._define(line, self._batch)
-                self._message = pack_added(self._batch)
-                self._batch = []
-                self._sequence += 1
+                yield from self._make_message(line)
+            if self._message is None:
+                continue
             call = line.call("add", self.name, self._sequence, ROOM_SECONDS, message=self._message)
             answer = _check((yield call)[0])
             if answer["accepted"]:
@@ -416,11 +445,27 @@ class Client(Actor):
             self.sent.leaving.clear()
             self._joined.notify()
             self._note_left(answer["left"])
-            if self._ending:
-                return
+
+    def _make_message(self, line: SimulatedLine) -> Program:
+        while not self._something_to_send():
+            yield self._news.future()
+        if self._trouble and not self._ending:
+            raise LineBrokenError("the receiver lost the master")
+        if self._ending or self._doubts:
+            return
+        self._batch = self._batch or self._exchange.next_batch(lambda: SEND_JOBS)
+        if self._unwanted:
+            unwanted = array("Q", self._unwanted)
+            _check((yield line.call("drop", self.name, message=unwanted.tobytes()))[0])
+            del self._unwanted[: len(unwanted)]
+        if self._batch:
+            yield from self._define(line, self._batch)
+            self._message = pack_added(self._batch)
+            self._batch = []
+            self._sequence += 1
 
     def _something_to_send(self) -> bool:
-        waiting = self._batch or self._unwanted or self.sent.unsent or self.session.assignable()
+        waiting = self._batch or self._unwanted or self._doubts or self.sent.unsent or self.session.assignable()
         return bool(self._ending or self._trouble or waiting)
 
     def _define(self, line: SimulatedLine, batch: list[AddedJob]) -> Program:
@@ -474,6 +519,11 @@ class Client(Actor):
     def _note_left(self, left: Sequence[int]) -> None:
         if self.sent.note_left(left):
             self._room.notify()
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something is to be settled yet that was cancelled in vain."""
+        return bool(self._doubts)
 
     def leftovers(self) -> dict[str, object]:
         """Return what is still in memory though all jobs are done."""

@@ -259,7 +259,8 @@ class Scenario:
         """Once all jobs are done, nothing of them stays in memory."""
         limit = self.world.now + self.grace + self.lease * 2 + 60.0
         master = self._master()
-        if not self.world.run(limit, self._every_second(lambda: not master.leftovers())):
+        done = lambda: not master.leftovers() and not any(client.unsettled for client in self.clients if client.alive)  # noqa: E731
+        if not self.world.run(limit, self._every_second(done)):
             raise BrokenRule(f"the master remembers {master.leftovers()}")
         for client in self.clients:
             if client.alive and (left := client.leftovers()):

@@ -30,6 +30,7 @@ class World:
 
     def __init__(self, seed: int, tracing: bool = False) -> None:
         self.now = 0.0
+        self.seed = seed
         self.dice = random.Random(seed)
         self.tracing = tracing
         self.events = 0

@@ -70,6 +70,12 @@ def test_an_outcome_counts_once_though_two_hosts_run_the_bundle(sent):
     assert hear(sent, told(0, b"A", b"B", b"C")) == ([(4, b"C")], [])
 
 
+def test_outcomes_of_jobs_that_were_cut_off_are_dropped_where_another_host_runs_all_of_the_bundle(sent):
+    """The host that cut it was closed: then the master gives all of the bundle to another one."""
+    assert hear(sent, cut_off(2)) == ([], [4, 5])
+    assert hear(sent, told(0, b"a", b"b", b"c", b"d", over=True)) == ([(2, b"a"), (3, b"b")], [])
+
+
 def test_of_a_cancelled_bundle_jobs_that_were_not_meant_are_to_be_sent_again(sent):
     gone, again = sent.cancelled([1, 10], {1, 3})
     assert (gone, numbers(again)) == ([1, 3], [2, 4, 5])
@@ -81,6 +87,23 @@ def test_of_a_cancelled_bundle_jobs_behind_a_cut_are_not_gone(sent):
     hear(sent, cut_off(1))
     gone, again = sent.cancelled([10], {3})
     assert (gone, numbers(again)) == ([], [2])
+
+
+def test_what_was_cancelled_in_vain_is_to_be_sent_again_but_for_what_has_come_meanwhile(sent):
+    hear(sent, told(0, b"a"))
+    assert numbers(sent.cancelled_in_vain([10, 1, 99])) == [3, 4, 5, 1]
+    assert not len(sent)
+    assert sent.cancelled_in_vain([10, 1]) == []
+
+
+def test_jobs_that_stand_in_no_book_are_found(sent):
+    assigned = [*sent.single.values(), *sent.bundles[10].entries]
+    assert sent.take_strays(assigned) == []
+    sent.single.clear()
+    assert numbers(sent.take_strays(assigned)) == [1]
+    sent.bundles.clear()
+    assert numbers(sent.take_strays(assigned)) == [1, 2, 3, 4, 5]
+    assert not sent.bundle_of
 
 
 def test_another_master_gets_the_bundles_of_which_something_is_still_to_come(sent):
