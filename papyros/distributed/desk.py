@@ -1,4 +1,4 @@
-"""The desk of a master: its ledger, who its clients and slave hosts are, and who waits for what.
+"""The desk of a master: what clients and slave hosts bring, ask for and leave there, and what that does to its ledger.
 
 Nothing in here knows of connections or bytes on a wire: `papyros.distributed.service`
 translates. All of it is used with the desk's lock held. Payloads and outcomes are
@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-import uuid
-from collections import deque
 from collections.abc import Callable, Iterable
 
 from papyros.bookkeeping import snapshot
@@ -19,17 +17,18 @@ from papyros.bundles import is_death, is_more_to_come
 from papyros.deadlines import Alarm
 from papyros.distributed.batches import AddedJob, HostReport, JobOutcome
 from papyros.distributed.bells import Bell
+from papyros.distributed.early import Early
+from papyros.distributed.guests import ClientDesk, HostDesk
 from papyros.distributed.seals import ticket_of
 from papyros.entries import PROCESSED, WAITING, Entry, Holder, Session
 from papyros.logs import logger_of
 from papyros.memory import FLOOD_JOBS
 from papyros.packing import ledger_of_payloads
-from papyros.status import SharedStatus, SlaveStatus, Status
-from papyros.store import Held
+from papyros.status import SlaveStatus, Status
 from papyros.terms import DEFAULT_TERMS
 from papyros.wire import asks_for_retry
 
-__all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "ClientDesk", "Desk", "HostDesk"]
+__all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "Desk"]
 
 log = logger_of(__name__)
 
@@ -46,18 +45,8 @@ SESSION_BYTES = 256 << 20
 #: The same for their number, since the books of a job take half a kilobyte, however little is in it.
 SESSION_JOBS = 500_000
 
-#: So much of what a client's jobs print is kept until the client collects it.
-PRINT_BYTES = 1 << 20
-
-#: The answers to so many cancellations are kept, in case they were lost on their way; of so many jobs, or one answer.
-MAX_TICKETS = 100
-MAX_TICKET_JOBS = 1_000_000
-
 #: A slave host that does not answer a question, and was not heard of for so long, is said to be silent.
 SILENT_SECONDS = 0.5
-
-#: Outcomes of jobs that nobody knows yet are kept for clients that lost their master: so many bytes.
-EARLY_BYTES = 256 << 20
 
 #: What is told of a bundle that is not over goes to its client under numbers from here on, which no job has.
 PARTS = 1 << 63
@@ -67,90 +56,6 @@ PART_TERMS = DEFAULT_TERMS._replace(jobs=0)
 
 #: Payloads of so many bytes leave traces in the memory of the process, as a flood of jobs does.
 FLOOD_BYTES = 16 << 20
-
-
-class ClientDesk:
-    """A client, as the master knows it."""
-
-    def __init__(self, session: Session, now: float) -> None:
-        self.session = session
-        self.stay = uuid.uuid4().hex
-        self.joined = self.seen = now
-        #: Rung when there is something to collect.
-        self.news = Bell()
-        #: Rung when there is room for more jobs.
-        self.room = Bell()
-        self.counts_room = False  # whether what it collects is also how many jobs left the line
-        self.sequence = 0
-        self.left_told = (0, 0)
-        self.left_number = 0  # grows with each answer that tells it
-        self.definitions: dict[bytes, bytes] = {}
-        self.labels: dict[bytes, str] = {}
-        self.values: dict[bytes, Held] = {}  # what its jobs share, by digest; also what other clients have shared
-        self.cancelled: dict[int, list[int]] = {}  # the answers to the last cancellations, by their tickets
-        self.prints: deque[tuple[int, str, str]] = deque()
-        self.printed_bytes = 0
-
-    def ring(self) -> None:
-        """Have all its calls that wait look again."""
-        self.news.ring()
-        self.room.ring()
-
-    def tell_room(self) -> None:
-        """Have those look again that wait for room, since jobs left the line."""
-        self.room.ring()
-        if self.counts_room:
-            self.news.ring()
-
-    def print(self, number: int, slave: str, text: str) -> None:
-        """Keep what a job printed; when there is too much, the oldest goes."""
-        self.prints.append((number, slave, text))
-        self.printed_bytes += len(text)
-        while self.printed_bytes > PRINT_BYTES and len(self.prints) > 1:
-            self.printed_bytes -= len(self.prints.popleft()[2])
-
-    def remember_cancelled(self, ticket: int, numbers: list[int]) -> None:
-        """Keep the answer to a cancellation, which may be asked for again; the oldest goes."""
-        self.cancelled[ticket] = numbers
-        jobs = sum(map(len, self.cancelled.values()))
-        while len(self.cancelled) > MAX_TICKETS or (jobs > MAX_TICKET_JOBS and len(self.cancelled) > 1):
-            jobs -= len(self.cancelled.pop(next(iter(self.cancelled))))
-
-    def take_prints(self) -> list[tuple[int, str, str]]:
-        """Hand out what was printed."""
-        prints = list(self.prints)
-        self.prints.clear()
-        self.printed_bytes = 0
-        return prints
-
-
-class HostDesk:
-    """A slave host, as the master knows it."""
-
-    def __init__(self, holder: Holder, now: float) -> None:
-        self.holder = holder
-        self.stay = uuid.uuid4().hex
-        self.seen = now
-        #: Rung when there may be work, orders or questions.
-        self.work = Bell()
-        self.sequence = 0
-        self.orders: list[tuple[str, int]] = []  # jobs to stop, that it has not confirmed to have heard of
-        self.orders_heard = 0
-        self.surplus = 0  # how many jobs, which it has not started, it is to give back for others
-        self.surplus_sequence = -1  # the last report before it was asked for some
-        self.asked = 0  # the number of the last question what its slaves do
-        self.answered = 0
-        self.slaves: tuple[SlaveStatus, ...] = ()
-        self.values = SharedStatus("", 0, 0)  # what it holds of shared values
-
-    def hear_orders(self, heard: int) -> tuple[int, list[tuple[str, int]]]:
-        """Forget the first so many orders ever given, which the host has heard.
-
-        Returns the others, and how many it has heard once it hears them.
-        """
-        del self.orders[: max(0, heard - self.orders_heard)]
-        self.orders_heard = max(heard, self.orders_heard)
-        return self.orders_heard + len(self.orders), list(self.orders)
 
 
 class Desk:
@@ -182,9 +87,7 @@ class Desk:
         self.question = 0
         #: Rung when a slave host has said what its slaves do.
         self.answers = Bell()
-        self._early: dict[tuple[str, int], tuple[float, JobOutcome]] = {}
-        self._early_parts: dict[tuple[str, int], tuple[float, list[JobOutcome]]] = {}  # of bundles that are not over
-        self._early_bytes = 0
+        self._early = Early()
         self._claims: dict[tuple[str, int], tuple[float, str]] = {}  # jobs that hosts run: since when, and which host
         #: Of hosts that are gone: since when, and the number of their last report, which may come again.
         self._reports: dict[str, tuple[float, int]] = {}
@@ -227,28 +130,37 @@ class Desk:
     def add(self, client: ClientDesk, jobs: Iterable[AddedJob]) -> None:
         """Let jobs wait; those whose outcomes were here before them are processed at once."""
         added = 0
+        is_any_early, is_any_claimed = len(self._early) > 0, len(self._claims) > 0
         for job in jobs:
-            key = (str(client.session.key), job.number)
             client.session.bundled = client.session.bundled or job.terms.jobs > 1
-            if self._early_parts:
-                self._pass_on_early(client, key, ticket_of(job.seal))
-            early = self._early.pop(key, None)
-            if early is not None:
-                self._early_bytes -= len(early[1].outcome)
-                if early[1].ticket != ticket_of(job.seal):
-                    client.session.counts.late += 1  # of a host that was never given the job
-                    early = None
-            if early is None or (job.terms.retries and asks_for_retry(early[1].outcome)):
-                payload = (job.definition, job.blob, job.seal)
-                self.ledger.add(client.session, job.number, payload, len(job.blob), job.terms)
-                self._carried += len(job.blob)
-                if key in self._claims:
-                    self._grant(key, self._claims.pop(key)[1])
-                added += 1
-            else:
-                self.ledger.settle(client.session, job.number, early[1], terms=job.terms)
+            outcome = self._take_early(client, job) if is_any_early else None
+            if outcome is not None:
+                self.ledger.settle(client.session, job.number, outcome, terms=job.terms)
                 client.ring()
+                continue
+            payload = (job.definition, job.blob, job.seal)
+            self.ledger.add(client.session, job.number, payload, len(job.blob), job.terms)
+            self._carried += len(job.blob)
+            added += 1
+            if is_any_claimed:
+                self._grant_claimed(str(client.session.key), job.number)
         self.wake_hosts(added)
+
+    def _take_early(self, client: ClientDesk, job: AddedJob) -> JobOutcome | None:
+        """Pass on what was told of a job before its client added it; return its outcome, if it need not run."""
+        news = self._early.take((str(client.session.key), job.number))
+        ticket = ticket_of(job.seal)
+        for told in news.parts:
+            if told.ticket == ticket:
+                self._settle_part(client, told)
+                client.ring()
+        outcome = news.outcome
+        if outcome is not None and outcome.ticket != ticket:
+            client.session.counts.late += 1  # of a host that was never given the job
+            return None
+        if outcome is not None and job.terms.retries and asks_for_retry(outcome.outcome):
+            return None
+        return outcome
 
     def stop(self, client: ClientDesk, numbers: Iterable[int], waiting: bool = False) -> list[int]:
         """Forget jobs that are not processed, or only `waiting` ones; have those that run stopped; return which."""
@@ -329,6 +241,10 @@ class Desk:
         for key in [key for key, (_, claimant) in self._claims.items() if claimant == host_key]:
             del self._claims[key]
 
+    def _grant_claimed(self, session_key: str, number: int) -> None:
+        _, host_key = self._claims.pop((session_key, number), (0.0, ""))
+        self._grant((session_key, number), host_key)
+
     def _grant(self, key: tuple[str, int], host_key: str) -> None:
         entry, host = self._entry(*key), self.hosts.get(host_key)
         if entry is not None and host is not None:
@@ -375,7 +291,7 @@ class Desk:
             self._carried += len(done.outcome)
             client = touched.get(done.session) or self.clients.get(done.session)
             if client is None or done.number not in client.session.entries:
-                self._keep_early(client, done)
+                self._keep_early(done)
                 continue
             touched[done.session] = client
             again = (lambda delay: self.clock() + delay) if asks_for_retry(done.outcome) else None
@@ -397,7 +313,7 @@ class Desk:
         """Pass on what is told of a bundle that is not over; whatever of that is lost, its end makes up for."""
         entry = self._entry(told.session, told.number)
         if entry is None:
-            self._keep_early_part(told)
+            self._keep_early(told)
             return
         if entry.payload is None or told.ticket != ticket_of(entry.payload[2]):
             return
@@ -475,10 +391,7 @@ class Desk:
             del self._claims[claim]
         for gone in [gone for gone, (since, _) in self._reports.items() if now - since > self.grace]:
             del self._reports[gone]
-        for early in [early for early, (came, _) in self._early.items() if now - came > self.grace]:
-            self._early_bytes -= len(self._early.pop(early)[1].outcome)
-        for early in [early for early, (came, _) in self._early_parts.items() if now - came > self.grace]:
-            self._take_early_parts(early)
+        self._early.forget(before=now - self.grace)
         jobs = sum(len(client.session.entries) for client in self.clients.values())
         self._flood = max(self._flood, jobs)
         if jobs or (self._flood < FLOOD_JOBS and self._carried < FLOOD_BYTES):
@@ -542,38 +455,13 @@ class Desk:
             if key in self.clients:
                 self.clients[key].ring()
 
-    def _keep_early(self, client: ClientDesk | None, done: JobOutcome) -> None:
-        """Keep an outcome for a client that may add its job again, having lost its master; else count it as late."""
-        if client is not None and self.clock() - client.joined > self.lease:
-            client.session.counts.late += 1
-            return
-        key = (done.session, done.number)
-        if key in self._early and asks_for_retry(self._early[key][1].outcome):
-            self._early_bytes -= len(self._early.pop(key)[1].outcome)  # by now it was tried again
-        if key not in self._early and self._early_bytes + len(done.outcome) <= EARLY_BYTES:
-            self._early[key] = (self.clock(), done)
-            self._early_bytes += len(done.outcome)
-
-    def _keep_early_part(self, told: JobOutcome) -> None:
-        """Keep what is told of a bundle for a client that may add it again, having lost its master."""
+    def _keep_early(self, told: JobOutcome) -> None:
+        """Keep what is told for a client that may add its job again, having lost its master; else count it as late."""
         client = self.clients.get(told.session)
-        known = client is not None and self.clock() - client.joined > self.lease
-        if not known and self._early_bytes + len(told.outcome) <= EARLY_BYTES:
-            _, parts = self._early_parts.setdefault((told.session, told.number), (self.clock(), []))
-            parts.append(told)
-            self._early_bytes += len(told.outcome)
-
-    def _take_early_parts(self, key: tuple[str, int]) -> list[JobOutcome]:
-        _, parts = self._early_parts.pop(key, (0.0, []))
-        self._early_bytes -= sum(len(told.outcome) for told in parts)
-        return parts
-
-    def _pass_on_early(self, client: ClientDesk, key: tuple[str, int], ticket: bytes) -> None:
-        """Pass on what was told of a bundle before its client had added it."""
-        for told in self._take_early_parts(key):
-            if told.ticket == ticket:
-                self._settle_part(client, told)
-                client.ring()
+        if client is None or self.clock() - client.joined <= self.lease:
+            self._early.keep(told, self.clock())
+        elif not is_more_to_come(told.outcome):
+            client.session.counts.late += 1
 
     def _set_alarm(self) -> None:
         if (moment := self.ledger.next_wake()) is not None:

@@ -35,7 +35,8 @@ from papyros.distributed.batches import (
 )
 from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.daemon import offer
-from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, ClientDesk, Desk
+from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, Desk
+from papyros.distributed.guests import ClientDesk
 from papyros.distributed.messages import ANNOTATION, Batch
 from papyros.distributed.security import Role
 from papyros.distributed.values import ValueService

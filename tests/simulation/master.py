@@ -210,7 +210,7 @@ class Master(Actor):
     def leftovers(self) -> dict[str, object]:
         """Return what is still in memory though all jobs are done."""
         desk = self.desk
-        found: dict[str, object] = {"early": desk._early, "early bytes": desk._early_bytes, "claims": desk._claims}
+        found: dict[str, object] = {"early": desk._early, "early bytes": desk._early.size, "claims": desk._claims}
         found["delayed"] = list(desk.ledger._delays._heap)
         found["turns"] = list(desk.ledger._turns)
         for key, session in desk.ledger.sessions.items():

@@ -7,6 +7,8 @@ import dataclasses
 import pytest
 
 from papyros.distributed import desk as desk_module
+from papyros.distributed import early as early_module
+from papyros.distributed import guests as guests_module
 from papyros.distributed import service as service_module
 from papyros.distributed.batches import (
     AddedJob,
@@ -29,7 +31,7 @@ KB = 1000
 @pytest.fixture
 def caller(monkeypatch):
     monkeypatch.setattr(desk_module, "SESSION_BYTES", 10 * KB)
-    monkeypatch.setattr(desk_module, "EARLY_BYTES", 10 * KB)
+    monkeypatch.setattr(early_module, "EARLY_BYTES", 10 * KB)
     caller = Caller()
     yield caller
     caller.service.close()
@@ -179,12 +181,12 @@ def test_outcomes_that_come_before_their_client_are_bounded_and_what_is_dropped_
     host = Host(caller)
     for number in range(1, 21):
         host.report([("client", number)], bytes(KB))
-    assert caller.desk._early_bytes == 10 * KB
+    assert caller.desk._early.size == 10 * KB
     host.report([("client", 1)], bytes(KB))  # said again
-    assert caller.desk._early_bytes == 10 * KB
+    assert caller.desk._early.size == 10 * KB
     client = Client(caller, "client")
     assert client.add_all(10, 20) == 20
-    assert caller.desk._early_bytes == 0
+    assert caller.desk._early.size == 0
     assert len(client.session.processed) == 10
     assert len(client.session.line) == 10
 
@@ -197,8 +199,8 @@ def test_outcomes_of_clients_that_never_come_are_dropped_after_the_grace_time(ca
     monkeypatch.setattr(caller.desk, "clock", lambda: now + caller.desk.grace + 1)
     caller.desk._swept = now + caller.desk.grace  # it did not sleep
     caller.service.sweep()
-    assert caller.desk._early == {}
-    assert caller.desk._early_bytes == 0
+    assert not caller.desk._early
+    assert caller.desk._early.size == 0
 
 
 def test_slaves_of_a_host_that_never_answers_are_there_all_the_same(caller, monkeypatch):
@@ -225,7 +227,7 @@ def test_slave_hosts_that_are_silent_are_counted_and_those_that_leave_are_not(ca
 
 
 def test_answers_to_cancellations_are_bounded_by_the_number_of_jobs_in_them(caller, monkeypatch):
-    monkeypatch.setattr(desk_module, "MAX_TICKET_JOBS", 100)
+    monkeypatch.setattr(guests_module, "MAX_TICKET_JOBS", 100)
     client = Client(caller, "client")
     for ticket in range(1, 31):
         client.add_all(1, 10)
@@ -247,6 +249,6 @@ def test_prints_of_a_client_that_does_not_collect_are_bounded(caller):
         uid, stay = host.answer["uid"], host.answer["stay"]
         caller.call("report", "host", host.sequence, uid, stay, message=pack_report(report))
     desk = caller.desk.clients["client"]
-    assert desk.printed_bytes == sum(len(text) for *_, text in desk.prints) <= desk_module.PRINT_BYTES
+    assert desk.printed_bytes == sum(len(text) for *_, text in desk.prints) <= guests_module.PRINT_BYTES
     assert desk.prints[-1][2].startswith("29 ")
-    assert service_module.COLLECT_BYTES > desk_module.PRINT_BYTES, "all of it fits into an answer"
+    assert service_module.COLLECT_BYTES > guests_module.PRINT_BYTES, "all of it fits into an answer"

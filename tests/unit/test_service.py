@@ -250,19 +250,19 @@ def test_what_was_told_of_a_bundle_before_its_client_came_is_passed_on_when_it_c
     bundle = AddedJob(1, bytes(16), b"x", Terms(jobs=3), SEAL)
     caller.call("add", "client", 1, 0.0, message=pack_added([bundle]))
     assert caller.call("collect", "client", 0, False, 0.0)["count"] == len(told)
-    assert (caller.desk._early_parts, caller.desk._early_bytes) == ({}, 0)
+    assert (len(caller.desk._early), caller.desk._early.size) == (0, 0)
     status = caller.desk.status("master")
     assert (status.assigned, status.processed) == ((0, 3) if over else (3, 0))
 
 
 def test_what_was_told_of_bundles_whose_clients_never_come_is_dropped_after_the_grace_time(caller, monkeypatch):
     assert report(caller, 1, cut_off(2), cut_off(2))
-    assert caller.desk._early_bytes == 2 * len(cut_off(2))
+    assert caller.desk._early.size == 2 * len(cut_off(2))
     now = caller.desk.clock()
     monkeypatch.setattr(caller.desk, "clock", lambda: now + caller.desk.grace + 1)
     caller.desk._swept = now + caller.desk.grace  # it did not sleep
     caller.service.sweep()
-    assert (caller.desk._early_parts, caller.desk._early_bytes) == ({}, 0)
+    assert (len(caller.desk._early), caller.desk._early.size) == (0, 0)
 
 
 def test_of_a_job_that_was_tried_again_before_its_client_came_the_result_is_kept(caller):
@@ -271,7 +271,7 @@ def test_of_a_job_that_was_tried_again_before_its_client_came_the_result_is_kept
         done = JobOutcome("client", 1, encoded, 0.0, "lab/1", ticket_of(SEAL), SEAL)
         report = pack_report(HostReport.empty()._replace(outcomes=[done]))
         assert caller.call("report", "host", sequence, host["uid"], host["stay"], message=report)["taken"]
-    assert caller.desk._early_bytes == len(b"result")
+    assert caller.desk._early.size == len(b"result")
     caller.call("join", "client")
     caller.call("add", "client", 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", Terms(retries=1), SEAL)]))
     assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 0, "it need not run again"
