@@ -11,6 +11,7 @@ Nothing in here pickles or looks into a blob or an outcome.
 
 from __future__ import annotations
 
+import math
 import struct
 from array import array
 from collections.abc import Sequence
@@ -74,12 +75,15 @@ class Untold:
         self.outcomes: list[Buffer] = []
         self.seconds = array("d")
         self.size = 0
+        self.since = math.inf  # since when the first of them waits to be told
         self.over = False  # whether the last of them were told
 
-    def add(self, encoded: Buffer | Parts, seconds: float) -> None:
+    def add(self, encoded: Buffer | Parts, seconds: float, now: float) -> None:
         """Take note of the next one. What is large may be memory of the job's own, to which the next may write."""
         if isinstance(encoded, Parts):
             encoded = b"".join(encoded.buffers)
+        if not self.outcomes:
+            self.since = now
         self.outcomes.append(encoded)
         self.seconds.append(seconds)
         self.size += len(encoded)
@@ -88,7 +92,7 @@ class Untold:
         """Return what tells these outcomes, and forget them."""
         told = outcomes(self.start, self.seconds, self.outcomes, over)
         self.start += len(self.outcomes)
-        self.outcomes, self.seconds, self.size = [], array("d"), 0
+        self.outcomes, self.seconds, self.size, self.since = [], array("d"), 0, math.inf
         return told
 
 

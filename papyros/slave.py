@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import mmap
 import multiprocessing.process
 import os
@@ -87,6 +88,10 @@ QUICK_SECONDS = 0.002
 GATHER_SECONDS = 0.1
 GATHER_JOBS = 100
 
+#: Between two jobs they are sent if at the end of another one that takes as long they would have waited for so long:
+#: the thread that sends them while a job runs costs this job the interpreter's lock, and a change of threads.
+BETWEEN_SECONDS = 0.9 * GATHER_SECONDS
+
 #: Of a bundle that runs, outcomes of so many bytes are sent before it ends.
 PART_BYTES = 1 << 20
 
@@ -135,12 +140,13 @@ class Slave:
         self._lock = threading.Lock()  # guards what follows, and the sending
         self._outcomes: list[Buffer | Parts] = []
         self._seconds = array("d")
+        self._since = math.inf  # since when the first of them waits to be sent
         self._part = Untold()  # of the bundle that runs, or ran last: what has not been told yet
         self._part.over = True
         self._flushed = 0.0
         self._quick: set[int] = set()  # the definitions of jobs of which the last one was quick
         self._few = 0  # once so few jobs are here, it is time to ask for more
-        self._unsent = threading.Event()
+        self._guarded = threading.Event()  # whether the guard looks after what waits to be sent
         self._idle = False
         self._forked = False  # this is a process that a job has forked
 
@@ -272,20 +278,22 @@ class Slave:
         SLATE.pack_into(self._slate, 0, self._started, self._started, finished, 0)
         (self._quick.add if seconds < GATHER_SECONDS else self._quick.discard)(definition)
         with self._lock:
+            if not self._outcomes:
+                self._since = finished
             self._outcomes.append(encoded)
             self._seconds.append(seconds)
         # What is large may be memory of the job's own, to which the next one may write.
-        if isinstance(encoded, Parts) or self._is_time_to_tell(finished - self._flushed):
+        if isinstance(encoded, Parts) or self._is_time_to_tell(finished, seconds):
             self._flush()
-        elif self._queue and not self._unsent.is_set():
-            self._unsent.set()  # without a next job, what there is will be sent at once
+        elif self._queue and not self._guarded.is_set():
+            self._guarded.set()  # without a next job, what there is will be sent at once
 
     def _run_bundle(self, epoch: bytes, definition: int, bundle: Buffer) -> bool:
         """Run the jobs of a bundle, until the crew takes the rest of them back; return whether it has."""
         self._started += 1
         spent = 0.0
         part = self._part = Untold()
-        self._unsent.set()  # what comes of its jobs will be sent while one of them takes long
+        self._guarded.set()  # what comes of its jobs is to be sent while one of them takes long
         cut = False
         for position, blob in enumerate(blobs_of(bundle)):
             if position and (cut := not self._may_go_on(epoch)):
@@ -301,7 +309,7 @@ class Slave:
             if part.size + len(encoded) > PART_BYTES:
                 self._tell_part()  # beside a result that is as large as may be, nothing fits into a message
             with self._lock:
-                part.add(encoded, seconds)
+                part.add(encoded, seconds, finished)
         with self._lock:
             told = part.told(over=True)
             part.over = True
@@ -333,11 +341,11 @@ class Slave:
             return True
         return bool(flags & TIMED) and time.monotonic() - self._flushed > QUICK_SECONDS
 
-    def _is_time_to_tell(self, since: float) -> bool:
-        """Return whether outcomes should be sent, so many seconds after the last were."""
-        if since < QUICK_SECONDS:
+    def _is_time_to_tell(self, now: float, seconds: float) -> bool:
+        """Return whether outcomes should be sent, the last of which has just come, of a task that took so long."""
+        if now - self._flushed < QUICK_SECONDS:
             return False
-        if len(self._outcomes) >= GATHER_JOBS or since > GATHER_SECONDS:
+        if len(self._outcomes) >= GATHER_JOBS or now + seconds - self._since > BETWEEN_SECONDS:
             return True
         if len(self._queue) <= self._few and self._poll.poll(0):
             self._sort(self._reader.read())
@@ -448,23 +456,36 @@ class Slave:
             self._few = len(self._queue) // 2
             if not self._outcomes:
                 return
+            self._since = math.inf
             outcomes, self._outcomes = self._outcomes, []
             seconds, self._seconds = self._seconds, array("d")
             send_all(self._sock, pack_frame(OUTCOMES, len(outcomes), [seconds.tobytes(), *join_column(outcomes)]))
 
     def _guard_outcomes(self) -> None:
-        """Send outcomes that wait while a long job runs."""
+        """Send outcomes that have waited for long enough while a job runs."""
         while True:
-            self._unsent.wait()
-            time.sleep(GATHER_SECONDS)
-            self._unsent.clear()
-            try:
-                self._flush()
-                self._tell_part()
-            except OSError:
-                return
-            if not self._part.over:
-                self._unsent.set()
+            self._guarded.wait()
+            patience = self._patience()
+            if patience == math.inf:
+                # Nothing waits. To rest at once would be to be woken by the next outcome, time and again.
+                time.sleep(GATHER_SECONDS)
+                if self._patience() == math.inf and self._part.over:
+                    self._guarded.clear()
+                    if self._outcomes or not self._part.over:  # they came just now, and found the guard awake
+                        self._guarded.set()
+            elif patience > 0:
+                time.sleep(patience)
+            else:
+                try:
+                    self._flush()
+                    self._tell_part()
+                except OSError:
+                    return
+
+    def _patience(self) -> float:
+        """Return for how many seconds the outcome that waits for the longest time may wait still; inf if none does."""
+        since = min(self._since, self._part.since)
+        return since if since == math.inf else since + GATHER_SECONDS - time.monotonic()
 
     # The end ----------------------------------------------------------------------------
 

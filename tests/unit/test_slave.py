@@ -1,0 +1,102 @@
+"""What a slave does with outcomes that wait to be sent."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import threading
+import time
+from array import array
+
+import pytest
+
+from papyros.frames import FrameReader, split_column
+from papyros.protocol import OUTCOMES, SLATE_BYTES
+from papyros.slave import GATHER_SECONDS, QUICK_SECONDS, Slave
+from tests.support import PATIENCE, wait_until
+
+JOB = (b"\0\0\0\0", 0, 0, b"")  # one that waits, so that what comes of others need not be sent at once
+
+
+@pytest.fixture
+def slave():
+    """A slave, and the connection of its crew."""
+    ours, its = socket.socketpair()
+    tokens, crews = os.pipe()
+    ours.settimeout(PATIENCE)
+    with ours, its, mmap.mmap(-1, SLATE_BYTES) as slate:
+        yield Slave(its, tokens, slate), ours
+    os.close(tokens)
+    os.close(crews)
+
+
+@pytest.fixture
+def guarded(slave):
+    """The same, with the thread that sends outcomes while a job runs."""
+    made, crew = slave
+    guard = threading.Thread(target=made._guard_outcomes)
+    guard.start()
+    yield made, crew
+    crew.close()
+    note(made, b"nobody hears of this", long_ago=True)
+    guard.join(PATIENCE)
+    assert not guard.is_alive()
+
+
+def note(slave, outcome, seconds=0.01, long_ago=False):
+    """Have a slave end a job, while others are there; return when that was."""
+    now = time.monotonic()
+    slave._queue.extend([JOB] * 10)
+    slave._few = 0
+    slave._flushed = now  # so that it is not sent because nothing has been for long
+    slave._note_end(0, outcome, seconds, now - PATIENCE if long_ago else now)
+    return now
+
+
+def heard(crew):
+    """Return the outcomes of the next message."""
+    (frame,) = FrameReader(crew).read()
+    assert frame.kind == OUTCOMES
+    seconds = array("d", bytes(frame.body[: 8 * frame.number]))
+    assert len(seconds) == frame.number
+    return [bytes(outcome) for outcome in split_column(frame.body, frame.number, 8 * frame.number)]
+
+
+def test_outcomes_that_wait_are_sent_while_a_job_runs(guarded):
+    slave, crew = guarded
+    noted = note(slave, b"one")
+    note(slave, b"two")
+    assert heard(crew) == [b"one", b"two"]
+    assert time.monotonic() - noted >= GATHER_SECONDS
+
+
+def test_what_has_come_after_the_last_message_waits_for_as_long(guarded):
+    slave, crew = guarded
+    note(slave, b"one")
+    slave._flush()  # between two jobs
+    noted = note(slave, b"two")
+    assert heard(crew) == [b"one"]
+    assert heard(crew) == [b"two"]
+    assert time.monotonic() - noted >= GATHER_SECONDS
+
+
+def test_the_guard_that_has_gone_to_rest_is_woken(guarded):
+    slave, crew = guarded
+    for outcome in (b"one", b"two"):
+        note(slave, outcome)
+        assert heard(crew) == [outcome]
+        wait_until(lambda: not slave._guarded.is_set(), "the guard rests")
+
+
+def test_a_slave_sends_itself_what_would_be_late_at_the_end_of_the_next_job(slave):
+    made, crew = slave
+    now = time.monotonic()
+    made._queue.extend([JOB] * 10)
+    made._few = 0
+    made._flushed = now
+    made._note_end(0, b"one", 0.04, now + QUICK_SECONDS)
+    made._note_end(0, b"two", 0.04, now + 0.04)
+    assert made._outcomes
+    made._note_end(0, b"three", 0.04, now + 0.08)
+    assert heard(crew) == [b"one", b"two", b"three"]
