@@ -223,7 +223,8 @@ def clients(numbers: Sequence[int], jobs: int) -> Iterator[Line]:
     """1 to 20 clients connected, of which one works, or all do: what a no-op job costs all processes.
 
     Each is a program of its own, as a cluster's clients are: in a single one, the threads of 20 clients would mostly
-    wait for its interpreter's lock.
+    wait for its interpreter's lock. Each of twenty has so many jobs still that what it costs to begin is little beside
+    them.
     """
     with papyros.LocalCluster(SLAVES) as cluster, ExitStack() as programs:
         connected: list[ClientProgram] = []
@@ -326,7 +327,7 @@ def shared(size: int, jobs: int) -> Iterator[Line]:
 GROWTH: dict[str, Callable[[], Iterator[Line]]] = {
     "waiting": lambda: waiting_jobs([10**3, 10**4, 10**5, 10**6]),
     "slaves": lambda: slaves([1, 2, 10, 100], 10_000),
-    "clients": lambda: clients([1, 5, 20], 10_000),
+    "clients": lambda: clients([1, 5, 20], 40_000),
     "idle": lambda: idleness(100, IDLE_SECONDS),
     "shared": lambda: shared(SHARED_BYTES, SHARED_JOBS),
 }
