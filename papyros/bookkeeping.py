@@ -92,7 +92,7 @@ class BookkeepingMaster(Master):
         self._alarm = Alarm()
         main = self._open_session(*self._bounds)
         self._main = Lane(self, main)
-        self._leftovers = Leftovers(f"a {type(self).__name__}", main)
+        self._leftovers = Leftovers(self._words, main)
 
     # What an implementation provides ----------------------------------------------------
 
@@ -243,8 +243,8 @@ class BookkeepingMaster(Master):
 
     def _snapshot(self) -> Status:
         if self._closed:
-            return snapshot(f"a {type(self).__name__} that is closed", self._ledger, ())
-        return snapshot(f"a {type(self).__name__}", self._ledger, self._slaves_now())
+            return snapshot(f"{self._words} that is closed", self._ledger, ())
+        return snapshot(self._words, self._ledger, self._slaves_now())
 
     def close(self) -> None:
         """Let go of everything; see `Master.close`."""

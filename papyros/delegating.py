@@ -32,6 +32,10 @@ __all__ = ["DelegatingMaster", "Ticket"]
 log = logger_of(__name__)
 
 
+#: How long `close` waits for what cannot be stopped: a call of the engine, and what runs in threads of this process.
+CLOSE_SECONDS = 5.0
+
+
 class Ticket(Protocol):
     """What an engine gives for a job that it was handed."""
 
@@ -72,7 +76,7 @@ class DelegatingMaster(PackingMaster):
     ) -> None:
         if echo:
             raise ValueError(
-                f"a {type(self).__name__} cannot show what jobs print, which stays with those who run them: it is in "
+                f"{self._words} cannot show what jobs print, which stays with those who run them: it is in "
                 "their logs, or on their terminals. Leave echo out; masters with slaves of their own have it"
             )
         super().__init__(
@@ -277,6 +281,6 @@ class DelegatingMaster(PackingMaster):
             self._work.notify_all()
             tickets = list(self._tickets.values())
         if self._feeder is not None and self._feeder is not threading.current_thread():
-            self._feeder.join()
+            self._feeder.join(CLOSE_SECONDS)  # an engine may take its time, or for ever, to take a job
         for ticket in tickets:
             self._drop(ticket)

@@ -11,7 +11,7 @@ from typing import Any
 
 from papyros.current import Place
 from papyros.deadlines import Deadline
-from papyros.delegating import DelegatingMaster, Ticket
+from papyros.delegating import CLOSE_SECONDS, DelegatingMaster, Ticket
 from papyros.ending import program_end
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import MasterClosedError
@@ -23,9 +23,6 @@ from papyros.running import run_job
 from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["ExecutorMaster"]
-
-#: How long `close` waits for what runs in threads, as that of a `MultiThreadedMaster` does.
-CLOSE_SECONDS = 5.0
 
 
 class ExecutorMaster(DelegatingMaster):

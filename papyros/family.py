@@ -114,7 +114,7 @@ class Family(Master):
     def status(self) -> Status:
         """Return a snapshot of the master that runs the job; see `Master.status`."""
         if self._closed:
-            return Status(f"a {type(self).__name__} that is closed", processed=self.numPendingJobs())
+            return Status(f"{self._words} that is closed", processed=self.numPendingJobs())
         return self._master.status()
 
     def close(self) -> None:

@@ -151,6 +151,12 @@ class Master(ABC):
         """Return a job that is processed already, or None."""
         return self.popProcessedJob(0)
 
+    @property
+    def _words(self) -> str:
+        """What this master is called in a text."""
+        name = type(self).__name__
+        return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
     def __enter__(self) -> Self:
         return self
 
@@ -164,6 +170,5 @@ class Master(ABC):
 
     def __reduce__(self) -> tuple[object, ...]:
         raise TypeError(
-            f"a {type(self).__name__} cannot be pickled: it belongs to this process; "
-            "let the other one make a master of its own"
+            f"{self._words} cannot be pickled: it belongs to this process; let the other one make a master of its own"
         )

@@ -15,7 +15,7 @@ import pytest
 import papyros
 from tests.contract import families
 from tests.contract.jobs_for_tests import double, end_slave, fail, fail_until, wait_at, where
-from tests.support import PATIENCE, Gate, wait_until
+from tests.support import PATIENCE, Gate, at_most, wait_until
 
 
 @pytest.fixture
@@ -145,6 +145,34 @@ def test_a_job_that_cannot_be_recalled_holds_up_nobody(caplog):
         assert isinstance(master.popProcessedJob(PATIENCE).exception, papyros.JobTimeout)
         wait_until(lambda: "could not be told to drop a job" in caplog.text)
     assert master.numPendingJobs() == 0
+
+
+class Full(Executor):
+    """Has a job wait for room until somebody lets it in."""
+
+    def __init__(self):
+        self.asked, self.room = threading.Event(), threading.Event()
+
+    def submit(self, fn, /, *args, **kwds):
+        self.asked.set()
+        self.room.wait()
+        return Future()
+
+
+def test_an_executor_that_takes_no_job_keeps_no_master_from_its_end(monkeypatch):
+    monkeypatch.setattr("papyros.delegating.CLOSE_SECONDS", 0.1)
+    executor = Full()
+    master = papyros.ExecutorMaster(executor, 2)
+    assert str(master.status()).startswith("an ExecutorMaster\n")
+    for number in range(2):
+        master.addJob(double(number))
+    assert executor.asked.wait(PATIENCE)
+    with at_most(PATIENCE / 3):
+        master.close()
+    assert master.numPendingJobs() == 0
+    executor.room.set()
+    master._feeder.join(PATIENCE)
+    assert not master._feeder.is_alive()
 
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])
