@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 from papyros.delegating import DelegatingMaster, Ticket
 from papyros.entries import Entry
@@ -100,7 +100,7 @@ class RayMaster(DelegatingMaster):
         max_processed_bytes: int | None = None,
         echo: bool = False,
     ) -> None:
-        _connection.enter(address)
+        self._connected = _connection.enter(address)
         try:
             if slaves is None:
                 slaves = max(1, int(ray.cluster_resources().get("CPU", 1) / (num_cpus or 1)))
@@ -113,7 +113,6 @@ class RayMaster(DelegatingMaster):
                 max_processed_bytes=max_processed_bytes,
                 echo=echo,
             )
-            self._session = ray.get_runtime_context().get_job_id()
             # What died is tried again by this master, which tells how, and knows what may run at most once.
             self._run = ray.remote(_run).options(
                 num_cpus=num_cpus, num_gpus=num_gpus, resources=dict(resources or {}), max_retries=0
@@ -123,7 +122,7 @@ class RayMaster(DelegatingMaster):
             if num_gpus or resources:
                 self._family = ("papyros.nested",)
         except BaseException:
-            _connection.leave()
+            _connection.leave(self._connected)
             raise
 
     def _submit(self, payload: Any, entry: Entry) -> Ticket:  # noqa: ARG002 - Ray has no priorities
@@ -145,7 +144,7 @@ class RayMaster(DelegatingMaster):
         with self._lock:
             self._looking = False
             flying = list(self._flying)
-        if not ray.is_initialized() or ray.get_runtime_context().get_job_id() != self._session:
+        if not _is_connected(self._connected):
             for entry in flying:
                 self._fail(entry, BrokenExecutor(DISCONNECTED))
         elif flying:
@@ -161,7 +160,7 @@ class RayMaster(DelegatingMaster):
 
     def _stop(self) -> None:
         super()._stop()
-        _connection.leave()
+        _connection.leave(self._connected)
 
 
 class _InWorker(RayMaster):
@@ -195,33 +194,67 @@ def open_family(slaves: int, max_bytes: int) -> _InWorker:
     return _InWorker(slaves=slaves, num_cpus=0, max_bytes=max_bytes)
 
 
+class _Session(NamedTuple):
+    """What tells a connection of this program from all others: each cluster numbers those that it has from one."""
+
+    node: str
+    job: str
+
+
+def _session_now() -> _Session:
+    context = ray.get_runtime_context()
+    return _Session(context.get_node_id(), context.get_job_id())
+
+
+def _is_connected(session: _Session) -> bool:
+    """Whether the program is connected as it was then, be it to a cluster that does not answer any more."""
+    if not ray.is_initialized():
+        return False
+    try:
+        return _session_now() == session
+    except ConnectionError:
+        return True
+
+
 class _Connection:
-    """The one connection that a program has to Ray, which masters share: made by the first, ended after the last."""
+    """The one connection that a program has to Ray, which masters share: made by the first, ended after the last.
+
+    The program may end it before, and make another one, which is no affair of those masters.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._masters = 0
-        self._ours = False  # whether it was a master that connected, and not the program
-        self._address: str | None = None
+        self._begin(None, ours=False, address=None)
 
-    def enter(self, address: str | None) -> None:
+    def _begin(self, session: _Session | None, ours: bool, address: str | None) -> None:
+        self._session = session
+        self._ours = ours  # whether it was a master that connected, and not the program
+        self._address = address
+        self._masters = 0
+
+    def enter(self, address: str | None) -> _Session:
         """Be connected for one more master."""
         with self._lock:
             if not ray.is_initialized():
                 _connect(address)
-                self._ours, self._address = True, address
-                self._masters = 0  # of an earlier connection, which somebody else has ended
-            elif address is not None and address != self._address:
+                self._begin(_session_now(), ours=True, address=address)
+            elif (now := _session_now()) != self._session:
+                self._begin(now, ours=False, address=None)
+            if address is not None and address != self._address:
                 _check_connected(address)
             self._masters += 1
+            return cast(_Session, self._session)
 
-    def leave(self) -> None:
+    def leave(self, session: _Session) -> None:
         """Be connected for one master less."""
         with self._lock:
-            self._masters = max(0, self._masters - 1)
+            if session != self._session:
+                return
+            self._masters -= 1
             if self._masters == 0 and self._ours:
-                self._ours, self._address = False, None
-                ray.shutdown()
+                self._begin(None, ours=False, address=None)
+                if _is_connected(session):
+                    ray.shutdown()
 
 
 #: Ray has one for each process, and so has this module: two masters that know nothing of each other share it.

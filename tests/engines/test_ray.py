@@ -209,6 +209,25 @@ def test_jobs_that_run_when_the_program_disconnects_are_told_soon(cluster, make,
         ray.shutdown()
 
 
+def test_a_master_of_an_earlier_connection_does_not_end_a_later_one(cluster):
+    from papyros.engines.ray import RayMaster
+
+    earlier = RayMaster(cluster.address, 1)
+    ray.shutdown()
+    ray.init(cluster.address, log_to_driver=False)
+    try:
+        earlier.close()
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
+    earlier = RayMaster(cluster.address, 1)
+    ray.shutdown()
+    with RayMaster(cluster.address, 1) as later:
+        earlier.close()
+        assert processed(later, double(2)).result == 4
+    assert not ray.is_initialized()
+
+
 # What jobs ask for. -------------------------------------------------------------------------
 
 
