@@ -16,23 +16,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-from papyros.bundles import is_more_to_come
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
-from papyros.distributed.batches import (
-    HostReport,
-    JobOutcome,
-    report_parts,
-    unpack_definitions,
-    unpack_host_jobs,
-)
+from papyros.distributed.batches import JobOutcome, report_parts, unpack_definitions, unpack_host_jobs
 from papyros.distributed.config import changed_pyro_items
 from papyros.distributed.hostvalues import HostValues
 from papyros.distributed.intake import Intake, Tag
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.messages import Batch
 from papyros.distributed.naming import Address
+from papyros.distributed.outbox import Outbox
 from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
 from papyros.frames import pack_message
@@ -50,12 +44,6 @@ log = logger_of(__name__)
 
 #: How long to wait before a broken line is tried again.
 RETRY_SECONDS = 0.05
-
-#: A report tells of outcomes of so many bytes, or of a single one.
-REPORT_BYTES = 8 << 20
-
-#: Of what jobs print, so much waits to be reported; before that is dropped, the oldest first.
-PRINT_CHARACTERS = 1 << 20
 
 #: A goodbye may take so long.
 RETIRE_SECONDS = 2.0
@@ -103,22 +91,15 @@ class SlaveHost:
         )
         self._crew = Crew(slaves, _NetworkSource(self), CrewOptions(max_bytes, sys.path, family))
         self._lock = threading.Lock()
-        self._news = threading.Condition(self._lock)  # there is something to report
-        self._told = threading.Condition(self._lock)  # ... and it was reported
-        self._reporting = False
+        self._outbox = Outbox(self._lock)
         self._telling = threading.Lock()  # held while what was done is reported, or what is being done claimed
-        self._flying: list[tuple[str, int]] = []  # jobs whose outcomes are on their way to the master
-        self._sequence = 0
         self._draining = threading.Event()
         self._hurried = False
         self._queue: deque[Task] = deque()
         self._values = HostValues(self, self._key, lambda: self._beat)
-        self._report = HostReport.empty()
-        self._printed = 0  # how much of what jobs print waits to be reported
         self._acknowledged = self._heard = 0  # of what this master has sent, also over a line that broke
         self._connected = threading.Event()
-        self._lent = 0  # how many slaves lend their places
-        self._stay = self._stay_told = ""  # what this host is enlisted for, and what its next report is about
+        self._stay = ""  # what this host is enlisted for
         self._uri = self._uid = ""
         self._beat = self._silence = 1.0  # how often to show that this host lives, and how long a master may not
         self._lines: set[Line] = set()
@@ -148,12 +129,11 @@ class SlaveHost:
         self._draining.set()
         with self._lock:
             queue, self._queue = self._queue, deque()
-            self._report.returned.extend((*task.tag, "") for task in queue)
-            self._news.notify()
+            self._outbox.returned([task.tag for task in queue])
         drained = self._crew.drain(deadline.remaining())
         with self._lock:
-            while self._reporting or self._report.is_owed():
-                if self._hurried or not deadline.wait(self._told):
+            while self._outbox.is_owed():
+                if self._hurried or not self._outbox.await_told(deadline):
                     return False
         return drained and not self._hurried
 
@@ -161,7 +141,7 @@ class SlaveHost:
         """Have `drain` wait no longer, whether it has begun or not. Any thread may call this."""
         with self._lock:
             self._hurried = True
-            self._told.notify_all()
+            self._outbox.wake()
         self._crew.hurry()
 
     def close(self) -> None:
@@ -173,7 +153,7 @@ class SlaveHost:
         self._stop.set()
         self._connected.set()  # nobody is to wait for a master any more
         with self._lock:
-            self._news.notify_all()
+            self._outbox.wake()
             for line in self._lines:
                 line.abort()
         for thread in self._threads:
@@ -185,17 +165,9 @@ class SlaveHost:
                 contextlib.suppress(LineBrokenError),
                 self._seeker.line(self._uri, connect_timeout=RETIRE_SECONDS) as line,
             ):
-                while self._report.is_owed():
-                    message, stay = self._next_report()
-                    line.call(
-                        "report",
-                        self._key,
-                        self._sequence,
-                        self._uid,
-                        stay,
-                        message=message,
-                        timeout=RETIRE_SECONDS,
-                    )
+                while self._outbox.is_any_left():
+                    message, sequence, stay = self._next_report()
+                    line.call("report", self._key, sequence, self._uid, stay, message=message, timeout=RETIRE_SECONDS)
                 line.call("retire", self._key, timeout=RETIRE_SECONDS)
 
     def broke(self, reason: str) -> None:
@@ -271,24 +243,16 @@ class SlaveHost:
                 other.abort()  # reports to a master that may never answer
         with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
             with self._lock:
-                self._begin_stay(stay)
+                self._outbox.begin_stay(stay)
             self._crew.recall()
             line.call("claim", self._key, *self._started())
         self._stay = stay
-
-    def _begin_stay(self, stay: str) -> None:
-        """From now on, reports are of another stay. Called with the lock held."""
-        self._stay_told = stay
-        # These were held in the stay before: the master has given them to others, free of charge.
-        self._report.deaths.clear()
-        self._report.returned.clear()
-        self._report.lent.append(self._lent)
 
     def _started(self) -> tuple[list[tuple[str, int]], int, list[tuple[str, int]]]:
         """Return the jobs that were started, and the number of the report that is on its way, and its jobs."""
         running = [view.tag for view in self._crew.views() if view.tag is not None]
         with self._lock:
-            return [*running, *ended_in(self._report)], self._sequence, list(self._flying)
+            return [*running, *self._outbox.ended()], self._outbox.sequence, list(self._outbox.flying)
 
     def _cancel(self, tags: set[tuple[str, int]], wait: bool) -> None:
         with self._lock:
@@ -299,8 +263,7 @@ class SlaveHost:
         """Give back so many jobs that were not started, for hosts whose slaves have nothing to do."""
         with self._lock:
             shed = [self._queue.pop() for _ in range(min(count, len(self._queue)))]
-            self._report.returned.extend((*task.tag, "") for task in shed)
-            self._news.notify()
+            self._outbox.returned([task.tag for task in shed])
         if len(shed) < count:
             self._crew.shed(count - len(shed))
 
@@ -319,11 +282,9 @@ class SlaveHost:
         tasks, altered = intake.check(jobs)
         with self._lock:
             if altered:
-                self._report.deaths.extend(altered)
-                self._news.notify()
+                self._outbox.died(altered)
             if self._draining.is_set():
-                self._report.returned.extend((*task.tag, "") for task in tasks)
-                self._news.notify()
+                self._outbox.returned([task.tag for task in tasks])
                 return
             self._values.need({task.definition: intake.definitions[task.definition] for task in tasks})
             self._queue.extend(tasks)
@@ -364,52 +325,42 @@ class SlaveHost:
         """Give back the jobs that need this value, which cannot be started."""
         with self._lock:
             definitions = self._values.give_up(digest)
-            refused = [(*task.tag, reason) for task in self._queue if task.definition in definitions]
+            refused = [task.tag for task in self._queue if task.definition in definitions]
             self._queue = deque(task for task in self._queue if task.definition not in definitions)
-            (self._report.deaths if altered else self._report.returned).extend(refused)
-            self._news.notify()
+            if altered:
+                self._outbox.died((*tag, reason) for tag in refused)
+            else:
+                self._outbox.returned(refused, reason)
 
     # Outcomes out -----------------------------------------------------------------------
 
     def _push(self) -> None:
         """Report to the master; what a broken connection may have swallowed is reported again."""
-        message: Batch | None = None
-        stay = ""
+        report: tuple[Batch, int, str] | None = None
         while not self._stop.is_set():
             if not self._connected.wait(1.0):
                 continue
             try:
                 with self._seeker.line(self._uri, silence=self._silence) as line, self._use(line):
                     while not self._stop.is_set() and self._uri == line.uri:
-                        if message is None:
-                            message, stay = self._next_report()
+                        message, sequence, stay = report = report or self._next_report()
                         with self._telling:
-                            answer, _ = line.call("report", self._key, self._sequence, self._uid, stay, message=message)
+                            answer, _ = line.call("report", self._key, sequence, self._uid, stay, message=message)
                             if not answer["taken"]:
                                 break  # it is for the next master
-                            message = None
+                            report = None
                             with self._lock:
-                                self._reporting = False
-                                self._flying = []
-                                self._told.notify_all()
+                                self._outbox.arrived()
             except LineBrokenError as error:
                 log.info("%s", error)
             self._stop.wait(RETRY_SECONDS)
 
-    def _next_report(self) -> tuple[Batch, str]:
-        """Return what is to be reported, and of which stay it tells."""
+    def _next_report(self) -> tuple[Batch, int, str]:
+        """Return what is to be reported, the number of that report, and of which stay it tells."""
         with self._lock:
-            if not any(self._report):
-                # A report of nothing shows that this host lives, also while a large batch of jobs is on its way to it.
-                self._news.wait(self._beat)
-            self._sequence += 1
-            report, self._report = self._report.split(REPORT_BYTES)
-            self._printed = sum(len(text) for *_, text in self._report.prints)
-            # Nobody waits for a sign of life, which a master that does not answer may never take.
-            self._reporting = report.is_owed()
-            self._flying = ended_in(report)
-            stay = self._stay_told
-        return report_parts(report), stay
+            report, stay = self._outbox.take(self._beat)
+            sequence = self._outbox.sequence
+        return report_parts(report), sequence, stay
 
     @contextlib.contextmanager
     def _use(self, line: Line) -> Iterator[None]:
@@ -454,8 +405,7 @@ class _NetworkSource:
             seal = host._intake.seals(session).seal_outcome(number, tag.ticket, outcome)
             sealed.append(JobOutcome(session, number, outcome, spent, slave, tag.ticket, seal))
         with host._lock:
-            host._report.outcomes.extend(sealed)
-            host._news.notify()
+            host._outbox.finished(sealed)
 
     def overdue(self, tag: Any, slave: str, timeout: float) -> None:
         self.finished([tag], [encode_overdue(tell_overdue(slave, timeout))], [timeout], slave)
@@ -463,25 +413,17 @@ class _NetworkSource:
     def died(self, tag: Any, death: Death) -> None:
         host = self._host
         with host._lock:
-            host._report.deaths.append((*tag, str(death)))
-            host._news.notify()
+            host._outbox.died([(*tag, str(death))])
 
     def returned(self, tags: list[Any], reason: str) -> None:
         host = self._host
         with host._lock:
-            host._report.returned.extend((*tag, reason) for tag in tags)
-            host._news.notify()
+            host._outbox.returned(tags, reason)
 
     def printed(self, tag: Any, slave: str, text: str) -> None:
         host = self._host
         with host._lock:
-            # A client that is far behind has the end of it; and nothing that a job prints is to fill a message.
-            prints = host._report.prints
-            prints.append((*tag, slave, text[-PRINT_CHARACTERS:]))
-            host._printed += len(prints[-1][3])
-            while host._printed > PRINT_CHARACTERS:
-                host._printed -= len(prints.pop(0)[3])
-            host._news.notify()
+            host._outbox.printed(tag, slave, text)
 
     def heard(self, tag: Any, message: memoryview) -> None:
         host = self._host
@@ -495,20 +437,13 @@ class _NetworkSource:
     def lent(self, places: int) -> None:
         host = self._host
         with host._lock:
-            host._lent = places
-            host._report.lent.append(places)
+            host._outbox.lent(places)
             # What has come ahead may not be what is to be run first now.
-            host._report.returned.extend((*task.tag, "") for task in host._queue)
+            host._outbox.returned([task.tag for task in host._queue])
             host._queue.clear()
-            host._news.notify()
 
     def broken(self, reason: str) -> None:
         self._host.broke(reason)
-
-
-def ended_in(report: HostReport) -> list[tuple[str, int]]:
-    """Return the jobs that have ended as a report tells; not the bundles of which it says that more is to come."""
-    return [(done.session, done.number) for done in report.outcomes if not is_more_to_come(done.outcome)]
 
 
 def count_slaves(count: int) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from papyros.bundles import MOST_JOBS, blobs_of, count_jobs, cut_off, death, outcomes
 from papyros.crew import Task
 from papyros.distributed.batches import HostReport, JobOutcome, pack_report, unpack_definitions, unpack_host_jobs
-from papyros.distributed.host import ended_in
 from papyros.distributed.line import LineBrokenError
+from papyros.distributed.outbox import ended_in
 from papyros.distributed.seals import ticket_of
 from papyros.frames import pack_message
 from papyros.process import Recalled

@@ -21,8 +21,8 @@ from papyros.distributed.batches import (
     unpack_outcomes,
 )
 from papyros.distributed.bells import Waiting
-from papyros.distributed.host import ended_in
 from papyros.distributed.messages import ANNOTATION, joined
+from papyros.distributed.outbox import ended_in
 from papyros.distributed.seals import SEAL_BYTES, ticket_of
 from papyros.distributed.service import MasterService
 from papyros.frames import unpack_message
