@@ -25,7 +25,7 @@ from papyros.errors import KeyRefusedError, VersionMismatchError
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["CallFailedError", "Line", "LineBrokenError", "LineRefusedError", "keep_alive", "split_uri"]
+__all__ = ["CallFailedError", "Line", "LineBrokenError", "LineRefusedError", "check_known", "keep_alive", "split_uri"]
 
 #: How long it may take to connect, and how long a network may be silent.
 CONNECT_SECONDS = 5.0
@@ -183,6 +183,17 @@ class Line:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+
+def check_known(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer to a client, unless it says that the master does not know this one any more.
+
+    Raises:
+        LineBrokenError: it does not.
+    """
+    if not answer["known"]:
+        raise LineBrokenError("the master does not know this client any more")
+    return answer
 
 
 def _quiet(sock: socket.socket) -> float:

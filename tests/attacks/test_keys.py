@@ -278,7 +278,7 @@ def test_attack_11_what_is_told_otherwise_listens_there_and_encrypts(mark):
     with papyros.LocalCluster(1, host=address) as cluster, cluster.master() as client:
         assert listening(list(processes(mark))) == {address}
         assert client.status().slaves
-        connections = [client._sender_line._sock]
+        connections = [client._sender.line._sock]
         assert all(connection.version() == "TLSv1.3" for connection in connections)
 
 

@@ -44,7 +44,7 @@ if __name__ == "__main__":
             master.addJob(reverse(payload))
         results = {job.result for job in master.processedJobs(timeout=30)}
         assert results == {payload[::-1]}, results
-        print("all back, over", master._sender_line._sock.version())
+        print("all back, over", master._sender.line._sock.version())
 """
 
 

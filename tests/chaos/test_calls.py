@@ -80,7 +80,7 @@ def test_row_08_a_call_that_fails_changes_nothing(launch, names, group, tmp_path
     try:
         if method == "join":
             monkeypatch.setattr(lines.Line, "call", lambda line, *a, **k: fault(line, *a, **k))
-            client._sender_line.abort()
+            client._sender.line.abort()
         cancelled = [note(str(tmp_path), "cancelled") for _ in range(2)]
         for job in cancelled:
             client.addJob(job)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 
 import papyros
-from papyros import DistributedMaster, LocalCluster
+from papyros import LocalCluster
+from papyros.distributed.receiving import Receiver
+from papyros.distributed.sending import Sender
 from tests.contract.jobs_for_tests import Square, wait_at
 from tests.support import PATIENCE, Background, Bug, at_most
 
 
 #: What the sender calls before each message, and the receiver with each answer.
-@pytest.mark.parametrize("broken", ["_sendable", "_warn"])
+@pytest.mark.parametrize("broken", [(Sender, "_sendable"), (Receiver, "_warn")], ids=["sender", "receiver"])
 def test_all_jobs_of_a_client_have_an_outcome_when_one_of_its_threads_breaks_down(monkeypatch, gates, broken):
-    bug = Bug.put_into(monkeypatch, DistributedMaster, broken)
+    bug = Bug.put_into(monkeypatch, *broken)
     with LocalCluster(slaves=1) as cluster:
         master = cluster.master(max_waiting=2)
         gate = gates()

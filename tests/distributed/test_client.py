@@ -19,7 +19,7 @@ from papyros import (
     PayloadTooLargeError,
 )
 from papyros.bundles import cut_off, death
-from papyros.distributed import client as client_module
+from papyros.distributed import cancelling
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import ask_status
@@ -388,7 +388,7 @@ def test_jobs_are_popped_though_a_master_that_slept_has_cancelled_them_too_late(
     launch, names, group, gates, monkeypatch, caplog
 ):
     """What was asked of it stands in its line, and is done when it wakes up, though nobody waits for it any more."""
-    monkeypatch.setattr(client_module, "CANCEL_SECONDS", 0.5)
+    monkeypatch.setattr(cancelling, "CANCEL_SECONDS", 0.5)
     master = launch.master(group, names, "--lease=1")
     launch.host(group, names, 1)
     gate = gates()
@@ -453,7 +453,7 @@ def test_a_job_of_a_bundle_is_cancelled_and_the_others_run(bundled):
 def test_a_bundle_is_not_lost_though_the_answer_is_that_it_was_cancelled_for_one_of_its_jobs(bundled, monkeypatch):
     """Meanwhile that job has come back from it: the bundle is gone at the master all the same."""
     client, jobs, bundle, gate = bundled
-    line, told = client._sender_line, []
+    line, told = client._sender.line, []
 
     def call(method, *arguments, **options):
         answer = Line.call(line, method, *arguments, **options)
@@ -472,7 +472,7 @@ def test_a_bundle_is_not_lost_though_the_answer_is_that_it_was_cancelled_for_one
 def test_a_job_is_cancelled_though_it_is_too_late_for_its_bundle(bundled, monkeypatch):
     """The slave that ran it has died, say, of which the client has not heard yet."""
     client, jobs, bundle, gate = bundled
-    line, asked = client._sender_line, []
+    line, asked = client._sender.line, []
 
     def call(method, *arguments, **options):
         if method == "cancel" and not asked:

@@ -39,7 +39,7 @@ def test_a_value_that_was_changed_at_the_master_is_not_unpickled(group):
 def test_what_a_client_sends_under_the_digest_of_something_else_is_refused_by_the_master(group):
     _, client, _ = share_with_master(group)
     other = Held.of([b"something else"])
-    line, key = client._sender_line, client._key
+    line, key = client._sender.line, client._key
     answer, _ = line.call("share", key, "00" * 32, other.size, 0, message=other.read(0, other.size))
     assert answer == {"known": True, "filled": -1}
     assert bytes(32) not in group.values()

@@ -1,4 +1,4 @@
-"""A model of a client: what `papyros.distributed.client` does in two threads, as programs in virtual time."""
+"""A model of a client: what `papyros.distributed.client` does, and its two threads, as programs in virtual time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from papyros.distributed.batches import (
     unpack_outcomes,
 )
 from papyros.distributed.bundling import Bundling
-from papyros.distributed.client import STOPPED
+from papyros.distributed.cancelling import STOPPED
 from papyros.distributed.exchange import Exchange
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.seals import SEAL_BYTES

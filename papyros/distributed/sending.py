@@ -1,0 +1,180 @@
+"""What a client sends its master, by a thread and on a line of its own: jobs, and what has to be there before them.
+
+Also what nobody wants any more, and what calls that cancel have left to be settled. Which jobs are sent, and
+as what, is the affair of the `Exchange`; what comes back, of the `Receiver`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from array import array
+from typing import TYPE_CHECKING
+
+from papyros.distributed.batches import added_parts, pack_definitions
+from papyros.distributed.exchange import SEND_JOBS
+from papyros.distributed.line import Line, LineBrokenError, check_known
+from papyros.distributed.messages import Batch
+from papyros.distributed.values import SentValues
+from papyros.logs import logger_of
+
+if TYPE_CHECKING:
+    from papyros.distributed.client import DistributedMaster
+
+__all__ = ["LEAVE_SECONDS", "ROOM_SECONDS", "Sender"]
+
+log = logger_of(__name__)
+
+#: Where results are bounded in bytes, so many jobs are with the master whatever their results take, or two a slave.
+BUSY_JOBS = 20
+
+#: How long a call waits at the master for room for more jobs before it asks again.
+ROOM_SECONDS = 1.0
+
+#: A goodbye may take so long.
+LEAVE_SECONDS = 2.0
+
+
+class Sender:
+    """Sends what is added to a client.
+
+    Args:
+        client: that client.
+
+    Attributes:
+        line: to the master; set before anything is sent. Calls that cancel share it.
+        unwanted: the numbers under which the master has what nobody wants any more. The client's lock guards it.
+        idle: whether it waits for something to send, of which it has to be told.
+    """
+
+    line: Line
+
+    def __init__(self, client: DistributedMaster) -> None:
+        self._client = client
+        self.unwanted: list[int] = []
+        self.idle = False
+        self._sequence = 0
+        self._needed: set[bytes] = set()  # the definitions that the message refers to
+        self._message: Batch | None = None  # sent, but not known to have arrived
+        self._defined: set[bytes] = set()
+        self._values = SentValues(client._key)
+
+    def begin_anew(self) -> None:
+        """Another master took over, which has nothing of this client. Called with the lock held."""
+        self.unwanted.clear()
+        self._defined.clear()
+        self._values.clear()
+        self._sequence = 0
+        self._message = None
+
+    def run(self) -> None:
+        """What is added here is added there; when the master is lost, find it, or the next one."""
+        client = self._client
+        while not client._stop_event.is_set():
+            try:
+                self._send_on(self.line)
+            except LineBrokenError as error:
+                log.info("%s", error)
+                self.line.close()
+                with contextlib.suppress(LineBrokenError):
+                    line = client._finder.again()
+                    self.line = line
+                    client._join(line)
+        with contextlib.suppress(LineBrokenError):
+            self.line.call("leave", client._key, timeout=LEAVE_SECONDS)
+        self.line.close()
+
+    def _send_on(self, line: Line) -> None:
+        client = self._client
+        while not client._stop_event.is_set():
+            if client._cancelling.doubts:
+                client._cancelling.settle(line)  # first: what comes of it is not to be mixed up with what is sent again
+            if self._message is None:
+                unwanted = self._wait_for_news()
+                if unwanted:
+                    self._drop(line, unwanted)
+                self._values.forget(client._packer, self._defined)
+                self._values.settle(line)
+            if self._message is None:
+                continue
+            self._define(line, self._needed)
+            answer = check_known(line.call("add", client._key, self._sequence, ROOM_SECONDS, message=self._message)[0])
+            if answer["accepted"]:
+                self._message = None
+            with client._lock:
+                client._sent.leaving.clear()
+                client._joined.notify_all()
+                client._note_left(answer["left"])
+
+    def _wait_for_news(self) -> list[int]:
+        """Wait for jobs to send, which make the next message, or for jobs that nobody wants any more: return those.
+
+        The message is noted before anything is said on a line, which may break: then it is said again on the next one.
+        """
+        client = self._client
+        with client._lock:
+            while not self._something_to_send():
+                self.idle = True
+                client._news.wait()
+                self.idle = False
+            if client._stop_event.is_set():
+                return []
+            if client._trouble:
+                raise LineBrokenError("the receiver lost the master")
+            if client._cancelling.doubts:
+                return []
+            batch = client._exchange.next_batch(self._sendable)
+            unwanted, self.unwanted = self.unwanted, []
+            if not batch:
+                client._joined.notify_all()  # what was to be sent again, somebody has cancelled
+        if batch:
+            self._message = added_parts(batch)
+            self._needed = {job.definition for job in batch}
+            self._sequence += 1
+        return unwanted
+
+    def _something_to_send(self) -> bool:
+        client = self._client
+        return (
+            client._stop_event.is_set()
+            or client._trouble
+            or bool(self.unwanted)
+            or bool(client._cancelling.doubts)
+            or client._packer.kept.stale
+            or self._values.owed
+            or bool(client._sent.unsent)
+            or (self._sendable() > 0 and any(session.assignable() for session in client._ledger.sessions.values()))
+        )
+
+    def _sendable(self) -> int:
+        """How many jobs may go into the next message.
+
+        Where results are bounded in bytes, those whose results will find room, as far as is known;
+        and whatever these take, enough to keep all slaves busy.
+        """
+        client = self._client
+        if not client._limits_results:
+            return SEND_JOBS
+        waiting = [session for session in client._ledger.sessions.values() if session.line]
+        fitting = sum(session.fitting for session in waiting if session.result_bytes)
+        busy = max(BUSY_JOBS, 2 * client._receiver.slaves) - len(client._holder.assigned)
+        return int(min(SEND_JOBS, max(busy, fitting)))
+
+    def _drop(self, line: Line, unwanted: list[int]) -> None:
+        client = self._client
+        try:
+            check_known(line.call("drop", client._key, message=array("Q", unwanted).tobytes())[0])
+        except LineBrokenError:
+            with client._lock:
+                self.unwanted += unwanted
+            raise
+
+    def _define(self, line: Line, needed: set[bytes]) -> None:
+        client = self._client
+        self._values.send(line, client._packer, needed)
+        # One that is not there any more is of jobs that were cancelled.
+        missing = needed.intersection(client._packer.definitions) - self._defined
+        if missing:
+            definitions = {digest: client._packer.definitions[digest] for digest in missing}
+            labels = {digest.hex(): client._packer.labels[digest] for digest in missing}
+            check_known(line.call("define", client._key, labels, message=pack_definitions(definitions))[0])
+            self._defined |= missing
