@@ -111,7 +111,7 @@ class MasterExecutor(Executor):
         end = None if timeout is None else time.monotonic() + timeout
         calls = zip(*iterables, strict=False)
         futures = deque(self.submit(fn, *args) for args in islice(calls, buffersize))
-        return _results(weakref.ref(self), fn, futures, calls if buffersize else iter(()), end)
+        return _results(self if buffersize else None, fn, futures, calls, end)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -138,19 +138,21 @@ class MasterExecutor(Executor):
 
 
 def _results(
-    reference: weakref.ref[MasterExecutor],
+    executor: MasterExecutor | None,
     fn: Callable[..., R],
     futures: deque[Future[R]],
     calls: Iterator[tuple[Any, ...]],
     end: float | None,
 ) -> Iterator[R]:
-    """Yield results in order. Neither the executor nor any result is kept alive by what waits here."""
+    """Yield results in order. No result is kept alive by what waits here; an executor is, while it has more to call."""
     try:
         while futures:
-            executor = reference()
             if executor is not None:
-                futures.extend(executor.submit(fn, *args) for args in islice(calls, 1))
-            del executor
+                if (args := next(calls, None)) is None:
+                    executor = None
+                else:
+                    futures.append(executor.submit(fn, *args))
+                del args
             yield _result(futures.popleft(), end)
     finally:
         for future in futures:

@@ -9,10 +9,12 @@ import abc
 import asyncio
 import concurrent.futures
 import functools
+import gc
 import itertools
 import logging
 import operator
 import threading
+import weakref
 
 import pytest
 
@@ -309,6 +311,18 @@ def test_a_map_with_a_buffersize_comes_to_an_end(executor):
     assert list(executor.map(add, range(10), buffersize=3)) == list(range(10))
     assert list(executor.map(add, range(3), buffersize=10)) == list(range(3))
     assert list(executor.map(add, [], buffersize=10)) == []
+
+
+def test_a_map_with_a_buffersize_keeps_its_executor_as_long_as_there_are_calls_to_make(make_master):
+    executor = MasterExecutor(make_master())
+    gone = weakref.ref(executor)
+    results = executor.map(add, range(10), buffersize=3)
+    del executor
+    assert [next(results) for _ in range(7)] == list(range(7))
+    assert gone() is not None
+    assert next(results) == 7
+    wait_until(lambda: gc.collect() >= 0 and gone() is None, "the executor is forgotten")
+    assert list(results) == [8, 9]
 
 
 def test_a_buffersize_is_a_number_from_1_or_none(executor):
