@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 from papyros.delegating import DelegatingMaster, Ticket
@@ -154,9 +155,9 @@ class RayMaster(DelegatingMaster):
         return isinstance(error, LOSSES)
 
     def _stop_running(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            if (ticket := self._tickets.get(entry)) is not None:
-                self._drop(ticket)
+        # Not here, with the lock held: to a Ray Client server it is a call over the network.
+        for ticket in [self._tickets[entry] for entry in entries if entry in self._tickets]:
+            self._alarm.set(time.monotonic(), partial(self._drop, ticket))
 
     def _stop(self) -> None:
         super()._stop()
