@@ -1,0 +1,73 @@
+"""What a slave host has to tell: gathered, told of one stay, and known until it has arrived."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from papyros.bundles import cut_off
+from papyros.deadlines import AT_ONCE
+from papyros.distributed import outbox as outbox_module
+from papyros.distributed.batches import JobOutcome
+from papyros.distributed.outbox import Outbox
+
+JOB = ("client", 1)
+
+
+@pytest.fixture
+def outbox():
+    with (lock := threading.Lock()):
+        yield Outbox(lock)
+
+
+def outcome(number, encoded=b"result"):
+    return JobOutcome("client", number, encoded, 0.0, "lab/1")
+
+
+def test_what_has_ended_is_known_until_the_report_has_arrived(outbox):
+    outbox.finished([outcome(1), outcome(2, cut_off(1))])
+    assert outbox.ended() == [JOB], "more is to come of the other one"
+    report, _ = outbox.take()
+    assert (len(report.outcomes), outbox.sequence, outbox.flying, outbox.ended()) == (2, 1, [JOB], [])
+    assert outbox.is_owed()
+    assert not outbox.is_any_left()
+    outbox.arrived()
+    assert (outbox.flying, outbox.is_owed()) == ([], False)
+
+
+def test_nobody_waits_for_a_report_of_nothing_or_of_lent_places(outbox):
+    assert not any(outbox.take()[0])
+    outbox.lent(1)
+    assert outbox.take()[0].lent == [1]
+    assert not outbox.is_owed()
+    assert not outbox.await_told(AT_ONCE)
+
+
+def test_in_another_stay_outcomes_are_told_and_nothing_that_was_held_before(outbox):
+    outbox.lent(2)
+    outbox.finished([outcome(1)])
+    outbox.died([(*JOB, "killed")])
+    outbox.returned([JOB], "stopped")
+    outbox.begin_stay("another")
+    report, stay = outbox.take()
+    assert stay == "another"
+    assert (len(report.outcomes), report.deaths, report.returned, report.lent[-1]) == (1, [], [], 2)
+
+
+def test_outcomes_that_do_not_fit_into_a_message_are_told_by_the_next_one(outbox, monkeypatch):
+    monkeypatch.setattr(outbox_module, "REPORT_BYTES", 10)
+    outbox.finished([outcome(1), outcome(2)])
+    assert [done.number for done in outbox.take()[0].outcomes] == [1]
+    assert outbox.is_any_left()
+    assert [done.number for done in outbox.take()[0].outcomes] == [2]
+    assert not outbox.is_any_left()
+
+
+def test_of_what_jobs_print_the_oldest_goes_when_it_is_too_much(outbox, monkeypatch):
+    monkeypatch.setattr(outbox_module, "PRINT_CHARACTERS", 10)
+    for text in ("first", "second", "a line that is too long"):
+        outbox.printed(JOB, "lab/1", text)
+    assert [text for *_, text in outbox.take()[0].prints] == ["s too long"]
+    outbox.printed(JOB, "lab/1", "0123456789")
+    assert len(outbox.take()[0].prints) == 1
