@@ -381,11 +381,12 @@ class SlaveProcess:
             yield Lent(self.lent)
 
     def _outcomes(self, frame: Frame) -> Outcomes:
+        start = protocol.ORDINAL.size
+        after = start + 8 * frame.number
         seconds = array("d")
-        seconds.frombytes(frame.body[: 8 * frame.number])
-        encoded = split_column(frame.body, frame.number, 8 * frame.number)
-        if frame.number > len(self.queue):
-            raise ValueError(f"{frame.number} outcomes for {len(self.queue)} jobs")
+        seconds.frombytes(frame.body[start:after])
+        encoded = split_column(frame.body, frame.number, after)
+        self._check_order(frame)
         if self._begun or self.jobs > len(self.queue):  # else there is no bundle
             for task, told in zip(self.queue, encoded, strict=False):
                 if task.terms.jobs > 1:
@@ -399,9 +400,22 @@ class SlaveProcess:
         self.jobs -= begun + jobs_in(tasks[begun:])
         return Outcomes(tasks, encoded, seconds)
 
+    def _check_order(self, frame: Frame) -> None:
+        """Refuse outcomes that are not of the tasks whose turn it is: those after them would be taken for others'.
+
+        Raises:
+            ValueError: that is so.
+        """
+        first = protocol.ORDINAL.unpack_from(frame.body)[0]
+        started, *_ = protocol.SLATE.unpack_from(self._slate)
+        if first != (self._received + 1) % protocol.ORDINALS:
+            raise ValueError(f"outcomes from task {first} on after those of {self._received}")
+        if frame.number > min(started - self._received, len(self.queue)):
+            raise ValueError(f"{frame.number} outcomes for {len(self.queue)} tasks, and {started} were started in all")
+
     def _find(self, ordinal: int) -> Task | None:
         """Return the task that the slave started as its so manieth one."""
-        position = ordinal - (self._received & 0xFFFFFFFF) - 1
+        position = ordinal - self._received % protocol.ORDINALS - 1
         return self.queue[position] if 0 <= position < len(self.queue) else None
 
     def _frames(self) -> Iterator[Frame]:

@@ -35,6 +35,8 @@ __all__ = [
     "ONCE",
     "ON_STDERR",
     "ON_STDOUT",
+    "ORDINAL",
+    "ORDINALS",
     "OUTCOMES",
     "PART",
     "PRINTED",
@@ -67,10 +69,11 @@ UNSHARE = 6
 
 #: Its name; the frame's number is its peak memory so far, in MB.
 READY = 10
-#: A column of seconds, then a column of encoded outcomes, as many as the frame's number says.
+#: Which task the first one is of (`ORDINAL`, counted from the first that was started); then a column of seconds and a
+#: column of encoded outcomes, as many as the frame's number says.
 OUTCOMES = 11
-#: Text that a job printed; the frame's number says which task that is, counted from the first that was started; the
-#: first byte of the body says on which stream.
+#: Text that a job printed; the frame's number says which task that is, counted as above; the first byte of the body
+#: says on which stream.
 PRINTED = 12
 #: What a job says of its children; the frame's number says which task that is, as above.
 FAMILY = 13
@@ -84,6 +87,10 @@ PART = 16
 FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT, RETIRES, PART])
 
 ON_STDOUT, ON_STDERR = b"o", b"e"
+
+#: Which task something is about. It begins anew after four thousand million, which no crew has on their way at a time.
+ORDINAL = struct.Struct("<I")
+ORDINALS = 1 << 32
 
 # Flags of jobs. --------------------------------------------------------------------------
 

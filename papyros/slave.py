@@ -49,6 +49,8 @@ from papyros.protocol import (
     ON_STDERR,
     ON_STDOUT,
     ONCE,
+    ORDINAL,
+    ORDINALS,
     OUTCOMES,
     PART,
     PRINTED,
@@ -140,6 +142,7 @@ class Slave:
         self._lock = threading.Lock()  # guards what follows, and the sending
         self._outcomes: list[Buffer | Parts] = []
         self._seconds = array("d")
+        self._told = 0  # of so many tasks they were sent
         self._since = math.inf  # since when the first of them waits to be sent
         self._part = Untold()  # of the bundle that runs, or ran last: what has not been told yet
         self._part.over = True
@@ -245,7 +248,7 @@ class Slave:
             return False
         body = stream + text.encode(errors="replace")
         with self._lock:
-            self._sock.sendall(b"".join(pack_frame(PRINTED, self._started & 0xFFFFFFFF, [body])))
+            self._sock.sendall(b"".join(pack_frame(PRINTED, self._started % ORDINALS, [body])))
         return True
 
     def _greet(self, frame: Frame) -> None:
@@ -333,7 +336,7 @@ class Slave:
         with self._lock:
             part = self._part
             if part.outcomes and not part.over:
-                send_all(self._sock, pack_frame(PART, self._started & 0xFFFFFFFF, [part.told(over=False)]))
+                send_all(self._sock, pack_frame(PART, self._started % ORDINALS, [part.told(over=False)]))
 
     def _may_hold_up(self, definition: int, flags: int) -> bool:
         """Return whether a job is not known to be quick, or may be stopped when its time is up."""
@@ -420,7 +423,7 @@ class Slave:
 
     def say(self, message: bytes) -> None:
         """Send what the running job has to say of its children."""
-        self._send(FAMILY, self._started & 0xFFFFFFFF, message)
+        self._send(FAMILY, self._started % ORDINALS, message)
 
     def lend(self, lent: bool) -> None:
         """Lend the place of this slave to another one; or take it back."""
@@ -459,7 +462,10 @@ class Slave:
             self._since = math.inf
             outcomes, self._outcomes = self._outcomes, []
             seconds, self._seconds = self._seconds, array("d")
-            send_all(self._sock, pack_frame(OUTCOMES, len(outcomes), [seconds.tobytes(), *join_column(outcomes)]))
+            first = ORDINAL.pack((self._told + 1) % ORDINALS)
+            self._told += len(outcomes)
+            body = [first, seconds.tobytes(), *join_column(outcomes)]
+            send_all(self._sock, pack_frame(OUTCOMES, len(outcomes), body))
 
     def _guard_outcomes(self) -> None:
         """Send outcomes that have waited for long enough while a job runs."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import papyros
 from papyros.frames import pack_frame
+from papyros.protocol import ORDINAL, OUTCOMES
 from papyros.slave import Slave
 from tests.support import Gate
 
@@ -153,6 +154,8 @@ def _add_children(number, depth, width):
 def _say_to_crew(number, kind, frame_number, body):
     """Write a frame to the connection of the slave, as only that should; of this job, if no number is given."""
     (slave,) = [each for each in gc.get_objects() if type(each) is Slave]
+    if kind == OUTCOMES:
+        body = ORDINAL.pack(slave._started) + body
     slave._sock.sendall(b"".join(pack_frame(kind, slave._started if frame_number is None else frame_number, [body])))
     return number
 

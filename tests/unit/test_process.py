@@ -362,6 +362,34 @@ def test_outcomes_that_are_read_together_with_garbage_count(slave, packer, tmp_p
     assert [task.tag for task in slave.started()] == [3]
 
 
+@papyros.job
+def speak_for(ordinals):
+    """Send outcomes, as only the slave itself should, of tasks from one on."""
+    import gc
+    from array import array
+
+    from papyros.frames import join_column, pack_frame
+    from papyros.protocol import ORDINAL, OUTCOMES
+    from papyros.slave import Slave
+    from papyros.wire import encode_outcome
+
+    (slave,) = [each for each in gc.get_objects() if type(each) is Slave]
+    forged = [encode_outcome(papyros.outcome.Outcome("forged"), None) for _ in ordinals]
+    body = [ORDINAL.pack(ordinals[0]), array("d", [0.0] * len(forged)).tobytes(), *join_column(forged)]
+    slave._sock.sendall(b"".join(pack_frame(OUTCOMES, len(forged), body)))
+    return "true"
+
+
+@pytest.mark.parametrize("ordinals", [[2], [1, 2], [1]], ids=["another", "also another", "its own"])
+def test_a_job_that_speaks_for_its_slave_speaks_for_no_other_job(slave, packer, ordinals):
+    receive_until(slave, lambda _: slave.ready)
+    slave.send(tasks_of(packer, speak_for(ordinals), Square(3), Square(4)), packer.definitions.__getitem__)
+    slave.outbox.flush()
+    events = receive_until(slave, lambda _: slave.garbled)
+    assert results(events) == (["forged"] if ordinals == [1] else [])
+    assert [task.tag for task in slave.queue] == list(range(len(results(events)), 3))
+
+
 def test_an_idle_slave_that_is_dismissed_ends_by_itself(slave):
     receive_until(slave, lambda _: slave.ready)
     slave.dismiss()

@@ -12,7 +12,7 @@ from array import array
 import pytest
 
 from papyros.frames import FrameReader, split_column
-from papyros.protocol import OUTCOMES, SLATE_BYTES
+from papyros.protocol import ORDINAL, OUTCOMES, SLATE_BYTES
 from papyros.slave import GATHER_SECONDS, QUICK_SECONDS, Slave
 from tests.support import PATIENCE, wait_until
 
@@ -58,9 +58,9 @@ def heard(crew):
     """Return the outcomes of the next message."""
     (frame,) = FrameReader(crew).read()
     assert frame.kind == OUTCOMES
-    seconds = array("d", bytes(frame.body[: 8 * frame.number]))
-    assert len(seconds) == frame.number
-    return [bytes(outcome) for outcome in split_column(frame.body, frame.number, 8 * frame.number)]
+    after = ORDINAL.size + 8 * frame.number
+    assert len(array("d", bytes(frame.body[ORDINAL.size : after]))) == frame.number
+    return [bytes(outcome) for outcome in split_column(frame.body, frame.number, after)]
 
 
 def test_outcomes_that_wait_are_sent_while_a_job_runs(guarded):
