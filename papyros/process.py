@@ -31,6 +31,7 @@ from papyros.forensics import oom_kills, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, Parts, join_column, pack_frame, split_column
 from papyros.logs import logger_of
 from papyros.screen import Screen
+from papyros.slate import SLATE_BYTES, Slate
 from papyros.slave import PROGRAM
 from papyros.store import Held, needs_of
 from papyros.streams import TOLD_CHARACTERS, SlaveStream
@@ -197,8 +198,8 @@ class SlaveProcess:
                 undo.callback(os.close, token)
                 os.set_blocking(token, False)
             with _memory_file() as slate:
-                slate.truncate(protocol.SLATE_BYTES)
-                self._slate = mmap.mmap(slate.fileno(), protocol.SLATE_BYTES)
+                slate.truncate(SLATE_BYTES)
+                self._slate = Slate(mmap.mmap(slate.fileno(), SLATE_BYTES))
                 undo.callback(self._slate.close)
                 fds = (theirs.fileno(), self._token_out, slate.fileno())
                 self._popen = subprocess.Popen(
@@ -407,7 +408,7 @@ class SlaveProcess:
             ValueError: that is so.
         """
         first = protocol.ORDINAL.unpack_from(frame.body)[0]
-        started, *_ = protocol.SLATE.unpack_from(self._slate)
+        started = self._slate.started
         if first != (self._received + 1) % protocol.ORDINALS:
             raise ValueError(f"outcomes from task {first} on after those of {self._received}")
         if frame.number > min(started - self._received, len(self.queue)):
@@ -432,28 +433,27 @@ class SlaveProcess:
 
     def running(self) -> tuple[Task, float] | None:
         """Return the task that the slave runs, or ran when it died, and since when; or None."""
-        started, finished, moment, _ = protocol.SLATE.unpack_from(self._slate)
+        started = self._slate.started
         position = started - self._received - 1
-        if started == finished or not 0 <= position < len(self.queue):
+        if started == self._slate.finished or not 0 <= position < len(self.queue):
             return None
-        return self.queue[position], moment
+        return self.queue[position], self._slate.moment
 
     def position(self) -> int:
         """Return the position of the job that the slave runs, or ran when it died, in its bundle."""
-        position: int = protocol.SLATE.unpack_from(self._slate)[3]
-        return position
+        return self._slate.position
 
     def started(self) -> list[Task]:
         """Return the tasks that the slave has started, and whose outcomes have not come."""
-        started, *_ = protocol.SLATE.unpack_from(self._slate)
-        return [self.queue[position] for position in range(min(started - self._received, len(self.queue)))]
+        started = self._slate.started - self._received
+        return [self.queue[position] for position in range(min(started, len(self.queue)))]
 
     def is_deaf(self) -> bool:
         """Look whether it goes on with what it was sent; return whether it did not for so many looks in a row.
 
         By looks and not by time, since whoever looks may have been stopped as well, as with a machine that sleeps.
         """
-        started, finished, *_ = protocol.SLATE.unpack_from(self._slate)
+        started, finished = self._slate.started, self._slate.finished
         waits = bool(self.queue) and started == finished and not len(self.outbox)
         self._deaf_looks = self._deaf_looks + 1 if waits and (started, finished) == self._progress else 0
         self._progress = started, finished

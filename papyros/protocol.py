@@ -8,7 +8,7 @@ Apart from its standard streams a slave has three things of its crew:
   after a token was taken, and the crew takes tokens back to give the jobs to
   somebody else. A read of a pipe is atomic, so a job is started by one slave only,
   even while this one computes and answers to nobody. A bundle of jobs has a token for each of them;
-- a page of shared memory, the *slate*, on which the slave notes how many tasks
+- a page of shared memory, the *slate* (`papyros.slate`), on which the slave notes how many tasks
   it started and finished and when, so that whoever finds it dead knows what it was doing.
 
 Tokens carry the epoch of the jobs that they are for; the crew begins a new one each time that it takes tokens back.
@@ -18,7 +18,6 @@ Words only: `papyros.slave` speaks for the slave, `papyros.process` for the crew
 
 from __future__ import annotations
 
-import mmap
 import struct
 
 __all__ = [
@@ -42,8 +41,6 @@ __all__ = [
     "PRINTED",
     "READY",
     "RETIRES",
-    "SLATE",
-    "SLATE_BYTES",
     "TIMED",
     "TOKEN_BYTES",
     "UNSHARE",
@@ -98,14 +95,9 @@ ORDINALS = 1 << 32
 #: a bundle.
 ECHO, ONCE, TIMED, BUNDLE = 1, 2, 4, 8
 
-# Tokens, and the slate. ------------------------------------------------------------------
+# Tokens. ---------------------------------------------------------------------------------
 
 TOKEN_BYTES = 4
 
 #: What a slave in the midst of a bundle finds in place of a token: the rest of it was taken back.
 CUT = b"\xff" * TOKEN_BYTES
-
-#: Tasks started, tasks finished, and the monotonic time at which the last of these happened, or the last job of the
-#: bundle that runs was started; and the position of that in the bundle.
-SLATE = struct.Struct("=QQdQ")
-SLATE_BYTES = mmap.PAGESIZE

@@ -56,14 +56,13 @@ from papyros.protocol import (
     PRINTED,
     READY,
     RETIRES,
-    SLATE,
-    SLATE_BYTES,
     TIMED,
     TOKEN_BYTES,
     UNSHARE,
     VALUES,
 )
 from papyros.running import leave_fork, run_job
+from papyros.slate import SLATE_BYTES, Slate
 from papyros.sources import OtherModuleError
 from papyros.store import JOB_NEEDS, without_needs
 from papyros.tasks import Silent
@@ -107,10 +106,10 @@ class Slave:
     Args:
         sock: the stream to and from the crew.
         tokens: the file descriptor of the pipe of tokens; reads from it do not block.
-        slate: the shared memory.
+        slate: where it notes what it does.
     """
 
-    def __init__(self, sock: socket.socket, tokens: int, slate: mmap.mmap) -> None:
+    def __init__(self, sock: socket.socket, tokens: int, slate: Slate) -> None:
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self._sock = sock
         self._reader = FrameReader(sock)
@@ -175,8 +174,8 @@ class Slave:
 
     def _retire(self, reason: str) -> NoReturn:
         """Leave the job to a fresh slave: here, a module that it needs was imported for another program."""
+        self._slate.leave(self._started)
         self._started -= 1
-        SLATE.pack_into(self._slate, 0, self._started, self._started, time.monotonic(), 0)
         try:
             self._flush()
             self._send(RETIRES, 0, reason.encode(errors="replace"))
@@ -268,7 +267,7 @@ class Slave:
         """Run a job; return whether it is to be tried again, if it has retries left."""
         self._started += 1
         started = time.monotonic()
-        SLATE.pack_into(self._slate, 0, self._started, self._started - 1, started, 0)
+        self._slate.start(self._started, started)
         encoded = self._outcome_of(definition, blob)
         if self._forked:
             os._exit(1)  # loading or packing something has forked it
@@ -278,7 +277,7 @@ class Slave:
 
     def _note_end(self, definition: int, encoded: Buffer | Parts, seconds: float, finished: float) -> None:
         """Take note of what has become of a task, and send it now or later."""
-        SLATE.pack_into(self._slate, 0, self._started, self._started, finished, 0)
+        self._slate.finish(self._started, finished)
         (self._quick.add if seconds < GATHER_SECONDS else self._quick.discard)(definition)
         with self._lock:
             if not self._outcomes:
@@ -302,7 +301,7 @@ class Slave:
             if position and (cut := not self._may_go_on(epoch)):
                 break
             started = time.monotonic()
-            SLATE.pack_into(self._slate, 0, self._started, self._started - 1, started, position)
+            self._slate.start(self._started, started, position)
             encoded = self._outcome_of(definition, blob)
             if self._forked:
                 os._exit(1)  # as in `_run`
@@ -542,7 +541,7 @@ def main(arguments: list[str]) -> None:
         os.set_inheritable(fd, False)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    with socket.socket(fileno=socket_fd) as sock, mmap.mmap(slate_fd, SLATE_BYTES) as slate:
+    with socket.socket(fileno=socket_fd) as sock, contextlib.closing(Slate(mmap.mmap(slate_fd, SLATE_BYTES))) as slate:
         os.close(slate_fd)
         slave = Slave(sock, tokens, slate)
         slave.streams = (

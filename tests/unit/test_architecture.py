@@ -17,7 +17,7 @@ HOUSE = Path(papyros.__file__).parent
 STOREYS = [
     {"echo", "ending", "logs", "memory"},
     {"errors", "cpus", "deadlines", "deaths", "environment", "forensics", "frames", "screen", "sharing", "status"}
-    | {"protocol", "store", "story", "streams", "sweeping", "terms", "threads"},
+    | {"protocol", "slate", "store", "story", "streams", "sweeping", "terms", "threads"},
     {"bundles", "byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},
     {"jobs", "pickling"},
     {"waiting", "turns", "delays", "shares"},

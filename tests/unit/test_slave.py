@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import socket
@@ -12,7 +13,8 @@ from array import array
 import pytest
 
 from papyros.frames import FrameReader, split_column
-from papyros.protocol import ORDINAL, OUTCOMES, SLATE_BYTES
+from papyros.protocol import ORDINAL, OUTCOMES
+from papyros.slate import SLATE_BYTES, Slate
 from papyros.slave import GATHER_SECONDS, QUICK_SECONDS, Slave
 from tests.support import PATIENCE, wait_until
 
@@ -25,7 +27,7 @@ def slave():
     ours, its = socket.socketpair()
     tokens, crews = os.pipe()
     ours.settimeout(PATIENCE)
-    with ours, its, mmap.mmap(-1, SLATE_BYTES) as slate:
+    with ours, its, contextlib.closing(Slate(mmap.mmap(-1, SLATE_BYTES))) as slate:
         yield Slave(its, tokens, slate), ours
     os.close(tokens)
     os.close(crews)
