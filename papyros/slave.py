@@ -470,22 +470,19 @@ class Slave:
         """Send outcomes that have waited for long enough while a job runs."""
         while True:
             self._guarded.wait()
-            patience = self._patience()
-            if patience == math.inf:
-                # Nothing waits. To rest at once would be to be woken by the next outcome, time and again.
-                time.sleep(GATHER_SECONDS)
-                if self._patience() == math.inf and self._part.over:
-                    self._guarded.clear()
-                    if self._outcomes or not self._part.over:  # they came just now, and found the guard awake
-                        self._guarded.set()
-            elif patience > 0:
-                time.sleep(patience)
-            else:
+            time.sleep(GATHER_SECONDS)  # no outcome is due before that
+            while (patience := self._patience()) < math.inf or not self._part.over:
+                if patience > 0:
+                    time.sleep(min(patience, GATHER_SECONDS))
+                    continue
                 try:
                     self._flush()
                     self._tell_part()
                 except OSError:
                     return
+            self._guarded.clear()
+            if self._outcomes or not self._part.over:  # they came just now, and found the guard awake
+                self._guarded.set()
 
     def _patience(self) -> float:
         """Return for how many seconds the outcome that waits for the longest time may wait still; inf if none does."""
