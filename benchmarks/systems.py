@@ -169,7 +169,7 @@ class Pool(System):
         self.pool = multiprocessing.Pool(SLAVES)
 
     def close(self) -> None:
-        self.pool.terminate()
+        self.pool.close()  # not `terminate`: it may wait for ever for a worker that its signal has missed
         self.pool.join()
 
     def each(self, function: Function, arguments: Iterable[Any]) -> Sequence[Any]:
