@@ -27,12 +27,14 @@ __all__ = [
     "pack_added",
     "pack_definitions",
     "pack_host_jobs",
+    "pack_numbers",
     "pack_outcomes",
     "pack_report",
     "report_parts",
     "unpack_added",
     "unpack_definitions",
     "unpack_host_jobs",
+    "unpack_numbers",
     "unpack_outcomes",
     "unpack_report",
 ]
@@ -337,3 +339,15 @@ def unpack_definitions(message: Buffer) -> dict[bytes, bytes]:
     """Unpack what `pack_definitions` packed."""
     parts = unpack_message(message)
     return {bytes(parts[i]): bytes(parts[i + 1]) for i in range(0, len(parts), 2)}
+
+
+def pack_numbers(numbers: Iterable[int]) -> bytes:
+    """Return a message of numbers of jobs."""
+    return array("Q", numbers).tobytes()
+
+
+def unpack_numbers(message: Buffer) -> array[int]:
+    """Return the numbers of jobs in a message."""
+    numbers = array("Q")
+    numbers.frombytes(message)
+    return numbers

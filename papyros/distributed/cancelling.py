@@ -8,11 +8,11 @@ program of a job, and what is cancelled without asking anybody, is not in here.
 from __future__ import annotations
 
 import itertools
-from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from papyros.deadlines import Deadline
+from papyros.distributed.batches import pack_numbers, unpack_numbers
 from papyros.distributed.bundling import Bundle
 from papyros.distributed.line import Line, LineBrokenError, check_known
 from papyros.frames import Buffer
@@ -68,7 +68,7 @@ class Cancelling:
         ticket = next(self._tickets)
         arguments = client._key, numbers is None, ticket, waiting
         try:
-            found = self._ask(stay, arguments, array("Q", known).tobytes())
+            found = self._ask(stay, arguments, pack_numbers(known))
             return None if found is None else self._take(stay, numbers, *found)
         except BaseException:  # Ctrl-C came, or no answer
             self._doubt(ticket, None if numbers is None or waiting else STOPPED)
@@ -99,7 +99,7 @@ class Cancelling:
         with client._lock, client._mending():
             if client._stay == stay:
                 client._note_left(answer["left"])
-            gone, again = client._sent.cancelled(_numbers(reply), None if wanted is None else set(wanted))
+            gone, again = client._sent.cancelled(unpack_numbers(reply), None if wanted is None else set(wanted))
             for number in gone:
                 if number in client._jobs:
                     client._discard(number)
@@ -167,13 +167,7 @@ class Cancelling:
             check_known(answer)
             with client._lock:
                 client._note_left(answer["left"])
-                client._exchange.undo_cancel(_numbers(reply), started)
+                client._exchange.undo_cancel(unpack_numbers(reply), started)
                 del self.doubts[ticket]
                 client._outcomes_came()
                 client._joined.notify_all()
-
-
-def _numbers(message: Buffer) -> array[int]:
-    numbers = array("Q")
-    numbers.frombytes(message)
-    return numbers

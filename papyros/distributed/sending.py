@@ -7,10 +7,9 @@ as what, is the affair of the `Exchange`; what comes back, of the `Receiver`.
 from __future__ import annotations
 
 import contextlib
-from array import array
 from typing import TYPE_CHECKING
 
-from papyros.distributed.batches import added_parts, pack_definitions
+from papyros.distributed.batches import added_parts, pack_definitions, pack_numbers
 from papyros.distributed.exchange import SEND_JOBS
 from papyros.distributed.line import Line, LineBrokenError, check_known
 from papyros.distributed.messages import Batch
@@ -162,7 +161,7 @@ class Sender:
     def _drop(self, line: Line, unwanted: list[int]) -> None:
         client = self._client
         try:
-            check_known(line.call("drop", client._key, message=array("Q", unwanted).tobytes())[0])
+            check_known(line.call("drop", client._key, message=pack_numbers(unwanted))[0])
         except LineBrokenError:
             with client._lock:
                 self.unwanted += unwanted

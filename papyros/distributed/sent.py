@@ -123,8 +123,8 @@ class SentJobs:
     def cancelled(self, numbers: Iterable[int], wanted: Collection[int] | None) -> tuple[list[int], list[Entry]]:
         """Take note that the master has cancelled what it knows under these numbers, for the sake of `wanted` jobs.
 
-        Returns the jobs that are gone, and those that only were in a bundle with one of them, which are to be sent
-        by themselves. All jobs are wanted if that is None.
+        Returns the jobs that are gone, and those that are to be sent by themselves: they only were in a bundle with one
+        of them, or are not wanted. All jobs are wanted if that is None.
         """
         gone: list[int] = []
         again: list[Entry] = []
@@ -133,8 +133,11 @@ class SentJobs:
                 meant = bundle.entries if wanted is None else [e for e in bundle.entries if e.number in wanted]
                 gone += [entry.number for entry in self.take(bundle, meant)]
                 again += self.dissolve(bundle)
-            elif self.single.pop(number, None) is not None:
-                gone.append(number)
+            elif (entry := self.single.pop(number, None)) is not None:
+                if wanted is None or number in wanted:
+                    gone.append(number)
+                else:
+                    again.append(entry)
         return gone, again
 
     def cancelled_in_vain(self, numbers: Iterable[int]) -> list[Entry]:
@@ -142,13 +145,7 @@ class SentJobs:
 
         Returns the jobs, which are to be sent again.
         """
-        again: list[Entry] = []
-        for number in numbers:
-            if (bundle := self.bundles.get(number)) is not None:
-                again += self.dissolve(bundle)
-            elif (entry := self.single.pop(number, None)) is not None:
-                again.append(entry)
-        return again
+        return self.cancelled(numbers, ())[1]
 
     def take_strays(self, assigned: Iterable[Entry]) -> list[Entry]:
         """Return those jobs that are `assigned`, and stand nowhere in here since a change of it was interrupted."""

@@ -16,7 +16,6 @@ import json
 import os
 import socket
 import uuid
-from array import array
 from functools import partial
 from typing import Any
 
@@ -29,8 +28,10 @@ from papyros.distributed.batches import (
     host_jobs_parts,
     outcomes_parts,
     pack_definitions,
+    pack_numbers,
     unpack_added,
     unpack_definitions,
+    unpack_numbers,
     unpack_report,
 )
 from papyros.distributed.bells import Ticket, Waiting
@@ -216,10 +217,10 @@ class MasterService(ValueService):
                 if everything:
                     cancelled = self._desk.cancel_waiting(client)
                 else:
-                    cancelled = self._desk.stop(client, _numbers(), waiting)
+                    cancelled = self._desk.stop(client, unpack_numbers(_message()), waiting)
                 client.remember_cancelled(ticket, cancelled)
             left = _left(client)
-        _answer(array("Q", cancelled).tobytes())
+        _answer(pack_numbers(cancelled))
         return {"known": True, "left": left}
 
     @offer(Role.CLIENT)
@@ -239,7 +240,7 @@ class MasterService(ValueService):
             client = self._desk.client(key)
             if client is None:
                 return UNKNOWN
-            self._desk.discard(client, _numbers())
+            self._desk.discard(client, unpack_numbers(_message()))
             return {"known": True}
 
     @offer(Role.CLIENT)
@@ -412,12 +413,6 @@ def _left(client: ClientDesk) -> tuple[int, int, int]:
 def _message() -> memoryview:
     """The batch that came with the call that is being answered."""
     return memoryview(current_context.annotations.get(ANNOTATION, b""))
-
-
-def _numbers() -> array[int]:
-    numbers = array("Q")
-    numbers.frombytes(_message())
-    return numbers
 
 
 def _answer(message: Batch) -> None:

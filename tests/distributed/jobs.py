@@ -151,9 +151,15 @@ def _add_children(number, depth, width):
     return sum(job.result for job in master.processedJobs(60))
 
 
+def this_slave():
+    """Return the slave in whose process this runs."""
+    (slave,) = [each for each in gc.get_objects() if type(each) is Slave]
+    return slave
+
+
 def _say_to_crew(number, kind, frame_number, body):
     """Write a frame to the connection of the slave, as only that should; of this job, if no number is given."""
-    (slave,) = [each for each in gc.get_objects() if type(each) is Slave]
+    slave = this_slave()
     if kind == OUTCOMES:
         body = ORDINAL.pack(slave._started) + body
     slave._sock.sendall(b"".join(pack_frame(kind, slave._started if frame_number is None else frame_number, [body])))

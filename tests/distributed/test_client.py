@@ -317,21 +317,26 @@ def waiting(single, gates):
         yield client, jobs, gate
 
 
-@pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS)
-def test_jobs_are_popped_though_ctrl_c_kept_it_from_their_client_that_they_were_cancelled(waiting, cancel, monkeypatch):
-    client, jobs, gate = waiting
+def interrupt_first_cancel(monkeypatch, before=lambda line: None):
+    """Have Ctrl-C come when the first cancellation was carried out; what is done before that is done to its line."""
     interrupted = []
 
     def call(line, method, *arguments, **options):
         answer = call_on(line, method, *arguments, **options)
         if method == "cancel" and not interrupted:
             interrupted.append(True)
-            line.abort()  # as a line is broken by one that comes while it waits for an answer
+            before(line)
             raise KeyboardInterrupt
         return answer
 
     call_on = Line.call
     monkeypatch.setattr(Line, "call", call)
+
+
+@pytest.mark.parametrize("cancel", CANCELS.values(), ids=CANCELS)
+def test_jobs_are_popped_though_ctrl_c_kept_it_from_their_client_that_they_were_cancelled(waiting, cancel, monkeypatch):
+    client, jobs, gate = waiting
+    interrupt_first_cancel(monkeypatch, Line.abort)  # as one that comes while a line waits for an answer breaks it
     with pytest.raises(KeyboardInterrupt):
         cancel(client, jobs)
     assert client.numPendingJobs() == 6
@@ -364,17 +369,7 @@ def test_whenever_a_cancel_is_interrupted_each_job_is_cancelled_or_popped(single
 
 def test_jobs_are_cancelled_again_after_ctrl_c_has_kept_away_that_they_were(waiting, monkeypatch):
     client, jobs, gate = waiting
-    interrupted = []
-
-    def call(line, method, *arguments, **options):
-        answer = call_on(line, method, *arguments, **options)
-        if method == "cancel" and not interrupted:
-            interrupted.append(True)
-            raise KeyboardInterrupt
-        return answer
-
-    call_on = Line.call
-    monkeypatch.setattr(Line, "call", call)
+    interrupt_first_cancel(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         client.cancelAllJobs()
     assert client.cancelJob(jobs[0])

@@ -18,7 +18,7 @@ from papyros.slate import SLATE_BYTES, Slate
 from papyros.slave import GATHER_SECONDS, QUICK_SECONDS, Slave
 from tests.support import PATIENCE, wait_until
 
-JOB = (b"\0\0\0\0", 0, 0, b"")  # one that waits, so that what comes of others need not be sent at once
+JOB = (b"\0\0\0\0", 0, 0, b"")
 
 
 @pytest.fixture
@@ -46,12 +46,17 @@ def guarded(slave):
     assert not guard.is_alive()
 
 
-def note(slave, outcome, seconds=0.01, long_ago=False):
-    """Have a slave end a job, while others are there; return when that was."""
-    now = time.monotonic()
+def give_jobs(slave):
+    """Give a slave jobs that wait, so that what comes of others need not be sent; return when that was."""
     slave._queue.extend([JOB] * 10)
     slave._few = 0
-    slave._flushed = now  # so that it is not sent because nothing has been for long
+    slave._flushed = time.monotonic()  # nor because nothing has been for long
+    return slave._flushed
+
+
+def note(slave, outcome, seconds=0.01, long_ago=False):
+    """Have a slave end a job, while others are there; return when that was."""
+    now = give_jobs(slave)
     slave._note_end(0, outcome, seconds, now - PATIENCE if long_ago else now)
     return now
 
@@ -93,10 +98,7 @@ def test_the_guard_that_has_gone_to_rest_is_woken(guarded):
 
 def test_a_slave_sends_itself_what_would_be_late_at_the_end_of_the_next_job(slave):
     made, crew = slave
-    now = time.monotonic()
-    made._queue.extend([JOB] * 10)
-    made._few = 0
-    made._flushed = now
+    now = give_jobs(made)
     made._note_end(0, b"one", 0.04, now + QUICK_SECONDS)
     made._note_end(0, b"two", 0.04, now + 0.04)
     assert made._outcomes
