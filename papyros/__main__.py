@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 
 import papyros
+from papyros import ledger
 
 HELP = """\
-Papyros {version}: master/slave parallel processing.
+Papyros {version}, {kind}: master/slave parallel processing.
 
 It is used in programs, with `import papyros`; `python -m pydoc papyros` lists what there is.
 
@@ -23,6 +24,10 @@ These are the programs that a cluster is made of, each with a --help:
 {manual}"""
 
 
+def _kind() -> str:
+    return "pure Python" if str(ledger.__file__).endswith(".py") else "compiled"
+
+
 def _manual() -> str:
     sources = Path(papyros.__file__).resolve().parents[1]
     if (sources / "docs" / "quickstart.md").is_file():
@@ -34,9 +39,9 @@ def main() -> None:
     """Print the help, whatever is asked."""
     parser = argparse.ArgumentParser(prog="python -m papyros", add_help=False)
     parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--version", action="version", version=f"Papyros {papyros.__version__}")
+    parser.add_argument("--version", action="version", version=f"Papyros {papyros.__version__} ({_kind()})")
     parser.parse_args()
-    print(HELP.format(version=papyros.__version__, manual=_manual()))
+    print(HELP.format(version=papyros.__version__, kind=_kind(), manual=_manual()))
 
 
 if __name__ == "__main__":

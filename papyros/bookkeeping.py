@@ -27,7 +27,8 @@ from papyros.deadlines import Alarm, Deadline, SafeCondition
 from papyros.entries import ASSIGNED, PROCESSED, WAITING, Counts, Entry, Session
 from papyros.errors import MasterClosedError, SlaveLost
 from papyros.execution import Execution
-from papyros.jobs import Job, describe, keeper_of, release
+from papyros.jobs import Job, describe
+from papyros.keeping import keeper_of, release
 from papyros.lanes import Lane
 from papyros.ledger import Ledger
 from papyros.leftovers import Leftovers

@@ -24,7 +24,8 @@ from papyros.ending import program_end
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import MasterClosedError, SlaveLost
 from papyros.jobfuture import JobFuture
-from papyros.jobs import Job, check_job, keeper_of, release, settle
+from papyros.jobs import Job
+from papyros.keeping import check_job, keeper_of, release, settle
 from papyros.lanes import Lane
 from papyros.logs import logger_of
 from papyros.master import Master

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from papyros.terms import DEFAULT_TERMS, Terms
@@ -74,8 +74,11 @@ class Counts:
 
     def add_up(self, other: Counts) -> None:
         """Add the counts of another session to these."""
-        for name in self.__slots__:
+        for name in _COUNTED:
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+_COUNTED = [field.name for field in fields(Counts)]
 
 
 @dataclass(slots=True)

@@ -16,7 +16,8 @@ from papyros.ending import program_end
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import MasterClosedError
 from papyros.family import Family, WaitingParents
-from papyros.jobs import Job, wants_retry
+from papyros.jobs import Job
+from papyros.keeping import wants_retry
 from papyros.outcome import Outcome
 from papyros.parcels import run_parcel
 from papyros.running import run_job

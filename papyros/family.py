@@ -12,7 +12,8 @@ from papyros.deadlines import Deadline
 from papyros.entries import Entry, Session
 from papyros.errors import MasterClosedError
 from papyros.execution import Execution
-from papyros.jobs import Job, keeper_of
+from papyros.jobs import Job
+from papyros.keeping import keeper_of
 from papyros.lanes import Lane
 from papyros.master import Master
 from papyros.status import Status

@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from array import array
+from builtins import memoryview  # noqa: A004 - a NamedTuple that is compiled looks for it here
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
 from itertools import accumulate, islice, pairwise

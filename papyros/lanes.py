@@ -11,9 +11,10 @@ from queue import Full
 from typing import TYPE_CHECKING
 
 from papyros.deadlines import AT_ONCE, FOREVER, Deadline
-from papyros.entries import WAITING, Entry, Session
+from papyros.entries import FORGOTTEN, WAITING, Entry, Session
 from papyros.errors import MasterClosedError, PayloadError, PendingJobError
-from papyros.jobs import Job, check_job, claim, describe, forget_outcome, keeper_of, release, settle, terms_of
+from papyros.jobs import Job, describe
+from papyros.keeping import check_job, claim, forget_outcome, keeper_of, release, settle, terms_of
 from papyros.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -154,14 +155,17 @@ class Lane:
 
     def _take_next(self) -> tuple[Job, Entry] | None:
         """Take out the job that was processed first, or None. Called with the lock held."""
-        entry = self._master._ledger.pop_one(self._session)
-        if entry is None:
+        master, session = self._master, self._session
+        if not session.processed:
             return None
-        job = self._master._jobs[entry.number]
+        entry = session.processed[0]
+        job = master._jobs[entry.number]
         try:
+            master._ledger.pop_one(session)
             self._take_out(entry)
         except BaseException:
-            self._put_back(job, entry)
+            if entry.state is FORGOTTEN:  # Ctrl-C may come when the ledger has done its part, but before it is heard
+                self._put_back(job, entry)
             raise
         return job, entry
 

@@ -17,7 +17,7 @@ from papyros.deadlines import Deadline
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import JobTimeout, SlaveLost
 from papyros.family import Family, WaitingParents
-from papyros.jobs import wants_retry
+from papyros.keeping import wants_retry
 from papyros.outcome import Outcome
 from papyros.running import run_job
 from papyros.status import SlaveStatus

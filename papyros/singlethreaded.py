@@ -20,7 +20,8 @@ from papyros.current import Place
 from papyros.deadlines import Deadline
 from papyros.entries import Entry, Session
 from papyros.family import Family
-from papyros.jobs import Job, wants_retry
+from papyros.jobs import Job
+from papyros.keeping import wants_retry
 from papyros.outcome import Outcome
 from papyros.running import run_job
 from papyros.status import SlaveStatus

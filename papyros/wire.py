@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
 from papyros.frames import Parts
-from papyros.jobs import Job, describe, named_arguments, only_has_arguments, user_state, wants_retry
+from papyros.jobs import Job, describe
+from papyros.keeping import named_arguments, only_has_arguments, user_state, wants_retry
 from papyros.outcome import Outcome, describe_exception
 from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_value, loads, modules_by_value, text_of
 from papyros.sharing import Shared
@@ -133,7 +134,8 @@ class Packer:
         except KeyboardInterrupt:
             raise  # the user's
         except BaseException as error:
-            raise PayloadError(f"the arguments of {describe(job)} cannot be pickled: {brief(error)}") from error
+            refusal = PayloadError(f"the arguments of {describe(job)} cannot be pickled: {brief(error)}")
+            raise _caused(refusal, error) from error
         if len(blob) > self.max_bytes:
             raise PayloadTooLargeError(
                 f"the arguments of {describe(job)} take {len(blob):,} bytes; the bound is {self.max_bytes:,} bytes"
@@ -215,9 +217,9 @@ class Packer:
         except KeyboardInterrupt:
             raise  # the user's
         except BaseException as error:
-            raise PayloadError(
-                f"the job class {job_class.__qualname__} cannot be pickled, with what it refers to: {brief(error)}"
-            ) from error
+            name = job_class.__qualname__
+            refusal = PayloadError(f"the job class {name} cannot be pickled, with what it refers to: {brief(error)}")
+            raise _caused(refusal, error) from error
         sources = {name: tuple(source) for name, source in sources_of(met, modules_by_value()).items()}
         definition = pickle.dumps((job_class.__qualname__, pickled, _search_path(), sources), PROTOCOL)
         if handles:  # it refers to them by names of its module
@@ -281,7 +283,8 @@ def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | No
                 f"; install {error.name} where the slaves run, or let it travel along with "
                 f"cloudpickle.register_pickle_by_value({error.name})"
             )
-        raise PayloadError(f"the job class {name} cannot be loaded: {brief(error)}{hint}") from error
+        refusal = PayloadError(f"the job class {name} cannot be loaded: {brief(error)}{hint}")
+        raise _caused(refusal, error) from error
     check_sources(name, sources)  # what was imported just now
     return job_class
 
@@ -295,7 +298,8 @@ def build_job(job_class: type[Job], blob: Buffer, find: Callable[[bytes], Shared
     try:
         args, kwds, state = pickle.loads(blob) if find is None else loads(blob, find)
     except Exception as error:
-        raise PayloadError(f"the arguments of a {job_class.__name__} cannot be unpickled: {brief(error)}") from error
+        refusal = PayloadError(f"the arguments of a {job_class.__name__} cannot be unpickled: {brief(error)}")
+        raise _caused(refusal, error) from error
     job = job_class.__new__(job_class)
     job._args = args
     if kwds:
@@ -303,6 +307,12 @@ def build_job(job_class: type[Job], blob: Buffer, find: Callable[[bytes], Shared
     if state is not None:
         job.__dict__.update(state)
     return job
+
+
+def _caused(refusal: PayloadError, error: BaseException) -> PayloadError:
+    """Return a refusal with its cause; where this is compiled, ``raise ... from`` does not see to it."""
+    refusal.__cause__ = error
+    return refusal
 
 
 # Outcomes ---------------------------------------------------------------------------------
@@ -452,8 +462,7 @@ def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float
             raise  # the user's
         except BaseException as error:  # noqa: BLE001 - a __setstate__ may raise anything, SystemExit too
             refusal = PayloadError(f"the result of {describe(job)} cannot be unpickled: {brief(error)}")
-            refusal.__cause__ = error
-            return Outcome.failed(refusal, slave, seconds)
+            return Outcome.failed(_caused(refusal, error), slave, seconds)
     try:
         return _decode_other(kind, body, slave, seconds)
     except Exception as error:  # noqa: BLE001 - a job has written to the connection of its slave

@@ -19,7 +19,7 @@ import time
 import pytest
 
 import papyros
-from papyros.jobs import keeper_of
+from papyros.keeping import keeper_of
 from tests.contract.jobs_for_tests import Square, wait_at
 from tests.support import PATIENCE, Background, wait_until
 

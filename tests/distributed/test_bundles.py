@@ -12,8 +12,9 @@ import pytest
 import papyros
 from papyros import DistributedMaster, LocalCluster, SlaveLost
 from papyros.bundles import cut_off
+from papyros.distributed import receiving
 from papyros.distributed.naming import ask_status
-from papyros.distributed.sent import SentJobs
+from papyros.distributed.sending import Sender
 from papyros.ledger import MAX_DEATHS
 from papyros.protocol import OUTCOMES, PART
 from tests.contract.jobs_for_tests import Square
@@ -40,13 +41,21 @@ class Watch:
 
     def __init__(self, monkeypatch):
         self.bundles = []
-        add_bundle = SentJobs.add_bundle
+        self._known = set()
+        wait_for_news = Sender._wait_for_news
 
-        def note(sent, bundle):
-            self.bundles.append([entry.number for entry in bundle.entries])
-            add_bundle(sent, bundle)
+        def note(sender):
+            """Look for what is new when a message was made, before it is sent."""
+            unwanted = wait_for_news(sender)
+            client = sender._client
+            with client._lock:
+                for number, bundle in client._sent.bundles.items():
+                    if (client, number) not in self._known:
+                        self._known.add((client, number))
+                        self.bundles.append([entry.number for entry in bundle.entries])
+            return unwanted
 
-        monkeypatch.setattr(SentJobs, "add_bundle", note)
+        monkeypatch.setattr(Sender, "_wait_for_news", note)
 
     @property
     def jobs(self):
@@ -267,8 +276,13 @@ def test_a_bundle_that_was_cut_is_not_told_of_again_and_again(pair, gates, sent,
         add_with_a_long_one(master, sent, gate, 64, 2)
         pop(master, 63)
         messages = []
-        take = master._exchange.take
-        monkeypatch.setattr(master._exchange, "take", lambda done: messages.append(done) or take(done))
+        unpack = receiving.unpack_outcomes
+
+        def note(told):
+            messages.extend(unpack(told))
+            return unpack(told)
+
+        monkeypatch.setattr(receiving, "unpack_outcomes", note)
         hosts = [pair.pids["slave host"], pair.pids["master"]]
         spent = cpu_seconds(hosts)
         time.sleep(2.0)  # there is no event to wait for: nothing is to happen

@@ -21,6 +21,7 @@ from papyros import (
 from papyros.bundles import cut_off, death
 from papyros.distributed import cancelling
 from papyros.distributed.batches import JobOutcome
+from papyros.distributed.bundling import BUNDLE_SECONDS
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import ask_status
 from papyros.errors import ConfigError
@@ -408,14 +409,15 @@ def test_jobs_are_popped_though_a_master_that_slept_has_cancelled_them_too_late(
 
 
 @pytest.fixture
-def bundled(single, gates, monkeypatch):
+def bundled(single, gates):
     """A client whose five jobs wait at the master, as one bundle; the bundle; and the gate that is in their way."""
     gate = gates()
     with single.master() as client:
         client.addJob(wait_at(gate.path))
         gate.wait_for_arrivals()
         jobs = [double(number) for number in range(5)]
-        monkeypatch.setattr(client._exchange.bundling, "jobs", lambda definition: len(jobs))
+        definition = client._packer.pack_plainly(jobs[0])[0]
+        client._exchange.bundling.learn(definition, BUNDLE_SECONDS / (len(jobs) + 0.5), 10)
         with client._lock:  # so that they are sent at once
             for job in jobs:
                 client.addJob(job)

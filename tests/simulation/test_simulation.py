@@ -17,6 +17,8 @@ from tests.simulation import __main__ as program
 from tests.simulation.scenario import simulate
 from tests.simulation.world import BrokenRule
 
+pytestmark = pytest.mark.pure  # what watches a ledger stands in for its methods
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 SEEDS = "1-1000"

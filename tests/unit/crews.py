@@ -8,7 +8,7 @@ from collections import Counter, deque
 from contextlib import contextmanager
 
 from papyros.crew import Crew
-from papyros.jobs import terms_of
+from papyros.keeping import terms_of
 from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
 from tests.support import PATIENCE

@@ -20,7 +20,7 @@ STOREYS = [
     | {"protocol", "slate", "store", "story", "streams", "sweeping", "terms", "threads"},
     {"bundles", "byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},
     {"jobs", "pickling"},
-    {"waiting", "turns", "delays", "shares"},
+    {"keeping", "waiting", "turns", "delays", "shares"},
     {"entries"},
     {"mending"},
     {"ledger"},

@@ -306,6 +306,7 @@ def spoil(folder, what):
         slave.Slave._flush = slow_flush
 
 
+@pytest.mark.pure
 def test_a_job_that_is_just_about_to_start_is_stopped_too(source, tmp_path):
     """Its token is taken, so it cannot be recalled; and it has not noted its start, so it does not seem to run."""
     with crew_of(source, 1):

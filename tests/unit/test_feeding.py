@@ -20,7 +20,7 @@ from papyros.bundles import (
     read,
     story_of,
 )
-from papyros.jobs import keeper_of, terms_of
+from papyros.keeping import keeper_of, terms_of
 from papyros.process import MOST_TOKENS, SlaveProcess
 from papyros.tasks import Task
 from tests.contract.jobs_for_tests import Square, hang, wait_at

@@ -9,7 +9,7 @@ import pytest
 
 import papyros
 from papyros.errors import PendingJobError, UnprocessedJobError
-from papyros.jobs import check_job, claim, keeper_of, release, settle, user_state
+from papyros.keeping import check_job, claim, keeper_of, release, settle, user_state
 from papyros.outcome import Outcome
 from tests.contract.jobs_for_tests import ForgetsSuper, Scaled, Square, double, urgent
 

@@ -14,7 +14,7 @@ import papyros
 from papyros.bundles import pack_bundle, read
 from papyros.deaths import Death
 from papyros.environment import python_environment
-from papyros.jobs import terms_of
+from papyros.keeping import terms_of
 from papyros.pickling import hold_value
 from papyros.process import (
     LAST_LINES,

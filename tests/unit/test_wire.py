@@ -76,10 +76,10 @@ def test_arguments_arrive_as_they_left(arguments):
 def test_what_the_user_has_set_travels_and_what_a_master_noted_does_not():
     job = Scaled(5)
     job.scale, job.timeout = 3, 9.0
-    papyros.jobs.claim(job, object())
+    papyros.keeping.claim(job, object())
     other = travelled(job)
     assert (other.scale, other.timeout) == (3, 9.0)
-    assert papyros.jobs.keeper_of(other) is None
+    assert papyros.keeping.keeper_of(other) is None
 
 
 def test_a_class_is_defined_once_for_all_its_jobs():

@@ -1,0 +1,179 @@
+"""What masters and slaves note on jobs, and ask of them: whose they are, on which terms, and what is in them.
+
+All that is private in a job is read and written here, and in `papyros.jobs`. Nothing in here runs or packs a job.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from papyros.errors import NotAJobError
+from papyros.jobs import FunctionJob, Job, describe, shorten
+from papyros.outcome import Outcome
+from papyros.terms import DEFAULT_TERMS, Terms
+
+__all__ = [
+    "check_job",
+    "claim",
+    "forget_outcome",
+    "keeper_of",
+    "named_arguments",
+    "only_has_arguments",
+    "release",
+    "settle",
+    "terms_of",
+    "user_state",
+    "wants_retry",
+]
+
+#: What a job keeps for itself; all else in its `__dict__` is the user's and travels with it.
+_PRIVATE = frozenset({"_args", "_kwds", "_outcome", "_keeper", "_shared"})
+
+# The objects themselves, also where this is compiled: they are told apart by identity (see `terms_of`).
+_PRIORITY, _RETRIES, _BACKOFF, _RETRYABLE = (
+    vars(Job)[name] for name in ("priority", "retries", "backoff", "retryable")
+)
+
+
+def check_job(candidate: object) -> None:
+    """Refuse, with a `NotAJobError`, what no slave could run."""
+    if not isinstance(candidate, Job):
+        hint = ""
+        if isinstance(candidate, type) and issubclass(candidate, Job):
+            hint = f"; did you mean {candidate.__name__}(...)?"
+        elif callable(candidate):
+            hint = "; @papyros.job makes a job class of a function"
+        raise NotAJobError(f"only jobs can be added, and {shorten(candidate)} is none{hint}")
+    abstract = type(candidate).__call__ is Job.__call__
+    if abstract or (isinstance(candidate, FunctionJob) and not hasattr(candidate, "function")):
+        raise NotAJobError(f"{type(candidate).__name__} does not override __call__: there is nothing to run")
+    if "_args" not in candidate.__dict__:
+        raise NotAJobError(
+            f"{type(candidate).__name__}.__init__ does not call Job.__init__, so the job has no arguments"
+        )
+
+
+def terms_of(job: Any) -> Terms:
+    """Return the options of a job.
+
+    Raises:
+        TypeError: an option is of the wrong type.
+        ValueError: an option is out of bounds, or goes with none of the others.
+    """
+    # By identity: False equals 0, but is no number of retries. Written out, since each job that is added comes by.
+    if (
+        job.priority is _PRIORITY
+        and job.timeout is None
+        and job.retries is _RETRIES
+        and job.at_most_once is False
+        and job.backoff is _BACKOFF
+        and job.retryable is _RETRYABLE
+    ):
+        return DEFAULT_TERMS
+    terms = Terms(job.priority, job.timeout, job.retries, job.backoff, job.at_most_once)
+    _check_terms(job, terms)
+    return terms
+
+
+# What is checked may be of any type, and is to be refused in our words: where this is compiled, types are kept to.
+
+
+def _check_terms(job: Any, terms: Any) -> None:
+    _check_numbers(job, terms)
+    if not isinstance(terms.once, bool):
+        raise TypeError(f"the at_most_once of {describe(job)} is {terms.once!r}, neither True nor False")
+    if not isinstance(job.retryable, tuple) or not all(
+        isinstance(kind, type) and issubclass(kind, BaseException) for kind in job.retryable
+    ):
+        raise TypeError(f"the retryable of {describe(job)} is {job.retryable!r}, not a tuple of types of exceptions")
+    if terms.once and terms.retries:
+        raise ValueError(f"{describe(job)} has {terms.retries} retries, but is to run at most once")
+
+
+def _check_numbers(job: Any, terms: Any) -> None:
+    for name in ("priority", "retries"):
+        if not _is_number(getattr(terms, name), int):
+            raise TypeError(f"the {name} of {describe(job)} is {getattr(terms, name)!r}, not a whole number")
+    for name in ("timeout", "backoff"):
+        value = getattr(terms, name)
+        if not (_is_number(value, int, float) or (value is None and name == "timeout")):
+            raise TypeError(f"the {name} of {describe(job)} is {value!r}, not a number of seconds")
+    for name in ("priority", "retries", "timeout", "backoff"):
+        if _is_huge(getattr(terms, name)):
+            raise ValueError(f"the {name} of {describe(job)} is a number of more than 300 digits")
+    if terms.timeout is not None and not terms.timeout > 0:
+        raise ValueError(f"the timeout of {describe(job)} is {terms.timeout!r}; it is more than 0 seconds, or None")
+    if not (0 <= terms.backoff < math.inf and terms.retries >= 0):
+        retries = f"{describe(job)} has {terms.retries} retries"
+        raise ValueError(f"{retries} and a backoff of {terms.backoff} s; neither is negative")
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_huge(value: Any) -> bool:
+    """Return whether a whole number is beyond all that computes with seconds, or can be written down, elsewhere."""
+    return isinstance(value, int) and abs(value) >= 10**300
+
+
+def wants_retry(job: Job, error: BaseException) -> bool:
+    """Return whether `error` is one after which the job is to be tried again, if it has retries left."""
+    try:
+        return isinstance(error, job.retryable)
+    except TypeError:  # the job has spoilt its own options while it ran
+        return False
+
+
+def claim(job: Job, keeper: object) -> bool:
+    """Note who keeps the job from now on; return False if somebody does already.
+
+    One atomic step, so that of two masters that are given the same job at the
+    same moment only one takes it. Each claim is an object of its own.
+    """
+    return job.__dict__.setdefault("_keeper", keeper) is keeper
+
+
+def keeper_of(job: object) -> object | None:
+    """Return what `claim` noted, or None when nobody keeps the job."""
+    return job.__dict__.get("_keeper") if isinstance(job, Job) else None
+
+
+def forget_outcome(job: Job) -> None:
+    """Make a job that was processed before an unprocessed one again."""
+    if job._outcome is not None:
+        del job._outcome  # what the class says holds again
+
+
+def settle(job: Job, outcome: Outcome) -> None:
+    """Give the job its outcome; nobody keeps it any more."""
+    job._outcome = outcome
+    job.__dict__.pop("_keeper", None)
+
+
+def release(job: Job) -> None:
+    """Let go of the job without an outcome."""
+    job.__dict__.pop("_keeper", None)
+
+
+def only_has_arguments(job: Job) -> bool:
+    """Return whether a job consists of its positional arguments: no named ones, no attributes of the user's."""
+    # Asked of each job that is added, most of which have just these two entries.
+    state = job.__dict__
+    if len(state) == 2 and "_args" in state and "_keeper" in state:
+        return True
+    return len(state) <= len(_PRIVATE) and "_kwds" not in state and _PRIVATE.issuperset(state)
+
+
+def named_arguments(job: Job) -> dict[str, Any] | None:
+    """Return the named arguments of a job, or None when it has none; makes no dictionary for a job that has none."""
+    return job.__dict__.get("_kwds") or None
+
+
+def user_state(job: Job) -> dict[str, Any] | None:
+    """Return the attributes that the user gave the job, or None when there are none."""
+    state = job.__dict__
+    if _PRIVATE.issuperset(state):
+        return None
+    return {name: value for name, value in state.items() if name not in _PRIVATE}
