@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -44,6 +45,9 @@ log = logger_of(__name__)
 
 #: How long to wait before a broken line is tried again.
 RETRY_SECONDS = 0.05
+
+#: A sign of life is owed when the master has not answered for so many of its beats: its answers are signs, too.
+SILENT_BEATS = 1.5
 
 #: A goodbye may take so long.
 RETIRE_SECONDS = 2.0
@@ -101,6 +105,7 @@ class SlaveHost:
         self._connected = threading.Event()
         self._stay = ""  # what this host is enlisted for
         self._uri = self._uid = ""
+        self._answered = 0.0  # when the master was last heard of
         self._beat = self._silence = 1.0  # how often to show that this host lives, and how long a master may not
         self._lines: set[Line] = set()
         #: Why nothing can be done here any more, once that is so.
@@ -196,6 +201,7 @@ class SlaveHost:
         if answer["stay"] != self._stay:
             # Not whether it was known: the answer that it was not may have been lost.
             self._move(line, answer["stay"])
+        self._answered = time.monotonic()
         self._beat = answer["patience"]
         self._silence = answer["lease"]
         self._uid = answer["uid"]
@@ -214,6 +220,7 @@ class SlaveHost:
                     return
             line.expect(patience + self._silence)
             answer, message = line.call("fetch", self._key, self._acknowledged, self._heard, patience)
+            self._answered = time.monotonic()
             if not answer["known"]:
                 return
             if answer["orders"]:
@@ -244,6 +251,7 @@ class SlaveHost:
         with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
             with self._lock:
                 self._outbox.begin_stay(stay)
+                self._outbox.wake()  # the reports go elsewhere now
             self._crew.recall()
             line.call("claim", self._key, *self._started())
         self._stay = stay
@@ -358,9 +366,13 @@ class SlaveHost:
     def _next_report(self) -> tuple[Batch, int, str]:
         """Return what is to be reported, the number of that report, and of which stay it tells."""
         with self._lock:
-            report, stay = self._outbox.take(self._beat)
+            report, stay = self._outbox.take(self._patience)
             sequence = self._outbox.sequence
         return report_parts(report), sequence, stay
+
+    def _patience(self) -> float:
+        """For how long the master need not hear anything: what it has just answered has shown that this host lives."""
+        return self._answered + SILENT_BEATS * self._beat - time.monotonic()
 
     @contextlib.contextmanager
     def _use(self, line: Line) -> Iterator[None]:

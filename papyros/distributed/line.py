@@ -77,7 +77,8 @@ class Line:
         role: what this side is.
         other: what the other side has to be.
         connect_timeout: how long it may take to connect, in seconds.
-        silence: a call breaks when nothing has come or gone for so many seconds.
+        silence: a call breaks when nothing has come or gone for so many seconds; infinite where each call is
+            given a `timeout`.
 
     Raises:
         LineBrokenError: no connection can be made.
@@ -97,7 +98,7 @@ class Line:
         self.uri = uri
         self._silence = silence
         self._asked = 0.0  # since when a call waits for its answer; 0 = none does
-        self._closed = threading.Event()
+        self._changed = threading.Event()  # it is closed, or expects more of the other side
         self._lock = threading.Lock()
         self._broken = False
         self._numbers = itertools.count(1)
@@ -114,6 +115,8 @@ class Line:
         except OSError as error:
             self._sock.close()
             raise LineBrokenError(f"the connection to {uri} broke: {error}") from error
+        if silence == math.inf:
+            return
         try:
             threading.Thread(target=self._watch, name="papyros-line", daemon=True).start()
         except RuntimeError:
@@ -121,8 +124,15 @@ class Line:
             # still to be done. Then nobody watches, but the socket itself bounds a silence.
             self._sock.settimeout(silence)
 
+    @property
+    def broken(self) -> bool:
+        """Whether nothing more can be asked on this line."""
+        return self._broken
+
     def expect(self, silence: float) -> None:
         """Allow calls on this line so many seconds without a sign of life."""
+        if silence < self._silence:
+            self._changed.set()
         self._silence = silence
 
     def call(
@@ -162,14 +172,22 @@ class Line:
     def abort(self) -> None:
         """Break the connection, also under a call of another thread, which then raises."""
         self._broken = True
-        self._closed.set()
+        self._changed.set()
         hang_up(self._sock)
 
     def _watch(self) -> None:
         """Break the line when the other side does not answer, though its system does; from a thread of its own."""
-        while not self._closed.wait(self._silence / 4):
+        wait = self._silence
+        while not self._broken:
+            if self._changed.wait(wait):
+                self._changed.clear()
+            # Who looks when the call that waits now may be too late misses none, and is seldom awake.
             asked = self._asked
-            if asked and time.monotonic() - asked > self._silence and _quiet(self._sock) > self._silence:
+            wait = asked + self._silence - time.monotonic() if asked else self._silence
+            if wait > 0:
+                continue
+            wait = self._silence / 4
+            if _quiet(self._sock) > self._silence:
                 self.abort()
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ say that it serves the group that was asked for.
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 from typing import Any, NamedTuple
@@ -179,12 +180,22 @@ class NameServer:
     Args:
         address: where it is.
         security: what this side proves itself with, where that is asked for.
+        keeps_line: whether a connection to one of Papyros' is kept for the next question, until `close`: to prove
+            who one is costs more than all questions. Then only one thread at a time may ask.
     """
 
-    def __init__(self, address: Address, security: Security) -> None:
+    def __init__(self, address: Address, security: Security, keeps_line: bool = False) -> None:
         self.address = address
         self._security = security
         self._asks_for_key = False
+        self._keeps_line = keeps_line
+        self._line: Line | None = None
+
+    def close(self) -> None:
+        """Close the connection, if one is kept; another question makes another one."""
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     def lookup(self, group: str) -> str | None:
         """Return the URI that is registered for the master of a group, or None.
@@ -244,6 +255,15 @@ class NameServer:
                 )
             self._remove_if(group, known)
 
+    def stay_registered(self, group: str, uri: str) -> None:
+        """Do what `register` does, of a master that is registered already, unless the name server has forgotten it.
+
+        Raises:
+            NameServerNotFoundError, GroupTakenError, KeyRefusedError, VersionMismatchError: as `register`.
+        """
+        if self.lookup(group) != uri:
+            self.register(group, uri)
+
     def unregister(self, group: str, uri: str) -> None:
         """Remove the name of a master, if it is still that master's.
 
@@ -279,14 +299,36 @@ class NameServer:
             ) from None
 
     def _ask_ours(self, method: str, args: tuple[Any, ...]) -> Any:
-        uri = f"PYRO:{NAMES_OBJECT}@{self.address}"
+        line, self._line = self._line, None
         try:
-            with Line(uri, self._security, Role.WATCHER, Role.NAME_SERVER, connect_timeout=ANSWER_SECONDS) as line:
-                return line.call(method, *args, timeout=ANSWER_SECONDS)[0]
+            if line is not None:
+                try:
+                    return self._call(line, method, args)
+                except CallFailedError:
+                    raise
+                except LineBrokenError:
+                    pass  # it may have been started anew since it was last asked
+            return self._call(self._connect(), method, args)
         except LineRefusedError as error:
             raise error.__cause__ or error from None
         except CallFailedError as error:
             raise pyro_errors.NamingError(str(error)) from error
+
+    def _call(self, line: Line, method: str, args: tuple[Any, ...]) -> Any:
+        try:
+            return line.call(method, *args, timeout=ANSWER_SECONDS)[0]
+        finally:
+            if self._keeps_line and not line.broken:
+                self._line = line
+            else:
+                line.close()
+
+    def _connect(self) -> Line:
+        uri = f"PYRO:{NAMES_OBJECT}@{self.address}"
+        # Each question has a time of its own, so nobody need watch for silences.
+        return Line(
+            uri, self._security, Role.WATCHER, Role.NAME_SERVER, connect_timeout=ANSWER_SECONDS, silence=math.inf
+        )
 
 
 def _foreign(group: str, names: Address, error: LineRefusedError) -> Exception:

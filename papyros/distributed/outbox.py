@@ -7,7 +7,7 @@ the affair of the host, whose lock is held by whoever calls.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from papyros.bundles import is_more_to_come
 from papyros.deadlines import Deadline
@@ -90,13 +90,14 @@ class Outbox:
 
     # On its way -------------------------------------------------------------------------
 
-    def take(self, patience: float = 0.0) -> tuple[HostReport, str]:
-        """Take out the next report, and say of which stay it tells; wait for a while if there is nothing to tell.
+    def take(self, patience: Callable[[], float] = lambda: 0.0) -> tuple[HostReport, str]:
+        """Take out the next report, and say of which stay it tells; wait if there is nothing to tell.
 
-        A report of nothing shows that the host lives, also while a large batch of jobs is on its way to it.
+        So many seconds, or until `wake` is called. A report of nothing shows that the host lives, also while a large
+        batch of jobs is on its way to it.
         """
-        if not any(self._report):
-            self._came.wait(patience)
+        while not any(self._report) and (seconds := patience()) > 0 and not self._came.wait(seconds):
+            pass
         self.sequence += 1
         report, self._report = self._report.split(REPORT_BYTES)
         self._printed = sum(len(text) for *_, text in self._report.prints)

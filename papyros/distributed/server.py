@@ -74,7 +74,7 @@ class MasterServer:
         hosted: bool = False,
     ) -> None:
         self.group = group
-        self._names = NameServer(nameserver, security)
+        self._names = NameServer(nameserver, security, keeps_line=True)
         self._lease = lease
         self._on_over = on_over
         _check_host(check_host(host))
@@ -116,6 +116,7 @@ class MasterServer:
             self._keeper.join()
         with contextlib.suppress(NameServerNotFoundError):
             self._names.unregister(self.group, self.uri)
+        self._names.close()
         self.service.close()
         self._daemon.close()
 
@@ -133,7 +134,7 @@ class MasterServer:
         while not self._closing.wait(min(REGISTER_SECONDS, self._lease / 4)):
             self._look_after()
             try:
-                self._names.register(self.group, self.uri)
+                self._names.stay_registered(self.group, self.uri)
                 missed = False
             except (NameServerNotFoundError, KeyRefusedError, VersionMismatchError) as error:
                 # Somebody else may have put an address of theirs there. To put one's own there again

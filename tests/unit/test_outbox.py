@@ -11,6 +11,7 @@ from papyros.deadlines import AT_ONCE
 from papyros.distributed import outbox as outbox_module
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.outbox import Outbox
+from tests.support import PATIENCE
 
 JOB = ("client", 1)
 
@@ -71,3 +72,22 @@ def test_of_what_jobs_print_the_oldest_goes_when_it_is_too_much(outbox, monkeypa
     assert [text for *_, text in outbox.take()[0].prints] == ["s too long"]
     outbox.printed(JOB, "lab/1", "0123456789")
     assert len(outbox.take()[0].prints) == 1
+
+
+def test_nothing_is_told_only_when_the_master_has_not_been_heard_for_long(outbox):
+    left = iter([0.01, 0.01, 0.0])  # it answers something else meanwhile, once
+    assert not any(outbox.take(lambda: next(left))[0])
+    assert not list(left)
+
+
+def test_a_report_of_nothing_can_be_had_at_once():
+    lock = threading.RLock()
+    outbox = Outbox(lock)
+
+    def wake():
+        with lock:
+            outbox.wake()
+
+    with lock:
+        threading.Timer(0.0, wake).start()  # it waits for the lock, which is given back by whoever waits for news
+        assert not any(outbox.take(lambda: PATIENCE)[0])
