@@ -98,13 +98,13 @@ class Crew:
         self._busy = True  # the crew's thread works, or is about to
         self._ready = threading.Event()
         self._drained = threading.Event()
-        self._thread = threading.Thread(target=self._serve, name="papyros-crew", daemon=True)
+        self._server = threading.Thread(target=self._serve, name="papyros-crew", daemon=True)
 
     # For others -------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the slaves; returns before they are ready."""
-        self._thread.start()
+        self._server.start()
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until all slaves are ready, or cannot be started; return whether that happened in time."""
@@ -206,7 +206,7 @@ class Crew:
             self._recall_all()
 
         self._request(begin)
-        return not self._thread.is_alive() or self._drained.wait(timeout)
+        return not self._server.is_alive() or self._drained.wait(timeout)
 
     def hurry(self) -> None:
         """Have `drain` wait no longer, whether it has begun or not. Any thread may call this."""
@@ -231,8 +231,8 @@ class Crew:
             return
         self._closing = True
         self.poke()
-        if self._thread.is_alive() and self._thread is not threading.current_thread():
-            self._thread.join()
+        if self._server.is_alive() and self._server is not threading.current_thread():
+            self._server.join()
         os.close(self._wake_in)
         os.close(self._wake_out)
 

@@ -18,6 +18,7 @@ import sys
 import tempfile
 import uuid
 from array import array
+from builtins import memoryview  # noqa: A004 - a NamedTuple that is compiled looks for it here
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -265,9 +266,10 @@ class SlaveProcess:
             os.write(self._token_in, epoch * jobs)
         blobs = [task.blob for task in tasks]
         size = sum(map(len, blobs))
-        for part in [slice(len(blobs))] if size < PART_BYTES else _parted(blobs):
-            columns = (epoch, numbers[part].tobytes(), flags[part], *join_column(blobs[part]))
-            self.outbox.put(pack_frame(protocol.JOBS, len(blobs[part]), columns))
+        for start, end in [(0, len(blobs))] if size < PART_BYTES else _parted(blobs):
+            part = blobs[start:end]
+            columns = (epoch, numbers[start:end].tobytes(), flags[start:end], *join_column(part))
+            self.outbox.put(pack_frame(protocol.JOBS, len(part), columns))
         return size
 
     def _define(self, digest: bytes, definition: bytes, value: Callable[[bytes], Held | None]) -> int:
@@ -515,13 +517,13 @@ def jobs_in(tasks: Sequence[Task]) -> int:
     return sum([each.jobs for each in terms])
 
 
-def _parted(blobs: list[Buffer | Parts]) -> Iterator[slice]:
+def _parted(blobs: list[Buffer | Parts]) -> Iterator[tuple[int, int]]:
     """Part a batch, so that a slave can begin with what is large as soon as that is there."""
     start = size = 0
     for end, blob in enumerate(blobs, 1):
         size += len(blob)
         if size >= PART_BYTES or end == len(blobs):
-            yield slice(start, end)
+            yield start, end
             start, size = end, 0
 
 

@@ -381,6 +381,7 @@ def test_a_slave_that_does_not_start_at_first_is_tried_again(source, monkeypatch
     assert len(attempts) == 3
 
 
+@pytest.mark.pure
 def test_a_slave_that_cannot_be_replaced_at_once_is_replaced_later(source, tmp_path, monkeypatch, caplog):
     """No file descriptor is left, no process, no memory: that may pass, and those that there are go on."""
     monkeypatch.setattr(crew_module, "HIRE_AGAIN_SECONDS", 0.05)
@@ -406,6 +407,7 @@ def test_a_slave_that_cannot_be_replaced_at_once_is_replaced_later(source, tmp_p
         assert not source.reasons
 
 
+@pytest.mark.pure
 def test_slaves_that_the_system_never_lets_start_break_the_crew(source, monkeypatch):
     def fail(self, undo):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
@@ -449,6 +451,7 @@ def size_of(payload):
     return len(payload)
 
 
+@pytest.mark.pure
 def test_of_large_tasks_few_are_sent_ahead_and_all_slaves_get_some(source):
     """Else a slave would wait for megabytes that are for later, and others for what it was sent."""
     payload = bytes(1 << 20)
@@ -505,6 +508,7 @@ def test_what_ended_before_a_job_that_is_stopped_is_not_run_again(source, tmp_pa
     assert [len(starts(tmp_path, f"quick{number}")) for number in range(8)] == [1] * 8
 
 
+@pytest.mark.pure
 def test_a_crew_that_breaks_down_gives_all_back_though_no_slave_can_be_buried(source, tmp_path, monkeypatch):
     bury = process.SlaveProcess.bury
 
@@ -525,6 +529,7 @@ def test_a_crew_that_breaks_down_gives_all_back_though_no_slave_can_be_buried(so
         assert all(map(gone, pids))
 
 
+@pytest.mark.pure
 def test_a_crew_that_breaks_down_while_a_slave_is_buried_gives_all_back(source, tmp_path, monkeypatch):
     bury = process.SlaveProcess.bury
 

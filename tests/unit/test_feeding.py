@@ -244,6 +244,7 @@ class Bundled(FakeSource):
         return [told for other, told in self.told if other == tag and told[:1] == cut_off(0)[:1]]
 
 
+@pytest.mark.pure
 def test_a_slave_never_has_more_tokens_than_it_may_and_all_bundles_are_run(monkeypatch):
     most = []
     send = SlaveProcess.send

@@ -32,6 +32,7 @@ def host():
     host._crew.close()
 
 
+@pytest.mark.pure
 def test_a_job_that_comes_again_with_the_order_to_stop_it_is_not_stopped(host, monkeypatch):
     """Its client was given up, came back and added it again: what is to be stopped is what had been before."""
     done = []
