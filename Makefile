@@ -62,8 +62,8 @@ test-engines: ## test on Dask, Ray, loky, MPI, scikit-learn and others, in an en
 	.venv-engines/bin/python -m pytest tests/docs -k "programs_of_a_page and coming"
 	for engine in threadpool processpool loky dask ray; do PAPYROS_ENGINES=$$engine .venv-engines/bin/python -m pytest tests/contract $(EXECUTORS) -m "not slow" || exit 1; done
 
-soak: $(STAMP) ## kill parts of a cluster for SECONDS=600 while it works
-	$(RUN) tests.chaos.soak --seconds $(SECONDS)
+soak: compiled ## kill parts of a cluster for SECONDS=600 while it works
+	$(IN_COMPILED) tests.chaos.soak --seconds $(SECONDS)
 
 bench: compiled ## measure Papyros beside its peers, those that are installed; writes docs/benchmarks.md and a plot
 	$(IN_COMPILED) benchmarks --into $(CURDIR)/docs
