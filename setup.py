@@ -27,7 +27,6 @@ COMPILED = [
     "keeping",
     "ledger",
     "limits",
-    "outcome",
     "pace",
     "process",
     "shares",

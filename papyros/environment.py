@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["python_environment", "slave_environment"]
+__all__ = ["python_environment", "search_path", "slave_environment"]
 
 #: Libraries that start threads of their own; with many slaves, one for each slave is enough.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -19,6 +20,11 @@ def python_environment() -> dict[str, str]:
         known = environment.get("PYTHONPATH")
         environment["PYTHONPATH"] = f"{known}{os.pathsep}{home}" if known else home
     return environment
+
+
+def search_path(folders: Iterable[object]) -> list[str]:
+    """Return the folders of `sys.path` for another process; what is no text in there, Python passes over, too."""
+    return [folder or str(Path.cwd()) for folder in folders if isinstance(folder, str)]
 
 
 def slave_environment() -> dict[str, str]:

@@ -14,6 +14,7 @@ from papyros.outcome import Outcome
 from papyros.terms import DEFAULT_TERMS, Terms
 
 __all__ = [
+    "arguments_of",
     "check_job",
     "claim",
     "forget_outcome",
@@ -118,7 +119,7 @@ def _is_huge(value: Any) -> bool:
     return isinstance(value, int) and abs(value) >= 10**300
 
 
-def wants_retry(job: Job, error: BaseException) -> bool:
+def wants_retry(job: Any, error: BaseException) -> bool:
     """Return whether `error` is one after which the job is to be tried again, if it has retries left."""
     try:
         return isinstance(error, job.retryable)
@@ -155,6 +156,11 @@ def settle(job: Job, outcome: Outcome) -> None:
 def release(job: Job) -> None:
     """Let go of the job without an outcome."""
     job.__dict__.pop("_keeper", None)
+
+
+def arguments_of(job: Any) -> Any:
+    """Return the positional arguments of a job: a tuple, unless its class has other ideas of what `args` is."""
+    return job.args
 
 
 def only_has_arguments(job: Job) -> bool:

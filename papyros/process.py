@@ -21,13 +21,12 @@ from array import array
 from builtins import memoryview  # noqa: A004 - a NamedTuple that is compiled looks for it here
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from papyros import protocol
 from papyros.bundles import check as check_told
 from papyros.deaths import Death, DeathWatch, abandon, cause_of, reap, signal_group
-from papyros.environment import slave_environment
+from papyros.environment import search_path, slave_environment
 from papyros.forensics import oom_kills, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, Parts, join_column, pack_frame, split_column
 from papyros.logs import logger_of
@@ -182,7 +181,7 @@ class SlaveProcess:
             SlaveStream(self._popen.stdout, lambda text: screen.show(sys.stdout, text), None),
             SlaveStream(self._popen.stderr, lambda text: screen.show(sys.stderr, text), self._lines),
         ]
-        path = [p or str(Path.cwd()) for p in options.path]
+        path = search_path(options.path)
         hello = {"path": path, "max_bytes": options.max_bytes, "family": options.family, "secrets": options.secrets}
         self.outbox.put(pack_frame(protocol.HELLO, 0, [json.dumps(hello).encode()]))
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
 from papyros.frames import Parts
 from papyros.jobs import Job, describe
-from papyros.keeping import named_arguments, only_has_arguments, user_state, wants_retry
+from papyros.keeping import arguments_of, named_arguments, only_has_arguments, user_state, wants_retry
 from papyros.outcome import Outcome, describe_exception
 from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_value, loads, modules_by_value, text_of
 from papyros.sharing import Shared
@@ -119,7 +119,7 @@ class Packer:
         It costs less, and the garbage collector need not look through those again and again while jobs wait.
         """
         digest = self._digests.get(type(job)) or self._define(type(job))
-        args = job.args
+        args = arguments_of(job)
         handles: list[Shared[Any]] | None = None
         try:
             # Most jobs have a few atoms as arguments; those are told with the least effort.
@@ -387,16 +387,16 @@ def _encode_error(error: BaseException, traceback: str) -> bytes:
     return pickle.dumps((_pickle_exception(error), name, text_of(error), traceback), PROTOCOL)
 
 
-def _pickle_exception(error: BaseException) -> bytes | None:
+def _pickle_exception(error: Any) -> bytes | None:
     """Pickle an exception so that it can be unpickled too, or return None.
 
     An exception whose constructor takes other arguments than it hands on to
     `Exception` pickles, but does not unpickle, or not to the same: it is
-    rebuilt without its constructor.
+    rebuilt without its constructor. What its class has made of `args` and `__dict__` may be anything.
     """
-    rebuilt = (_rebuild_exception, (type(error), error.args, error.__dict__))
-    for form in (error, Rebuilt(rebuilt)):
+    for rebuilt in (False, True):
         try:
+            form = Rebuilt((_rebuild_exception, (type(error), error.args, error.__dict__))) if rebuilt else error
             pickled = _dumps(form)
             copy = pickle.loads(pickled)
             if isinstance(copy, BaseException) and text_of(copy) == text_of(error):
@@ -406,7 +406,7 @@ def _pickle_exception(error: BaseException) -> bytes | None:
     return None
 
 
-def _rebuild_exception(kind: type[BaseException], args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
+def _rebuild_exception(kind: Any, args: Any, state: Any) -> Any:
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from papyros.distributed.config import changed_pyro_items
-from papyros.environment import python_environment
+from papyros.environment import python_environment, search_path
 from papyros.errors import ClusterError
 
 __all__ = ["Lifeline", "Part"]
@@ -96,7 +96,7 @@ class Part:
                 env=python_environment(),
                 start_new_session=True,  # Ctrl-C is for the program, which ends its parts in order
             )
-        hello = {"path": [p or os.getcwd() for p in sys.path], "pyro": changed_pyro_items(), "key_file": key_file}
+        hello = {"path": search_path(sys.path), "pyro": changed_pyro_items(), "key_file": key_file}
         with contextlib.suppress(OSError):  # it has ended already, which `wait_ready` notices
             self._sock.sendall(json.dumps(hello).encode() + b"\n")
 

@@ -196,6 +196,24 @@ class DefaultedError(Exception):
         self.code = code
 
 
+class TextAsArgs(Exception):
+    """Has an attribute where exceptions have their arguments."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        self.text = text
+
+    args = "no tuple"
+
+
+class NoArgs(Exception):
+    """Has no arguments that could be asked for."""
+
+    @property
+    def args(self):
+        raise RuntimeError("no arguments")
+
+
 class StrangelyReducedError(Exception):
     """Pickles itself in a way that does not work."""
 

@@ -12,15 +12,19 @@ from tests.contract.jobs_for_tests import (
     DefaultedError,
     FrozenError,
     KeywordOnly,
+    NoArgs,
     Square,
     StrangelyReducedError,
+    TextAsArgs,
     TwoArguments,
     UnspeakableError,
     call,
     double,
     fail,
+    fail_until,
     fail_visibly,
     fail_with_cause,
+    starts,
 )
 from tests.support import PATIENCE, processed
 
@@ -106,6 +110,14 @@ def test_an_exception_that_pickles_itself_strangely_keeps_its_name_and_text(make
     job = processed(make_master(), fail(StrangelyReducedError, "odd"))
     assert "StrangelyReducedError" in printed(job.exception)
     assert "odd" in str(job.exception)
+
+
+@pytest.mark.parametrize("kind", [TextAsArgs, NoArgs])
+def test_an_exception_whose_class_spoils_its_arguments_is_an_outcome(make_master, tmp_path, kind):
+    master = make_master()
+    job = processed(master, fail_until(str(tmp_path), "odd", 2, kind))
+    assert kind.__name__ in printed(job.exception)
+    assert len(starts(tmp_path, "odd")) == 1, "its slave is none the worse for it"
 
 
 def test_an_exception_whose_constructor_takes_names_only_keeps_its_type(make_master):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 import pytest
@@ -55,6 +56,26 @@ def test_arguments_that_cannot_be_pickled_are_fine_where_nothing_is_copied(make_
     job = echo(lock)
     assert outcomes_of(master, job) == [None]
     assert job.result[0][0] is lock
+
+
+def test_a_class_may_have_other_ideas_of_what_its_arguments_are(make_master):
+    class Lists(papyros.Job):
+        @property
+        def args(self):
+            return list(self._args)
+
+        def __call__(self, *args):
+            return args
+
+    job = Lists(5, 6)
+    assert outcomes_of(make_master(), job) == [None]
+    assert job.result == (5, 6)
+
+
+def test_what_is_no_text_in_the_search_path_is_passed_over(make_process_master, monkeypatch, tmp_path):
+    """So does Python itself."""
+    monkeypatch.setattr(sys, "path", [tmp_path, *sys.path])
+    assert outcomes_of(make_process_master(), echo(1)) == [None]
 
 
 def test_an_error_of_the_arguments_own_is_named(make_process_master):

@@ -195,7 +195,9 @@ def test_a_popped_job_that_is_added_again_has_all_its_retries_again(make_master,
     assert len(starts(tmp_path, "job")) == 4
 
 
-@pytest.mark.parametrize(("name", "value"), [("retries", None), ("retries", "x"), ("retryable", None)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("retries", None), ("retries", "x"), ("retryable", None), ("retryable", 3)]
+)
 def test_a_job_that_spoils_its_own_options_has_an_outcome(make_master, name, value):
     """What a job assigns to itself while it runs is its own affair."""
     master = make_master()
