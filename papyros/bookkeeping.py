@@ -319,6 +319,8 @@ class BookkeepingMaster(Master):
         """Put the books right if Ctrl-C comes in the midst of a change of them. Used with the lock held."""
         try:
             yield
+        except GeneratorExit:
+            raise  # Ctrl-C came before what this is about had begun; by now somebody else may hold the lock
         except BaseException:
             self._mend()
             raise

@@ -283,3 +283,13 @@ def test_whenever_interrupts_come_every_job_is_popped_once(make_master):
     assert set(popped) >= set(jobs[:-1])  # the last one may have been interrupted
     assert all(job.result == job.args[0] ** 2 for job in popped)
     master.close()
+
+
+def test_what_had_not_begun_when_ctrl_c_came_is_not_mended_without_the_lock(monkeypatch):
+    master = papyros.SingleThreadedMaster()
+    mended = []
+    monkeypatch.setattr(master, "_mend", lambda: mended.append(1))
+    begun = master._mending()
+    begun.__enter__()
+    begun.gen.close()  # as the block that it was for is left before its first line
+    assert not mended
