@@ -86,7 +86,7 @@ def add(master, jobs, sent, bundles=1):
         for job in jobs:
             master.addJob(job)
     wait_until(lambda: not master._ledger.anything_waits(), "all jobs to be sent")
-    assert len(sent.bundles) >= before + bundles, "these jobs were not sent in bundles"
+    wait_until(lambda: len(sent.bundles) >= before + bundles, "these jobs to be sent in bundles")
 
 
 def add_with_a_long_one(master, sent, gate, count, position):
