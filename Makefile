@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 SECONDS ?= 600
 WORKERS ?= 3
-ON_COMPILED = tests/contract tests/unit tests/distributed/test_bundles.py tests/distributed/test_client.py tests/faults
+COMPILED_UNITS = bundles compiled crew feeding frames jobs ledger ledger_machine outcome pace process sent slate slave waiting wire
+ON_COMPILED = tests/contract tests/distributed/test_bundles.py $(COMPILED_UNITS:%=tests/unit/test_%.py)
 EXECUTORS = tests/executor/test_executor.py tests/executor/test_waiting.py tests/executor/test_ending.py tests/executor/test_joblib.py
 RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
@@ -46,7 +47,7 @@ test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 	$(RUN) pytest --ignore=tests/chaos -m "alone and not slow"
 	$(MAKE) test-compiled
 
-test-compiled: compiled ## run the tests of the contract, of the wire and of faults on what users have
+test-compiled: compiled ## run the tests of the contract, of compiled rooms and of chaos on what users have
 	$(IN_COMPILED) pytest -n $(WORKERS) --dist worksteal $(ON_COMPILED) -m "not slow and not alone and not pure"
 	$(IN_COMPILED) pytest -n 2 --dist worksteal tests/chaos -m "not slow"
 
