@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import hear_ctrl_c
+
 #: How long a thread, a process or a socket may take to go after the test that made it.
 TEARDOWN_SECONDS = 3.0
 
@@ -24,9 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Give the tests, and all that they start, a key of their own: never that of the developer."""
     if hasattr(config, "workerinput"):
         return  # the process that started this one has done it for both
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As what a shell runs in the background has it; all that the tests start would ignore Ctrl-C as well.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    hear_ctrl_c()
     folder = tempfile.TemporaryDirectory(prefix="papyros-tests-")
     config.add_cleanup(folder.cleanup)
     os.environ["XDG_CONFIG_HOME"] = folder.name

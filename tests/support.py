@@ -7,6 +7,7 @@ the same tests then run on every master.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 
 #: How long a test waits for what must happen. It is only ever used up by a test that fails.
 PATIENCE = 30.0
+
+
+def hear_ctrl_c() -> None:
+    """Heed Ctrl-C, also where a shell runs this in the background: all that it starts would ignore it as well."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def security() -> Security:

@@ -32,7 +32,7 @@ from papyros.distributed import DistributedMaster
 from papyros.distributed.naming import NameServer, ask_status, parse_address
 from papyros.errors import PapyrosError
 from tests.distributed.programs import CHECKOUT, MARK, PART, free_port, processes, slaves_of
-from tests.support import security
+from tests.support import hear_ctrl_c, security
 
 GROUP = "soak"
 LEASE = 2
@@ -464,6 +464,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=600, help="for how long parts are killed (default: 600)")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32), help="by default another one each time")
     options = parser.parse_args(arguments)
+    hear_ctrl_c()
     # This module is imported by its name in the slaves, so the jobs have to be those of that one.
     from tests.chaos import soak as module
 
