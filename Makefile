@@ -48,7 +48,7 @@ test: $(STAMP) ## run the tests, with coverage, all but the slow ones
 	$(MAKE) test-compiled
 
 test-compiled: compiled ## run the tests of the contract, of compiled rooms and of chaos on what users have
-	$(IN_COMPILED) pytest -n $(WORKERS) --dist worksteal $(ON_COMPILED) -m "not slow and not alone and not pure" -k "not threaded"
+	$(IN_COMPILED) pytest -n $(WORKERS) --dist worksteal $(ON_COMPILED) -m "not slow and not alone and not pure" -k "multiprocess or test_bundles or unit"
 	$(IN_COMPILED) pytest -n 2 --dist worksteal tests/chaos -m "not slow"
 
 chaos: $(STAMP) ## run all tests of faults, the slow ones too
