@@ -251,7 +251,6 @@ class SlaveHost:
         with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
             with self._lock:
                 self._outbox.begin_stay(stay)
-                self._outbox.wake()  # the reports go elsewhere now
             self._crew.recall()
             line.call("claim", self._key, *self._started())
         self._stay = stay

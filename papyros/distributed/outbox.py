@@ -83,6 +83,7 @@ class Outbox:
         self._report.deaths.clear()
         self._report.returned.clear()
         self._report.lent.append(self._lent)
+        self.wake()  # who waits for news to tell is to tell them elsewhere
 
     def ended(self) -> list[tuple[str, int]]:
         """Return the jobs that have ended, as the next report is to tell."""
