@@ -24,7 +24,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection
-from functools import partial
 from typing import Any
 
 from papyros.bundles import MOST_JOBS
@@ -128,7 +127,7 @@ class Crew:
 
         So a task by itself is spared the way through the crew's thread. Any thread may call this that holds no lock
         which the source takes; it waits for no more than what the crew's thread may have begun in this moment. If
-        Ctrl-C comes meanwhile, the slaves are replaced that may have been sent something.
+        a signal interrupts it meanwhile, the slaves are replaced that may have been sent something.
         """
         if self.may_be_fed:
             with self._lock:
@@ -145,13 +144,11 @@ class Crew:
             waits_for_other = self._next_moment() < self._until or [slave for slave in idle if slave.watched_outbox]
             if waits_for_other or not self._feeder.starved:  # there may be something for others, too
                 self.poke()
-        except BaseException as error:
+        except BaseException:  # Ctrl-C, or an alarm of the program's: an error of any type
             for slave in idle:
                 if slave.queue:
                     slave.kill()  # nobody knows what it was sent
-            if not isinstance(error, Exception):
-                raise
-            self._request(partial(_break_down, error))
+            raise
 
     def audit(self, check: Callable[[set[Any]], None]) -> None:
         """Have the tags of all tasks that are here checked: one that fed may have been interrupted. Does not wait."""
@@ -548,8 +545,3 @@ class Crew:
 def _patience(until: float) -> float | None:
     """How long to wait for something to happen, if it is to be until that moment."""
     return None if until == math.inf else min(LONGEST_PATIENCE, max(0.0, until - time.monotonic()))
-
-
-def _break_down(error: Exception) -> None:
-    """Let the crew's thread meet with an error that another thread has met with while it fed the crew."""
-    raise error

@@ -10,9 +10,9 @@ import signal
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any, ParamSpec, TypeVar
 
 from papyros.bookkeeping import BookkeepingMaster
@@ -26,10 +26,17 @@ from papyros.outcome import Outcome
 from papyros.running import run_job
 from papyros.status import SlaveStatus
 
+#: Signals whose handlers raise in programs that there are, as far as the system has them. To ask for each takes time.
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
+)
+
 __all__ = ["Interrupts", "SingleThreadedMaster"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+Handler = Callable[[int, FrameType | None], Any]
 
 
 class SingleThreadedMaster(BookkeepingMaster):
@@ -97,7 +104,7 @@ class SingleThreadedMaster(BookkeepingMaster):
         except BaseException:
             # It was the user who interrupted, not the job who raised: the job goes back.
             self._lock.acquire()
-            reason = "it was interrupted with Ctrl-C, or left in a debugger"
+            reason = "it was interrupted with Ctrl-C or by another signal, or left in a debugger"
             self._ledger.give_back(self._holder, [entry], reason if entry.terms.once else None)
             self._outcomes_came()
             raise
@@ -124,71 +131,93 @@ def _wants_retry(entry: Entry, outcome: Outcome) -> bool:
 
 
 class Interrupts:
-    """A handler of Ctrl-C that holds it back while the books are changed.
+    """A handler of Ctrl-C, and of other signals that the program handles itself, that holds them back.
 
-    What comes while a job runs goes to the program's handler at once, and what that raises is noted: so Ctrl-C, which
-    is the user's, can be told from a KeyboardInterrupt that the job raises, which is the job's.
+    That is, while the books are changed, since handlers may raise. What comes while a job runs goes to the program's
+    handler at once. That it raises is noted: so Ctrl-C, which is the user's, can be told from a KeyboardInterrupt that
+    the job raises, which is the job's; but an alarm may be one that the job has set for itself.
 
     Args:
-        handler: the program's own: Python's, which raises a KeyboardInterrupt, or that of `asyncio`, which does so when
-            the second one comes.
+        handlers: the program's own, by the numbers of their signals: that of Ctrl-C is Python's, which raises a
+            KeyboardInterrupt, or that of `asyncio`, which does so when the second one comes.
     """
 
-    def __init__(self, handler: Callable[[int, FrameType | None], Any] = signal.default_int_handler) -> None:
+    def __init__(self, handlers: Mapping[int, Handler] = MappingProxyType({})) -> None:
         self.holding = True
         self.came = False  # and was raised: whatever job waits for whatever other one, it is for all of them
-        self._held = False
-        self._handler = handler
+        self.over = False  # it only passes on what comes, since somebody was interrupted while it stepped back
+        self._held: list[int] = []
+        self._handlers = handlers
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Take note of Ctrl-C, and raise it unless it is held back."""
+        """Take note of a signal, and pass it to its handler unless it is held back."""
         if self.holding:
-            self._held = True
+            if number not in self._held:
+                self._held.append(number)
             return
         try:
-            self._handler(number, frame)
+            self._handlers[number](number, frame)
         except BaseException:
-            self.came = True
+            self.came = self.came or number != getattr(signal, "SIGALRM", None)
             raise
 
     def let_through(self, call: Callable[P, R], *args: P.args, **kwds: P.kwargs) -> R:
-        """Make a call that Ctrl-C may interrupt."""
+        """Make a call that signals may interrupt."""
         self.holding = False
         try:
-            self.raise_held()
+            while self._held:
+                self(self._held.pop(0), sys._getframe())
             return call(*args, **kwds)
         finally:
             self.holding = True
 
-    def raise_held(self) -> None:
-        """Raise what was held back."""
-        if self._held:
-            self._held, self.holding = False, False
-            self(signal.SIGINT, sys._getframe())
+    @classmethod
+    def of_program(cls, found: Mapping[int, Any]) -> Interrupts:
+        """Return one for the signals that the program handles itself, given what was found to handle them."""
+        own = {n: handler._handlers[n] if isinstance(handler, Interrupts) else handler for n, handler in found.items()}
+        return cls({number: handler for number, handler in own.items() if callable(handler)})
+
+    def take_the_place(self) -> None:
+        """Handle these signals from now on."""
+        for number in self._handlers:
+            signal.signal(number, self)
+
+    def step_back(self) -> None:
+        """Let the program's handlers have these signals again, but for those that a job handles in another way now."""
+        self.over = True  # one of them may raise before all have theirs
+        self.holding = False
+        for number, handler in self._handlers.items():
+            if signal.getsignal(number) is self:
+                signal.signal(number, handler)
+
+    def pass_on(self) -> None:
+        """Have what was held back come now."""
+        while self._held:
+            signal.raise_signal(self._held.pop(0))
 
 
 @contextmanager
 def _held_interrupts() -> Iterator[Interrupts]:
-    """Hold Ctrl-C back, if it would be handled in this thread, until the end or until it is let through."""
-    before = signal.getsignal(signal.SIGINT) if threading.current_thread() is threading.main_thread() else None
-    if isinstance(before, Interrupts):  # in a job that waits for this one
-        interrupts = before
+    """Hold signals back, if they would be handled in this thread, until the end or until they are let through."""
+    in_main = threading.current_thread() is threading.main_thread()
+    found = {number: signal.getsignal(number) for number in _SIGNALS} if in_main else {}
+    outer = [handler for handler in found.values() if isinstance(handler, Interrupts) and not handler.over]
+    if outer:  # in a job that waits for this one
+        interrupts = outer[0]
         interrupts.holding = True
         try:
             yield interrupts
         finally:
             interrupts.holding = False
-    elif callable(before):
-        interrupts = Interrupts(before)
-        signal.signal(signal.SIGINT, interrupts)
+            interrupts.pass_on()
+    else:
+        interrupts = Interrupts.of_program(found)
         try:
+            interrupts.take_the_place()
             yield interrupts
         finally:
-            signal.signal(signal.SIGINT, before)
-    else:
-        interrupts = Interrupts()  # which is told of none
-        yield interrupts
-    interrupts.raise_held()
+            interrupts.step_back()
+            interrupts.pass_on()
 
 
 def _quit_debugger(error: BaseException) -> bool:

@@ -285,6 +285,56 @@ def test_whenever_interrupts_come_every_job_is_popped_once(make_master):
     master.close()
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms here")
+# One that comes just in a callback of Python's own, or when it has opened a file or begun a thread, is told so.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_whenever_an_alarm_raises_every_job_is_popped_once(make_master):
+    class TooLongError(Exception):
+        """What took too long was left: an alarm of the program's own raises it."""
+
+    def ring(number, frame):
+        raise TooLongError
+
+    master = make_master()
+    for number in range(100):  # so that threads were begun: one that is, by Python's own means, survives no alarm
+        master.addJob(Square(number))
+    pop_all(master)
+    jobs, popped = [], []
+    chance = random.Random(7)
+
+    def add_and_pop_for_a_while():
+        if jobs and jobs[-1] not in popped:
+            with contextlib.suppress(papyros.PendingJobError):
+                master.addJob(jobs[-1])  # the one that was left, if so
+        for _ in range(30):  # not for ever: an alarm may go to a job, or to the collector, which drops it
+            jobs.append(Square(len(jobs)))
+            master.addJob(jobs[-1])
+            if not len(jobs) % 3:
+                popped.append(master.popProcessedJob(PATIENCE))
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        for _ in range(6 * INTERRUPTS):
+            with contextlib.suppress(TooLongError):
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.00002, 0.001))
+                add_and_pop_for_a_while()
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        assert signal.getsignal(signal.SIGALRM) is ring
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    popped += pop_all(master)
+    assert master.numPendingJobs() == 0
+    assert len(popped) == len(set(popped))
+    assert set(popped) >= set(jobs[:-1])  # the last one may have been left
+    for job in popped:
+        # What was raised in the midst of a job that runs in this thread, or while it was pickled, is its outcome.
+        assert job.exception is not None or job.result == job.args[0] ** 2
+        assert job.exception is None or "TooLongError" in repr(job.exception)
+    master.close()
+
+
 def test_what_had_not_begun_when_ctrl_c_came_is_not_mended_without_the_lock(monkeypatch):
     master = papyros.SingleThreadedMaster()
     mended = []

@@ -104,6 +104,48 @@ def test_what_a_signal_handler_of_the_users_raises_reaches_the_caller():
         signal.signal(signal.SIGINT, before)
 
 
+@papyros.job
+def wait_for(number):
+    """A signal of that number comes while the job runs, and its handler raises."""
+    os.kill(os.getpid(), number)
+    threading.Event().wait(PATIENCE)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals of this kind")
+def test_a_program_that_is_told_to_end_while_a_job_runs_ends():
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(3))
+    try:
+        master = papyros.SingleThreadedMaster()
+        master.addJob(wait_for(signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            master.popProcessedJob()
+        assert master.numPendingJobs() == 1
+        master.close()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no alarms here")
+def test_what_an_alarm_raises_in_a_job_is_its_outcome_and_a_handler_that_it_sets_stays():
+    def give_up(number, frame):
+        raise TimeoutError("too long")
+
+    def set_and_wait():
+        signal.signal(signal.SIGALRM, give_up)
+        wait_for.function(signal.SIGALRM)
+
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+        master = papyros.SingleThreadedMaster()
+        for job in call(set_and_wait), wait_for(signal.SIGALRM):
+            master.addJob(job)
+            assert master.popProcessedJob() is job
+            assert type(job.exception) is TimeoutError
+            assert signal.getsignal(signal.SIGALRM) is give_up
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_leaving_a_debugger_with_quit_reaches_the_caller():
     import bdb
 
