@@ -12,6 +12,7 @@ its result and load that.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import pickle
 import sys
@@ -28,8 +29,8 @@ from benchmarks.processes import children, cpu_seconds
 from benchmarks.program import add_and_pop
 from benchmarks.report import publish, table
 from benchmarks.service_calls import call_service
+from papyros.bundles import MOST_JOBS, blobs_of
 from papyros.distributed.batches import (
-    AddedJob,
     HostReport,
     JobOutcome,
     pack_added,
@@ -38,8 +39,11 @@ from papyros.distributed.batches import (
     unpack_host_jobs,
     unpack_outcomes,
 )
+from papyros.distributed.bundling import Bundling
+from papyros.distributed.exchange import SEND_JOBS, Exchange
+from papyros.distributed.intake import Intake
 from papyros.distributed.keys import ClusterKey
-from papyros.distributed.seals import Seals, ticket_of
+from papyros.distributed.seals import Seals
 from papyros.distributed.service import MasterService
 from papyros.frames import Buffer, unpack_message
 from papyros.outcome import Outcome
@@ -48,12 +52,14 @@ from papyros.process import Outcomes, SlaveProcess
 from papyros.running import run_job
 from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task
-from papyros.wire import MAX_PAYLOAD_BYTES, Packer, build_job, encode_outcome, load_definition
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer, asks_for_retry, build_job, encode_outcome, load_definition
 
-__all__ = ["limit", "main", "run_cluster", "run_processes", "the_legs"]
+__all__ = ["cluster_legs", "limit", "main", "processes_legs", "run_cluster", "run_processes"]
 
 SLAVES = 2
-BATCH = 500
+
+#: So many jobs go through the legs at a time: a dozen bundles and some, of which a slave can have all.
+BATCH = 15 * MOST_JOBS
 
 #: Microseconds for each job, by leg.
 Legs = dict[str, float]
@@ -77,21 +83,33 @@ class _Clock:
 class _Books(PackingMaster):
     """A master without an engine: what is added waits, until it is given outcomes."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.holder = self._ledger.enlist("nobody", 1)
+
     def _work_came(self) -> None:
         pass
 
     def _stop(self) -> None:
         pass
 
-    def assign(self) -> list[Any]:
+    def take(self) -> list[Task]:
+        """Take out all that waits, as a `MultiProcessMaster` does."""
         with self._lock:
-            return self._ledger.assign(self._ledger.enlist("nobody", 1), 10**9)
+            batch = self._ledger.assign(self.holder, 10**9, max_bytes=math.inf)
+            return [Task(entry, entry.payload[0], entry.payload[1], entry.terms) for entry in batch]
 
-    def finish(self, outcomes: Sequence[JobOutcome], entries: dict[int, Any]) -> None:
+    def finish(self, came: Outcomes, slave: str) -> None:
+        """Take outcomes, as a `MultiProcessMaster` does."""
         with self._lock:
-            for done in outcomes:
-                outcome = (done.outcome, done.slave, done.seconds)
-                self._finish(entries[done.number], outcome, done.seconds, len(done.outcome))
+            for task, encoded, spent in zip(came.tasks, came.encoded, came.seconds, strict=True):
+                self._finish(task.tag, (encoded, slave, spent), spent, len(encoded), asks_for_retry(encoded))
+
+    def exchange(self, seals: Seals, definition: bytes) -> Exchange:
+        """Return what takes jobs out of these books in bundles, since those of this class are known to be quick."""
+        exchange = Exchange(self._ledger, self.holder, self._numbers, seals, Bundling(), lambda: None)
+        exchange.bundling.learn(definition, 1e-6, 10.0)
+        return exchange
 
 
 def cheapest(measure: Callable[[int], dict[str, Any]], jobs: int, times: int) -> dict[str, Any]:
@@ -106,60 +124,102 @@ def _least(figures: Sequence[Any]) -> Any:
     return min(figures)
 
 
-def the_legs(jobs: int) -> dict[str, Legs]:
-    """Return what each leg costs, by the process in which it happens."""
-    client, master, host, slave = (_Clock(jobs) for _ in range(4))
-    books = _Books()
-    slaves = _slave_process()
+def processes_legs(jobs: int) -> dict[str, Legs]:
+    """Return what each leg of a `MultiProcessMaster` costs, by the process in which it happens."""
+    client, slave = _Clock(jobs), _Clock(jobs)
+    books, packer = _Books(), _packer()
+    process = _slave_process()
     try:
-        service = _Service()
-        seals = Seals(ClusterKey(bytes(32), "this profile"), service.client)
         for start in range(0, jobs, BATCH):
-            added = _add(books, client, range(start, min(start + BATCH, jobs)))
-            with client.leg("seal, and check seals"):
-                added = [job._replace(seal=seals.seal_job(job.number, job.definition, job.blob)) for job in added]
-            fetched = service.through(master, client, added)
-            with host.leg("check seals, and seal"):
-                if not all(seals.check_job(job.number, job.definition, job.blob, job.seal) for job in fetched):
-                    raise RuntimeError("a job was not what its client sealed")
-            reported = _run(slaves, host, fetched)
-            with host.leg("check seals, and seal"):
-                reported = [_sealed(seals, done, job.seal) for done, job in zip(reported, fetched, strict=True)]
-            message = service.back(master, host, reported)
-            with client.leg("unpack outcomes"):
-                outcomes = unpack_outcomes(unpack_message(message)[1])
-            with client.leg("seal, and check seals"):
-                if not all(seals.check_outcome(done.number, done.ticket, done.outcome, done.seal) for done in outcomes):
-                    raise RuntimeError("an outcome was not what the slave host sealed")
-            entries = {entry.number: entry for entry in books._main._session.entries.values()}
-            with client.leg("finish"):
-                books.finish(outcomes, entries)
-            with client.leg("popProcessedJob"):
-                for _ in outcomes:
-                    popped = books.popProcessedJob(0)
-                    assert popped is not None
-            _inside(slave, added)
+            _add(books, client, range(start, min(start + BATCH, jobs)))
+            with client.leg("take out of the books"):
+                tasks = books.take()
+            for came in _run(process, client, tasks, packer):
+                with client.leg("finish"):
+                    books.finish(came, process.name)
+            _pop(books, client, len(tasks))
+            _inside(slave, packer, [task.blob for task in tasks])
     finally:
         books.close()
-        slaves.kill()
-        slaves.bury()
+        process.kill()
+        process.bury()
+    return {"client": client.legs, "slaves": slave.legs}
+
+
+def cluster_legs(jobs: int) -> dict[str, Legs]:
+    """Return what each leg of a cluster costs, by the process in which it happens: the jobs travel in bundles."""
+    client, master, host, slave = (_Clock(jobs) for _ in range(4))
+    books, packer = _Books(), _packer()
+    process = _slave_process()
+    try:
+        service = _Service()
+        key = ClusterKey(bytes(32), "this profile")
+        intake = Intake(key)
+        intake.define(packer.definitions)
+        exchange = books.exchange(Seals(key, service.client), next(iter(packer.definitions)))
+        for start in range(0, jobs, BATCH):
+            count = min(start + BATCH, jobs) - start
+            _add(books, client, range(start, start + count))
+            with client.leg("take out of the books, bundle, seal"):
+                added = exchange.next_batch(lambda: SEND_JOBS)
+            with client.leg("pack a message"):
+                packed = pack_added(added)
+            fetched = service.through(master, packer, packed, len(added))
+            with host.leg("unpack jobs, and check seals"):
+                tasks, altered = intake.check([job for message in fetched for job in unpack_host_jobs(message)])
+            if altered:
+                raise RuntimeError("a job was not what its client sealed")
+            reported: list[JobOutcome] = []
+            for came in _run(process, host, tasks, packer):
+                with host.leg("seal outcomes"):
+                    reported += _sealed(intake, came, process.name)
+            with host.leg("pack a report"):
+                packed = pack_report(HostReport.empty()._replace(outcomes=reported))
+            message = service.back(master, packed, len(reported))
+            with client.leg("unpack outcomes, and check seals"):
+                outcomes = list(map(exchange.checked, unpack_outcomes(unpack_message(message)[1])))
+            with client.leg("finish"):
+                for done in outcomes:
+                    exchange.take(done)
+            _pop(books, client, count)
+            _inside(slave, packer, [blob for job in added for blob in blobs_of(cast(Buffer, job.blob))])
+    finally:
+        books.close()
+        process.kill()
+        process.bury()
     return {"client": client.legs, "master": master.legs, "slave host": host.legs, "slaves": slave.legs}
 
 
-def _sealed(seals: Seals, done: JobOutcome, seal: Buffer) -> JobOutcome:
-    ticket = ticket_of(seal)
-    return done._replace(ticket=ticket, seal=seals.seal_outcome(done.number, ticket, done.outcome))
+def _sealed(intake: Intake, came: Outcomes, slave: str) -> list[JobOutcome]:
+    """Return outcomes as a slave host reports them."""
+    sealed = []
+    for task, encoded, spent in zip(came.tasks, came.encoded, came.seconds, strict=True):
+        session, number = task.tag
+        seal = intake.seals(session).seal_outcome(number, task.tag.ticket, encoded)
+        sealed.append(JobOutcome(session, number, encoded, spent, slave, task.tag.ticket, seal))
+    return sealed
 
 
-def _add(books: _Books, clock: _Clock, numbers: range) -> list[AddedJob]:
+def _packer() -> Packer:
+    """Return a packer that knows the class of the jobs."""
+    packer = Packer()
+    packer.pack(Noop(0))
+    return packer
+
+
+def _add(books: _Books, clock: _Clock, numbers: range) -> None:
     with clock.leg("make the job"):
         jobs = [Noop(number) for number in numbers]
     with clock.leg("addJob"):
         for job in jobs:
             books.addJob(job)
-    with clock.leg("assign a batch"):
-        entries = books.assign()
-    return [AddedJob(e.number, e.payload[0], e.payload[1], e.terms) for e in entries]
+
+
+def _pop(books: _Books, clock: _Clock, count: int) -> None:
+    with clock.leg("popProcessedJob"):
+        popped = [books.popProcessedJob() for _ in range(count)]
+    if None in popped or books.numPendingJobs():
+        raise RuntimeError("not all jobs have come back")
 
 
 class _Service:
@@ -178,37 +238,32 @@ class _Service:
     def call(self, method: str, *args: Any, message: bytes = b"") -> tuple[Any, memoryview]:
         return call_service(self.service, method, *args, message=message)
 
-    def through(self, clock: _Clock, client: _Clock, added: list[AddedJob]) -> list[Any]:
-        """Take jobs from a client to a slave host; return them."""
+    def through(self, clock: _Clock, packer: Packer, added: bytes, count: int) -> list[memoryview]:
+        """Take a message of so many jobs, or bundles, to a slave host; return the messages that it gets."""
         if not self.defined:
-            packer = Packer()
-            packer.pack(Noop(0))
             self.call("define", self.client, {}, message=pack_definitions(packer.definitions))
             self.defined = True
         self.sequence += 1
-        with client.leg("pack a batch"):
-            packed = pack_added(added)
         with clock.leg("add"):
-            self.call("add", self.client, self.sequence, 0.0, message=packed)
-        fetched: list[Any] = []
-        while len(fetched) < len(added):
+            self.call("add", self.client, self.sequence, 0.0, message=added)
+        messages: list[memoryview] = []
+        while count > 0:
             with clock.leg("fetch"):
                 answer, message = self.call("fetch", self.host, self.acknowledged, 0, 0.0)
             self.acknowledged = answer["number"]
-            fetched += unpack_host_jobs(message)
-        return fetched
+            count -= answer["count"]
+            messages.append(message)
+        return messages
 
-    def back(self, clock: _Clock, host: _Clock, outcomes: list[JobOutcome]) -> memoryview:
-        """Take outcomes from a slave host to the client; return the message that it gets."""
-        with host.leg("pack a report"):
-            packed = pack_report(HostReport.empty()._replace(outcomes=outcomes))
+    def back(self, clock: _Clock, report: bytes, count: int) -> memoryview:
+        """Take so many outcomes from a slave host to the client; return the message that it gets."""
         with clock.leg("report"):
-            self.call("report", self.host, self.sequence, *self.stay, message=packed)
+            self.call("report", self.host, self.sequence, *self.stay, message=report)
         with clock.leg("collect"):
             answer, message = self.call("collect", self.client, self.collected, False, 0.0)
         self.collected = answer["number"]
-        if answer["count"] != len(outcomes):
-            raise RuntimeError(f"{answer['count']} outcomes came back, not {len(outcomes)}")
+        if answer["count"] != count:
+            raise RuntimeError(f"{answer['count']} outcomes came back, not {count}")
         return message
 
 
@@ -221,42 +276,25 @@ def _slave_process() -> SlaveProcess:
     return slave
 
 
-def _run(slave: SlaveProcess, clock: _Clock, fetched: list[Any]) -> list[JobOutcome]:
-    """Have a slave run jobs; return the outcomes."""
-    packer = Packer()
-    packer.pack(Noop(0))
-    message = _host_message(fetched)
-    with clock.leg("unpack jobs"):
-        jobs = unpack_host_jobs(message)
-        tasks = [Task((job.session, job.number), job.definition, job.blob, job.terms) for job in jobs]
+def _run(slave: SlaveProcess, clock: _Clock, tasks: list[Task], packer: Packer) -> Iterator[Outcomes]:
+    """Have a slave run tasks; yield the outcomes."""
     with clock.leg("send to a slave"):
         slave.send(tasks, packer.definitions.__getitem__)
-    done: list[JobOutcome] = []
-    while len(done) < len(tasks):
+    while slave.queue:
         slave.outbox.flush()
         time.sleep(0.001)  # so that outcomes come in batches, as they do
         with clock.leg("receive from a slave"):
-            for event in slave.receive():
-                assert isinstance(event, Outcomes)
-                batch = zip(event.tasks, event.encoded, event.seconds, strict=True)
-                done += [JobOutcome(t.tag[0], t.tag[1], encoded, spent, slave.name) for t, encoded, spent in batch]
-    return done
+            came = [event for event in slave.receive() if isinstance(event, Outcomes)]
+        yield from came
 
 
-def _host_message(jobs: list[Any]) -> memoryview:
-    from papyros.distributed.batches import pack_host_jobs
-
-    return memoryview(pack_host_jobs(jobs))
-
-
-def _inside(clock: _Clock, added: list[AddedJob]) -> None:
+def _inside(clock: _Clock, packer: Packer, blobs: Sequence[Any]) -> None:
     """What a slave does with a job, apart from how it gets there."""
-    packer = Packer()
-    definition = packer.pack(Noop(0)).definition
-    job_class = load_definition(packer.definitions[definition])
+    [definition] = packer.definitions.values()
+    job_class = load_definition(definition)
     with clock.leg("unpickle, call, pickle"):
-        for job in added:
-            built = build_job(job_class, cast(Buffer, job.blob))
+        for blob in blobs:
+            built = build_job(job_class, blob)
             encode_outcome(run_job(built, "slave"), built)
 
 
@@ -309,16 +347,15 @@ def _whole_run(master: papyros.Master, jobs: int, processes: dict[str, list[int]
 # Shown ------------------------------------------------------------------------------------
 
 
-def legs_table(legs: dict[str, Legs], used: Legs, which: dict[str, Callable[[str], bool]]) -> str:
+def legs_table(legs: dict[str, Legs], used: Legs) -> str:
     """Return a table of the legs of each process, the rest, and the sum."""
     lines = []
-    for process, keep in which.items():
-        known = {name: spent for name, spent in legs.get(process, {}).items() if keep(name)}
-        lines += [[process, name, f"{spent:.1f}"] for name, spent in known.items()]
-        lines.append([process, "the rest: sockets, threads, locks", f"{used[process] - sum(known.values()):.1f}"])
-        lines.append([process, "**all of it**", f"**{used[process]:.1f}**"])
-    lines.append(["all", "**processor time**", f"**{sum(used[p] for p in which):.1f}**"])
-    lines.append(["all", "time, with the cores that there are", f"{used['wall']:.1f}"])
+    for process, known in legs.items():
+        lines += [[process, name, f"{spent:.2f}"] for name, spent in known.items()]
+        lines.append([process, "the rest: sockets, threads, locks", f"{used[process] - sum(known.values()):.2f}"])
+        lines.append([process, "**all of it**", f"**{used[process]:.2f}**"])
+    lines.append(["all", "**processor time**", f"**{sum(used[process] for process in legs):.2f}**"])
+    lines.append(["all", "time, with the cores that there are", f"{used['wall']:.2f}"])
     return table(["process", "leg", "us a job"], lines)
 
 
@@ -329,24 +366,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--times", type=int, default=3, metavar="N", help="how often; the least of each figure counts")
     parser.add_argument("--into", type=Path, metavar="FILE", help="write it there, too, for the manual")
     options = parser.parse_args(arguments)
-    legs = cheapest(the_legs, options.jobs, options.times)
-    used = cheapest(run_cluster, options.jobs, options.times)
-    parts = ["With `DistributedMaster` and a `LocalCluster` of two slaves:\n"]
-    parts.append(legs_table(legs, used, dict.fromkeys(("client", "master", "slave host", "slaves"), lambda _: True)))
-    # There is one process less between: what the slave host's crew does happens in the client.
-    both = {"client": legs["client"] | legs["slave host"], "slaves": legs["slaves"]}
-    own = {
-        "make the job",
-        "addJob",
-        "assign a batch",
-        "finish",
-        "popProcessedJob",
-        "send to a slave",
-        "receive from a slave",
-    }
-    used = cheapest(run_processes, options.jobs, options.times)
+    parts = ["With `DistributedMaster` and a `LocalCluster` of two slaves, where no-op jobs travel in bundles:\n"]
+    parts.append(
+        legs_table(
+            cheapest(cluster_legs, options.jobs, options.times), cheapest(run_cluster, options.jobs, options.times)
+        )
+    )
     parts.append("With `MultiProcessMaster(2)`:\n")
-    parts.append(legs_table(both, used, {"client": own.__contains__, "slaves": lambda _: True}))
+    parts.append(
+        legs_table(
+            cheapest(processes_legs, options.jobs, options.times), cheapest(run_processes, options.jobs, options.times)
+        )
+    )
     least = min(limit(options.jobs) for _ in range(options.times))
     parts.append(f"The limit, which is to pickle, load, call, pickle and load one job: {least:.1f} us on one core.")
     publish("\n".join(parts), "python -m benchmarks.profile_legs", options.into)
