@@ -122,11 +122,11 @@ class Packer:
         args = arguments_of(job)
         handles: list[Shared[Any]] | None = None
         try:
-            # Most jobs have a few atoms as arguments; those are told with the least effort.
-            kinds = {type(args[0])} if len(args) == 1 else set(map(type, args))
-            if only_has_arguments(job) and (_ATOMS.issuperset(kinds) or _is_plain(args)):
+            # Most jobs have one atom as their argument; those are told with the least effort.
+            only = type(args[0]) if len(args) == 1 else None
+            if only_has_arguments(job) and (only in _ATOMS or _is_plain(args)):
                 plain = (args, None, None)
-                large = bytes in kinds and self.in_parts and _is_large(args)
+                large = self.in_parts and (only is bytes or only is None) and _is_large(args)
                 blob = _dumps_in_parts(plain) if large else _plain_dumps(plain, PROTOCOL)
             else:
                 handles = [] if self.sharing else None
