@@ -12,7 +12,7 @@ from papyros.shares import LONG_SECONDS
 __all__ = ["AHEAD_BYTES", "Pace"]
 
 #: A slave is sent so many seconds' worth of jobs ahead, as far as durations are known.
-AHEAD_SECONDS = 0.2
+AHEAD_SECONDS = 0.3
 AHEAD_JOBS = 1000
 
 #: ... nor more than so many bytes of them: what is on its way to one slave is not on its way to another.

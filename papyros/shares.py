@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["LONG_SECONDS", "bearable", "idle_share", "share"]
 
 #: A holder is given so many seconds' worth of jobs ahead of need, as far as durations are known.
-AHEAD_SECONDS = 0.4
+AHEAD_SECONDS = 0.6
 
 #: Jobs that take longer, or of which that is not known, are not given ahead: what a slave holds is then what it
 #: runs, and what waits can be cancelled or go to another one.

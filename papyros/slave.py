@@ -62,6 +62,7 @@ from papyros.protocol import (
     VALUES,
 )
 from papyros.running import leave_fork, run_job
+from papyros.shares import LONG_SECONDS
 from papyros.slate import SLATE_BYTES, Slate
 from papyros.sources import OtherModuleError
 from papyros.store import JOB_NEEDS, without_needs
@@ -86,8 +87,11 @@ QUICK_SECONDS = 0.002
 
 #: ... and at most for so long, or until they are so many: each message costs all on its way about as much as a job of
 #: a millisecond. They are sent sooner when the jobs that are here run out, so that more come in time.
-GATHER_SECONDS = 0.1
-GATHER_JOBS = 100
+GATHER_SECONDS = 0.25
+GATHER_JOBS = 250
+
+#: These do so when no more than half of them are left, which take less than so long.
+LEFT_SECONDS = 0.05
 
 #: Between two jobs they are sent if at the end of another one that takes as long they would have waited for so long:
 #: the thread that sends them while a job runs costs this job the interpreter's lock, and a change of threads.
@@ -278,7 +282,7 @@ class Slave:
     def _note_end(self, definition: int, encoded: Buffer | Parts, seconds: float, finished: float) -> None:
         """Take note of what has become of a task, and send it now or later."""
         self._slate.finish(self._started, finished)
-        (self._quick.add if seconds < GATHER_SECONDS else self._quick.discard)(definition)
+        (self._quick.add if seconds < LONG_SECONDS else self._quick.discard)(definition)
         with self._lock:
             if not self._outcomes:
                 self._since = finished
@@ -349,9 +353,14 @@ class Slave:
             return False
         if len(self._outcomes) >= GATHER_JOBS or now + seconds - self._since > BETWEEN_SECONDS:
             return True
-        if len(self._queue) <= self._few and self._poll.poll(0):
+        if self._few_are_left(seconds) and self._poll.poll(0):
             self._sort(self._reader.read())
-        return len(self._queue) <= self._few
+        return self._few_are_left(seconds)
+
+    def _few_are_left(self, seconds: float) -> bool:
+        """Return whether it is time to ask for more tasks, if each takes so many seconds."""
+        left = len(self._queue)
+        return left <= self._few and left * seconds < LEFT_SECONDS
 
     def _outcome_of(self, definition: int, blob: Buffer) -> bytes | Parts:
         """Build a job, run it, and return what has become of it, encoded."""

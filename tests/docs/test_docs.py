@@ -294,6 +294,7 @@ def test_the_numbers_in_the_text_are_those_of_the_sources():
         ("architecture.md", r"as many as take (\S+) seconds at", shares.AHEAD_SECONDS),
         ("architecture.md", r"keeps (\S+) seconds' worth of jobs", pace.AHEAD_SECONDS),
         ("architecture.md", r"no more than (\S+) MiB of them", pace.AHEAD_BYTES >> 20),
+        ("architecture.md", r"these take less than (\S+) milliseconds", 1000 * slave.LEFT_SECONDS),
         ("architecture.md", r"after (\S+) outcomes;", slave.GATHER_JOBS),
         ("architecture.md", r"after (\S+) milliseconds, even while", 1000 * slave.GATHER_SECONDS),
         ("architecture.md", r"compared and not parsed, (\S+) bytes in all", handshake),
