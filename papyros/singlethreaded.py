@@ -186,6 +186,13 @@ class Interrupts:
         """Let the program's handlers have these signals again, but for those that a job handles in another way now."""
         self.over = True  # one of them may raise before all have theirs
         self.holding = False
+        try:
+            self._restore()
+        except BaseException:
+            self._restore()
+            raise
+
+    def _restore(self) -> None:
         for number, handler in self._handlers.items():
             if signal.getsignal(number) is self:
                 signal.signal(number, handler)

@@ -286,6 +286,7 @@ def test_whenever_interrupts_come_every_job_is_popped_once(make_master):
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarms here")
+@pytest.mark.alone  # that is, without coverage, whose tracer has a lock of its own that an alarm leaves taken
 # One that comes just in a callback of Python's own, or when it has opened a file or begun a thread, is told so.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -323,6 +324,7 @@ def test_whenever_an_alarm_raises_every_job_is_popped_once(make_master):
                 signal.setitimer(signal.ITIMER_REAL, 0)
         assert signal.getsignal(signal.SIGALRM) is ring
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     popped += pop_all(master)
     assert master.numPendingJobs() == 0
