@@ -15,7 +15,7 @@ from collections.abc import Container, Iterable, Sequence
 from itertools import accumulate, islice, pairwise
 from typing import NamedTuple, cast
 
-from papyros.memory import keep_freed_memory, unwritten
+from papyros.memory import keep_freed_memory
 
 __all__ = [
     "Frame",
@@ -203,9 +203,9 @@ def take_off(left: deque[memoryview], sent: int) -> None:
 
 
 def space_for(size: int) -> memoryview:
-    """Return memory for something large that is to be received: all of it, before anybody reads any of it."""
+    """Return memory for something large that is to be received."""
     keep_freed_memory()
-    return memoryview(unwritten(size))
+    return memoryview(bytearray(size))
 
 
 class FrameReader:

@@ -1,17 +1,15 @@
-"""Memory for what is large: that of freed blocks is used again as it is, and when it goes back to the system.
+"""Freed memory: what the C library is to keep of it for later, and when it goes back to the system.
 
-It is the GNU C library that needs to be told what to keep; on other systems, nothing in here tells anybody.
+It is the GNU C library that needs to be told; on other systems, nothing in here does anything.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
 from functools import cache
-from typing import cast
 
-__all__ = ["FLOOD_JOBS", "give_memory_back", "keep_freed_memory", "unwritten", "use_one_heap"]
+__all__ = ["FLOOD_JOBS", "give_memory_back", "keep_freed_memory", "use_one_heap"]
 
 #: So many jobs at a time are a flood: they leave traces in the memory of the process.
 FLOOD_JOBS = 50_000
@@ -33,28 +31,6 @@ def keep_freed_memory() -> None:
     """
     if sys.platform == "linux":
         bytes(KEPT_BYTES)
-
-
-def unwritten(size: int) -> bytearray:
-    """Return memory for so many bytes that are to be written at once, with whatever is there.
-
-    A `bytearray` is all zeros, which is a tenth of what it takes to carry a payload of a MiB. Larger blocks than those
-    that are used again come from the system, and are zeros without anybody writing them.
-    """
-    return _take_block()(None, size) if size <= KEPT_BYTES else bytearray(size)
-
-
-@cache
-def _take_block() -> Callable[[None, int], bytearray]:
-    """Return what makes a `bytearray` and leaves it as it is: a function of Python's own, for extensions in C."""
-    try:
-        import ctypes
-
-        take = ctypes.pythonapi.PyByteArray_FromStringAndSize
-    except (ImportError, AttributeError):  # another Python than the usual one
-        return lambda _, size: bytearray(size)
-    take.argtypes, take.restype = (ctypes.c_void_p, ctypes.c_ssize_t), ctypes.py_object
-    return cast("Callable[[None, int], bytearray]", take)
 
 
 def give_memory_back() -> None:

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import papyros
-from papyros import bookkeeping, memory
+from papyros import bookkeeping
 from papyros.bookkeeping import FLOOD_BOOK_BYTES
 from papyros.memory import FLOOD_JOBS
 
@@ -89,22 +89,3 @@ def test_fewer_jobs_are_not_worth_the_while(given_back):
 def test_a_table_of_a_flood_is_as_large_as_is_said():
     assert sys.getsizeof(dict.fromkeys(range(FLOOD_JOBS))) >= FLOOD_BOOK_BYTES
     assert sys.getsizeof(dict.fromkeys(range(FLOOD_JOBS // 2))) < FLOOD_BOOK_BYTES
-
-
-@pytest.mark.parametrize("size", [0, 1, 1 << 16, memory.KEPT_BYTES, memory.KEPT_BYTES + 1])
-def test_memory_that_is_not_written_yet_is_as_long_as_it_should_be_and_can_be_written(size):
-    block = memory.unwritten(size)
-    assert type(block) is bytearray
-    assert len(block) == size
-    block[:] = b"x" * size
-    assert block == b"x" * size
-
-
-def test_where_python_has_no_such_function_memory_is_zeros(monkeypatch):
-    memory._take_block.cache_clear()
-    try:
-        with monkeypatch.context() as patch:
-            patch.delattr("ctypes.pythonapi")
-            assert memory.unwritten(3) == bytes(3)
-    finally:
-        memory._take_block.cache_clear()
