@@ -192,3 +192,9 @@ def at_most(seconds: float) -> Iterator[None]:
     yield
     elapsed = time.monotonic() - started
     assert elapsed <= seconds, f"this took {elapsed:.2f} s; at most {seconds} s were promised"
+
+
+def is_all_sent(client):
+    """Whether all that was added to a client of a cluster is with its master: a thread sees to that."""
+    with client._lock:
+        return client._sender.idle and not client._sender._something_to_send()

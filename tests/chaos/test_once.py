@@ -12,7 +12,7 @@ from tests.chaos.conftest import LEASE, SLACK, start_host
 from tests.chaos.jobs import note_once, pause
 from tests.distributed.jobs import starts, trace
 from tests.distributed.programs import HOST_UP
-from tests.support import wait_until
+from tests.support import is_all_sent, wait_until
 
 
 def once(job):
@@ -37,7 +37,8 @@ def busy(launch, names, group, gates, tmp_path):
             client.addJob(once(trace(str(tmp_path), name, gate.path)))
         gate.wait_for_arrivals(2)
         client.addJob(note_once(str(tmp_path), "c"))
-        wait_until(lambda: client.status().waiting == 1, "a job that waits at the master")
+        wait_until(lambda: is_all_sent(client), "a job that waits at the master")
+        assert client.status().waiting == 1
         yield client, master, host, gate
 
 

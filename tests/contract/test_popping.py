@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.jobs_for_tests import Square, leave_mark, nap, wait_at
 from tests.contract.test_adding import BAD_TIMEOUTS
-from tests.support import PATIENCE, Background, at_most, wait_until
+from tests.support import PATIENCE, Background, at_most, is_all_sent, wait_until
 
 
 def test_with_nothing_pending_none_comes_at_once(make_master):
@@ -202,11 +202,6 @@ def test_higher_priority_first_and_within_one_the_order_of_adding(make_thread_ma
         assert master.popProcessedJob(PATIENCE).result == "busy"
     order = [job.result for job in iter(master.popProcessedJob, None)]
     assert order == sorted(order, key=lambda result: (-result[0], result[1]))
-
-
-def is_all_sent(master):
-    with master._lock:
-        return master._sender.idle and not master._sender._something_to_send()
 
 
 def test_higher_priority_overtakes_what_was_not_handed_out_yet(make_process_master):
