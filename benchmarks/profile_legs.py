@@ -12,7 +12,6 @@ its result and load that.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import pickle
 import sys
@@ -25,7 +24,7 @@ from typing import Any, cast
 
 import papyros
 from benchmarks.jobs import Noop
-from benchmarks.processes import children, cpu_seconds
+from benchmarks.processes import children, exact_cpu_seconds
 from benchmarks.program import add_and_pop
 from benchmarks.report import publish, table
 from benchmarks.service_calls import call_service
@@ -46,13 +45,13 @@ from papyros.distributed.keys import ClusterKey
 from papyros.distributed.seals import Seals
 from papyros.distributed.service import MasterService
 from papyros.frames import Buffer, unpack_message
+from papyros.multiprocess import MultiProcessMaster, _LedgerSource
 from papyros.outcome import Outcome
-from papyros.packing import PackingMaster
 from papyros.process import Outcomes, SlaveProcess
 from papyros.running import run_job
 from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task
-from papyros.wire import MAX_PAYLOAD_BYTES, Packer, asks_for_retry, build_job, encode_outcome, load_definition
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer, build_job, encode_outcome, load_definition
 
 __all__ = ["cluster_legs", "limit", "main", "processes_legs", "run_cluster", "run_processes"]
 
@@ -80,34 +79,23 @@ class _Clock:
         self.legs[name] = self.legs.get(name, 0.0) + spent
 
 
-class _Books(PackingMaster):
-    """A master without an engine: what is added waits, until it is given outcomes."""
+class _Books(MultiProcessMaster):
+    """A master whose slaves are never started: what is added waits, until it is given outcomes.
+
+    Attributes:
+        source: by which its crew would take jobs, and bring outcomes.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
-        self.holder = self._ledger.enlist("nobody", 1)
+        super().__init__(SLAVES)
+        self.source = _LedgerSource(self)
 
-    def _work_came(self) -> None:
+    def _start(self) -> None:
         pass
-
-    def _stop(self) -> None:
-        pass
-
-    def take(self) -> list[Task]:
-        """Take out all that waits, as a `MultiProcessMaster` does."""
-        with self._lock:
-            batch = self._ledger.assign(self.holder, 10**9, max_bytes=math.inf)
-            return [Task(entry, entry.payload[0], entry.payload[1], entry.terms) for entry in batch]
-
-    def finish(self, came: Outcomes, slave: str) -> None:
-        """Take outcomes, as a `MultiProcessMaster` does."""
-        with self._lock:
-            for task, encoded, spent in zip(came.tasks, came.encoded, came.seconds, strict=True):
-                self._finish(task.tag, (encoded, slave, spent), spent, len(encoded), asks_for_retry(encoded))
 
     def exchange(self, seals: Seals, definition: bytes) -> Exchange:
         """Return what takes jobs out of these books in bundles, since those of this class are known to be quick."""
-        exchange = Exchange(self._ledger, self.holder, self._numbers, seals, Bundling(), lambda: None)
+        exchange = Exchange(self._ledger, self._holder, self._numbers, seals, Bundling(), lambda: None)
         exchange.bundling.learn(definition, 1e-6, 10.0)
         return exchange
 
@@ -127,35 +115,29 @@ def _least(figures: Sequence[Any]) -> Any:
 def processes_legs(jobs: int) -> dict[str, Legs]:
     """Return what each leg of a `MultiProcessMaster` costs, by the process in which it happens."""
     client, slave = _Clock(jobs), _Clock(jobs)
-    books, packer = _Books(), _packer()
-    process = _slave_process()
-    try:
+    packer = _packer()
+    with _Books() as books, _slave_process() as process:
         for start in range(0, jobs, BATCH):
             _add(books, client, range(start, min(start + BATCH, jobs)))
             with client.leg("take out of the books"):
-                tasks = books.take()
+                tasks = books.source.take(BATCH)
             for came in _run(process, client, tasks, packer):
                 with client.leg("finish"):
-                    books.finish(came, process.name)
+                    books.source.finished([task.tag for task in came.tasks], came.encoded, came.seconds, process.name)
             _pop(books, client, len(tasks))
             _inside(slave, packer, [task.blob for task in tasks])
-    finally:
-        books.close()
-        process.kill()
-        process.bury()
     return {"client": client.legs, "slaves": slave.legs}
 
 
 def cluster_legs(jobs: int) -> dict[str, Legs]:
     """Return what each leg of a cluster costs, by the process in which it happens: the jobs travel in bundles."""
     client, master, host, slave = (_Clock(jobs) for _ in range(4))
-    books, packer = _Books(), _packer()
-    process = _slave_process()
-    try:
-        service = _Service()
-        key = ClusterKey(bytes(32), "this profile")
-        intake = Intake(key)
-        intake.define(packer.definitions)
+    packer = _packer()
+    service = _Service()
+    key = ClusterKey(bytes(32), "this profile")
+    intake = Intake(key)
+    intake.define(packer.definitions)
+    with _Books() as books, _slave_process() as process:
         exchange = books.exchange(Seals(key, service.client), next(iter(packer.definitions)))
         for start in range(0, jobs, BATCH):
             count = min(start + BATCH, jobs) - start
@@ -172,7 +154,8 @@ def cluster_legs(jobs: int) -> dict[str, Legs]:
             reported: list[JobOutcome] = []
             for came in _run(process, host, tasks, packer):
                 with host.leg("seal outcomes"):
-                    reported += _sealed(intake, came, process.name)
+                    tags = [task.tag for task in came.tasks]
+                    reported += intake.sealed(tags, came.encoded, came.seconds, process.name)
             with host.leg("pack a report"):
                 packed = pack_report(HostReport.empty()._replace(outcomes=reported))
             message = service.back(master, packed, len(reported))
@@ -183,21 +166,7 @@ def cluster_legs(jobs: int) -> dict[str, Legs]:
                     exchange.take(done)
             _pop(books, client, count)
             _inside(slave, packer, [blob for job in added for blob in blobs_of(cast(Buffer, job.blob))])
-    finally:
-        books.close()
-        process.kill()
-        process.bury()
     return {"client": client.legs, "master": master.legs, "slave host": host.legs, "slaves": slave.legs}
-
-
-def _sealed(intake: Intake, came: Outcomes, slave: str) -> list[JobOutcome]:
-    """Return outcomes as a slave host reports them."""
-    sealed = []
-    for task, encoded, spent in zip(came.tasks, came.encoded, came.seconds, strict=True):
-        session, number = task.tag
-        seal = intake.seals(session).seal_outcome(number, task.tag.ticket, encoded)
-        sealed.append(JobOutcome(session, number, encoded, spent, slave, task.tag.ticket, seal))
-    return sealed
 
 
 def _packer() -> Packer:
@@ -267,13 +236,18 @@ class _Service:
         return message
 
 
-def _slave_process() -> SlaveProcess:
+@contextmanager
+def _slave_process() -> Iterator[SlaveProcess]:
     slave = SlaveProcess(CrewOptions(MAX_PAYLOAD_BYTES, sys.path), Screen())
-    while not slave.ready:
-        list(slave.receive())
-        slave.outbox.flush()
-        time.sleep(0.001)
-    return slave
+    try:
+        while not slave.ready:
+            list(slave.receive())
+            slave.outbox.flush()
+            time.sleep(0.001)
+        yield slave
+    finally:
+        slave.kill()
+        slave.bury()
 
 
 def _run(slave: SlaveProcess, clock: _Clock, tasks: list[Task], packer: Packer) -> Iterator[Outcomes]:
@@ -336,11 +310,11 @@ def run_processes(jobs: int) -> Legs:
 
 def _whole_run(master: papyros.Master, jobs: int, processes: dict[str, list[int]]) -> Legs:
     add_and_pop(master, jobs // 10)
-    before = {name: cpu_seconds(pids) for name, pids in processes.items()}
+    before = {name: exact_cpu_seconds(pids) for name, pids in processes.items()}
     started = time.perf_counter()
     add_and_pop(master, jobs)
     wall = time.perf_counter() - started
-    used = {name: (cpu_seconds(pids) - before[name]) / jobs * 1e6 for name, pids in processes.items()}
+    used = {name: (exact_cpu_seconds(pids) - before[name]) / jobs * 1e6 for name, pids in processes.items()}
     return {**used, "wall": wall / jobs * 1e6}
 
 

@@ -65,7 +65,7 @@ class Feeder:
         That is, in the crew's thread. In another one, which is `here`, only the former: nobody else is touched there.
         """
         target = self.pace.target
-        enough = 0 if here else target * 2 // 3  # slaves tell what they did when half of what they had is left
+        enough = 0 if here else target * 2 // 3  # slaves tell what they did when half of what they had is left, or less
         wants = {
             slave: target - len(slave.queue)
             for slave in slaves

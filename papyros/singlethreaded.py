@@ -26,15 +26,15 @@ from papyros.outcome import Outcome
 from papyros.running import run_job
 from papyros.status import SlaveStatus
 
-#: Signals whose handlers raise in programs that there are, as far as the system has them. To ask for each takes time.
-_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
-)
-
 __all__ = ["Interrupts", "SingleThreadedMaster"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+#: Signals whose handlers raise in programs that there are, as far as the system has them. To ask for each takes time.
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
+)
 
 Handler = Callable[[int, FrameType | None], Any]
 

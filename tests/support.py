@@ -194,7 +194,7 @@ def at_most(seconds: float) -> Iterator[None]:
     assert elapsed <= seconds, f"this took {elapsed:.2f} s; at most {seconds} s were promised"
 
 
-def is_all_sent(client):
+def is_all_sent(client: Any) -> bool:
     """Whether all that was added to a client of a cluster is with its master: a thread sees to that."""
     with client._lock:
-        return client._sender.idle and not client._sender._something_to_send()
+        return bool(client._sender.idle and not client._sender._something_to_send())

@@ -20,7 +20,7 @@ from typing import Any
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
-from papyros.distributed.batches import JobOutcome, report_parts, unpack_definitions, unpack_host_jobs
+from papyros.distributed.batches import report_parts, unpack_definitions, unpack_host_jobs
 from papyros.distributed.config import changed_pyro_items
 from papyros.distributed.hostvalues import HostValues
 from papyros.distributed.intake import Intake, Tag
@@ -410,11 +410,7 @@ class _NetworkSource:
 
     def finished(self, tags: Sequence[Tag], outcomes: Sequence[Buffer], seconds: Sequence[float], slave: str) -> None:
         host = self._host
-        sealed = []
-        for tag, outcome, spent in zip(tags, outcomes, seconds, strict=True):
-            session, number = tag
-            seal = host._intake.seals(session).seal_outcome(number, tag.ticket, outcome)
-            sealed.append(JobOutcome(session, number, outcome, spent, slave, tag.ticket, seal))
+        sealed = host._intake.sealed(tags, outcomes, seconds, slave)
         with host._lock:
             host._outbox.finished(sealed)
 

@@ -1,16 +1,19 @@
-"""What comes to a slave host is checked before a slave sees any of it: jobs and definitions, by what clients sealed."""
+"""What comes to a slave host is checked before a slave sees any of it: jobs and definitions, by what clients sealed.
+
+What becomes of these jobs is sealed here, too, bound to what came.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
 from papyros.bundles import MOST_JOBS, count_jobs
-from papyros.distributed.batches import HostJob
+from papyros.distributed.batches import HostJob, JobOutcome
 from papyros.distributed.keys import ClusterKey
 from papyros.distributed.seals import Seals, ticket_of
 from papyros.logs import logger_of
 from papyros.tasks import Task
-from papyros.wire import definition_digest
+from papyros.wire import Buffer, definition_digest
 
 __all__ = ["Intake", "Tag"]
 
@@ -96,6 +99,17 @@ class Intake:
         if not known:
             log.warning("a job that came is not what its client sealed; it is not unpickled")
         return known
+
+    def sealed(
+        self, tags: Sequence[Tag], outcomes: Sequence[Buffer], seconds: Sequence[float], slave: str
+    ) -> list[JobOutcome]:
+        """Return what has become of jobs with these tags, as it is reported."""
+        sealed = []
+        for tag, outcome, spent in zip(tags, outcomes, seconds, strict=True):
+            session, number = tag
+            seal = self.seals(session).seal_outcome(number, tag.ticket, outcome)
+            sealed.append(JobOutcome(session, number, outcome, spent, slave, tag.ticket, seal))
+        return sealed
 
     def seals(self, session: str) -> Seals:
         """Return the seals of a session."""

@@ -242,6 +242,13 @@ class Interrupter:
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
+def add_what_was_interrupted(master, jobs, popped):
+    """Add the last one of these jobs again, if it was interrupted before it was added."""
+    if jobs and jobs[-1] not in popped:
+        with contextlib.suppress(papyros.PendingJobError):
+            master.addJob(jobs[-1])
+
+
 def add_and_pop_though_interrupted(master, make, at_a_time, longest):
     """Add and pop jobs, so many at a time, with an interrupt after up to so many seconds, again and again.
 
@@ -251,9 +258,7 @@ def add_and_pop_though_interrupted(master, make, at_a_time, longest):
     chance = random.Random(5)
 
     def add_and_pop_for_ever():
-        if jobs and jobs[-1] not in popped:
-            with contextlib.suppress(papyros.PendingJobError):
-                master.addJob(jobs[-1])  # the one that was interrupted, if so
+        add_what_was_interrupted(master, jobs, popped)
         while True:
             for _ in range(at_a_time):
                 jobs.append(make(len(jobs)))
@@ -306,9 +311,7 @@ def test_whenever_an_alarm_raises_every_job_is_popped_once(make_master):
     chance = random.Random(7)
 
     def add_and_pop_for_a_while():
-        if jobs and jobs[-1] not in popped:
-            with contextlib.suppress(papyros.PendingJobError):
-                master.addJob(jobs[-1])  # the one that was left, if so
+        add_what_was_interrupted(master, jobs, popped)
         for _ in range(30):  # not for ever: an alarm may go to a job, or to the collector, which drops it
             jobs.append(Square(len(jobs)))
             master.addJob(jobs[-1])
