@@ -170,6 +170,7 @@ CANNOT = [
     (POOLS, "test_losing_slaves", "make_process_master", BROKEN),
     *[(["dask"], "test_losing_slaves", name, ONCE) for name in AT_MOST_ONCE],
     *[(["dask"], "test_losing_slaves", name, KILLED) for name in COUNTED],
+    (["dask", "ray"], "test_losing_slaves", "test_a_flood_of_quick_jobs_costs_no_slave", NAMES),
     (["dask", "ray"], "test_losing_slaves", "test_a_job_that_spoils_the_connection_of_its_slave_is_charged", SPOILED),
     *[(["ray"], "test_losing_slaves", name, TOLD) for name in LAST_WORDS],
     (["ray"], "test_losing_slaves", "test_a_job_that_ends_its_slave_is_tried_three_times[ray-terminate]", ASKED),
