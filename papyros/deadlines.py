@@ -15,7 +15,11 @@ from papyros.logs import logger_of
 log = logger_of(__name__)
 
 
-__all__ = ["AT_ONCE", "FOREVER", "Alarm", "Deadline", "SafeCondition"]
+__all__ = ["AT_ONCE", "FOREVER", "LOOK_SECONDS", "Alarm", "Deadline", "SafeCondition"]
+
+#: The main thread waits for so many seconds at a time. A signal that comes after Python has looked for signals, and
+#: before it waits for a lock, ends no wait: who pressed Ctrl-C then would wait for whatever the program waits for.
+LOOK_SECONDS = 1.0
 
 
 class Deadline:
@@ -52,14 +56,16 @@ class Deadline:
         return self._moment is not None and time.monotonic() >= self._moment
 
     def wait(self, condition: threading.Condition) -> bool:
-        """Wait until `condition` is notified or the time is up; return False, at once, if it is up."""
+        """Wait until `condition` is notified, or the time is up, or for no reason; return False, at once, if it is up.
+
+        So what is waited for is to be looked at after each wait.
+        """
         remaining = self.remaining()
-        if remaining is None:
-            condition.wait()
-            return True
-        if remaining <= 0:
+        if remaining is not None and remaining <= 0:
             return False
-        condition.wait(min(remaining, threading.TIMEOUT_MAX))
+        if threading.current_thread() is threading.main_thread():
+            remaining = LOOK_SECONDS if remaining is None else min(remaining, LOOK_SECONDS)
+        condition.wait(None if remaining is None else min(remaining, threading.TIMEOUT_MAX))
         return True
 
 

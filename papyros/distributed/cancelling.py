@@ -135,7 +135,9 @@ class Cancelling:
         deadline = Deadline(CANCEL_SECONDS)
         with client._lock:
             while trouble():
-                if client._stop_event.is_set() or not deadline.wait(client._joined):
+                if client._stop_event.is_set():
+                    raise LineBrokenError("this client is closed")  # by which the master forgets its jobs
+                if not deadline.wait(client._joined):
                     log.warning(
                         "no master of the group %r can be reached, so sent jobs are not cancelled", client.group
                     )

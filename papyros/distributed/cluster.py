@@ -43,6 +43,7 @@ class LocalCluster:
     Raises:
         ClusterError: a part cannot be started; what it printed says why.
         KeyFileError: the file of the key is not fit to hold one; the text says how to mend it.
+        TypeError: `options` is a string, and not a list of them.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class LocalCluster:
         self.group = check_group(group)
         self.slaves = check_slaves(slaves)
         check_port(port)
+        if isinstance(options, str):
+            raise TypeError(f"options are a list of strings, as [{options!r}], not a string")
         find_key(key_file)  # makes it, if need be, and refuses it before anything is started
         self._key_file = os.path.abspath(os.path.expanduser(key_file)) if key_file is not None else None
         self._pid = os.getpid()

@@ -58,6 +58,8 @@ class Lifeline:
         def wait() -> None:
             with contextlib.suppress(OSError):
                 self._wait_for_end()
+            self._file.close()
+            self._sock.close()
             end()
 
         threading.Thread(target=wait, name="papyros-lifeline", daemon=True).start()

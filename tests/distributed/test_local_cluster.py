@@ -51,6 +51,27 @@ def test_a_wrong_port_is_refused_before_anything_is_started(port, error):
         DistributedMaster(port=port)
 
 
+def test_options_in_one_string_are_refused_before_anything_is_started():
+    with pytest.raises(TypeError, match="a list of strings"):
+        LocalCluster(slaves=1, options="--lease=2")
+
+
+def test_parts_leave_no_socket_open(monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONWARNINGS", "default::ResourceWarning")
+    LocalCluster(slaves=1).close()
+    assert "ResourceWarning" not in capfd.readouterr().err
+
+
+def test_a_closed_client_does_not_blame_the_cluster_for_what_it_cannot_cancel(caplog):
+    with LocalCluster(slaves=1) as cluster:
+        client = cluster.master()
+        client.addJob(double(21))
+        client.popProcessedJob()
+        client.close()
+        client.cancelAllJobs()
+    assert not caplog.records
+
+
 def test_a_wrong_option_is_said_by_the_part_and_named_in_the_error(capfd):
     with pytest.raises(ClusterError, match=r"the master of the local cluster ended with exit code 2"):
         LocalCluster(slaves=1, options=["--bogus"])

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from papyros import deadlines
-from papyros.deadlines import Deadline, SafeCondition
+from papyros.deadlines import LOOK_SECONDS, Deadline, SafeCondition
 from tests.support import Background
 
 
@@ -65,7 +65,7 @@ def test_waiting_waits_for_what_remains(clock):
     deadline = Deadline(5)
     clock.now += 1
     condition = Conditionlike()
-    assert deadline.wait(condition) is True
+    assert Background(deadline.wait, condition).result() is True
     assert condition.waits == [4]
     clock.now += 10
     assert deadline.wait(condition) is False
@@ -73,14 +73,21 @@ def test_waiting_waits_for_what_remains(clock):
 
 def test_waiting_for_ever_waits_without_a_bound(clock):
     condition = Conditionlike()
-    assert Deadline(None).wait(condition) is True
+    assert Background(Deadline(None).wait, condition).result() is True
     assert condition.waits == [None]
 
 
 def test_a_timeout_beyond_what_threads_can_wait_is_for_as_long_as_they_can(clock):
     condition = Conditionlike()
-    assert Deadline(1e300).wait(condition) is True
+    assert Background(Deadline(1e300).wait, condition).result() is True
     assert condition.waits == [threading.TIMEOUT_MAX]
+
+
+@pytest.mark.parametrize(("timeout", "waited"), [(None, LOOK_SECONDS), (5, LOOK_SECONDS), (0.25, 0.25)])
+def test_the_main_thread_looks_for_signals_again_and_again(clock, timeout, waited):
+    condition = Conditionlike()
+    assert Deadline(timeout).wait(condition) is True
+    assert condition.waits == [waited]
 
 
 def test_any_whole_number_is_a_timeout(clock):
