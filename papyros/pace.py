@@ -1,6 +1,6 @@
 """How fast the jobs of a crew go, as far as is known, and how many of them a slave should therefore have.
 
-Arithmetic only: what is sent to whom is decided in `papyros.crew`.
+Arithmetic only: what is sent to whom is decided in `papyros.feeding`.
 """
 
 from __future__ import annotations

@@ -31,10 +31,16 @@ __all__ = ["Interrupts", "SingleThreadedMaster"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+
+def _numbers(names: str) -> tuple[int, ...]:
+    return tuple(getattr(signal, name) for name in names.split() if hasattr(signal, name))
+
+
+#: Signals of timers, which a job may have set for itself.
+_ALARMS = _numbers("SIGALRM SIGVTALRM SIGPROF")
+
 #: Signals whose handlers raise in programs that there are, as far as the system has them. To ask for each takes time.
-_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGALRM", "SIGUSR1", "SIGBREAK") if hasattr(signal, name)
-)
+_SIGNALS = _numbers("SIGINT SIGTERM SIGHUP SIGQUIT SIGUSR1 SIGUSR2 SIGXCPU SIGBREAK") + _ALARMS
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -158,7 +164,7 @@ class Interrupts:
         try:
             self._handlers[number](number, frame)
         except BaseException:
-            self.came = self.came or number != getattr(signal, "SIGALRM", None)
+            self.came = self.came or number not in _ALARMS
             raise
 
     def let_through(self, call: Callable[P, R], *args: P.args, **kwds: P.kwargs) -> R:

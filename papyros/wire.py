@@ -1,6 +1,6 @@
 """Payloads: how jobs and outcomes become bytes and jobs and outcomes again.
 
-The only place that pickles for a trip. A job travels as the digest of its
+With `pickling` and `byvalue` the only place that pickles for a trip. A job travels as the digest of its
 class's *definition*, which each slave is sent once, and a blob with the
 arguments. A class that can be imported is pickled by its name; one that cannot
 (of ``__main__``, of a notebook, of a function) by value, by cloudpickle.

@@ -50,8 +50,8 @@ Or all three parts at once, on this machine:
 """
 
 EPILOG = """\
-Ctrl-C or SIGTERM ends a part and gives back what it had not finished; a second
-one ends it at once. Slaves outlive their master and serve the next one.
+Ctrl-C ends a part and gives back what it had not finished; after SIGTERM, a slave
+host lets running jobs end first. A second signal ends it at once. Slaves outlive their master and serve the next one.
 """
 
 
@@ -133,7 +133,12 @@ def _add_places(add: Add) -> None:
 
 
 def _add_bounds(add: Add) -> None:
-    add("--lease", type=_seconds, metavar="S", help=f"give up slaves silent for S seconds (default: {LEASE_SECONDS:g})")
+    add(
+        "--lease",
+        type=_seconds,
+        metavar="S",
+        help=f"give up slave hosts silent for S seconds (default: {LEASE_SECONDS:g})",
+    )
     add(
         "--grace", type=_seconds, metavar="S", help=f"give up clients silent for S seconds (default: {GRACE_SECONDS:g})"
     )

@@ -266,3 +266,36 @@ def _frames():
         found.append(frame)
         frame = frame.f_back
     return found
+
+
+@pytest.mark.parametrize(
+    "name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF"]
+)
+def test_a_signal_that_comes_while_books_change_is_held_back(name, monkeypatch):
+    class CameError(Exception):
+        """A handler of the program's raises it."""
+
+    def handle(number, frame):
+        raise CameError
+
+    master = papyros.SingleThreadedMaster()
+    job = papyros.job(abs)(-1)
+    master.addJob(job)
+    assign, number = master._ledger.assign, getattr(signal, name)
+
+    def assign_and_be_interrupted(holder, limit):
+        assigned = assign(holder, limit)
+        signal.raise_signal(number)  # just when they are assigned, and nobody has them
+        return assigned
+
+    before = signal.signal(number, handle)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(master._ledger, "assign", assign_and_be_interrupted)
+            with pytest.raises(CameError):
+                master.popProcessedJob()
+        assert signal.getsignal(number) is handle
+    finally:
+        signal.signal(number, before)
+    assert master.popProcessedJob() is job
+    assert not master.numPendingJobs()
