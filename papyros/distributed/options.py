@@ -51,7 +51,8 @@ Or all three parts at once, on this machine:
 
 EPILOG = """\
 Ctrl-C ends a part and gives back what it had not finished; after SIGTERM, a slave
-host lets running jobs end first. A second signal ends it at once. Slaves outlive their master and serve the next one.
+host lets running jobs end first. A second signal ends it at once.
+Slaves outlive their master and serve the next one.
 """
 
 

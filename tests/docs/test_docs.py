@@ -34,7 +34,7 @@ PROGRAMS = {
     "python -m benchmarks": ["-m", "benchmarks"],
 }
 #: Commands that are other people's, and programs that the reader is to write.
-OTHERS = ("pip install", "scp ", "ssh ", "head=", "python my_program.py")
+OTHERS = ("pip install", ".venv/bin/pip install", "scp ", "ssh ", "head=", "python my_program.py")
 
 
 def name_of(path):
