@@ -6,6 +6,7 @@ import contextlib
 import heapq
 import itertools
 import math
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -63,7 +64,8 @@ class Deadline:
         remaining = self.remaining()
         if remaining is not None and remaining <= 0:
             return False
-        if threading.current_thread() is threading.main_thread():
+        # Not in a slave, where Ctrl-C is nobody's: its job would take its place back, and lend it again, each second.
+        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
             remaining = LOOK_SECONDS if remaining is None else min(remaining, LOOK_SECONDS)
         condition.wait(None if remaining is None else min(remaining, threading.TIMEOUT_MAX))
         return True
