@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 
 import pytest
@@ -88,6 +89,13 @@ def test_the_main_thread_looks_for_signals_again_and_again(clock, timeout, waite
     condition = Conditionlike()
     assert Deadline(timeout).wait(condition) is True
     assert condition.waits == [waited]
+
+
+def test_where_ctrl_c_is_ignored_as_in_slaves_nobody_looks_for_it(clock, monkeypatch):
+    monkeypatch.setattr(deadlines.signal, "getsignal", lambda number: signal.SIG_IGN)
+    condition = Conditionlike()
+    assert Deadline(None).wait(condition) is True
+    assert condition.waits == [None]
 
 
 def test_any_whole_number_is_a_timeout(clock):
