@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
 
 from papyros.errors import NotAJobError, UnprocessedJobError
 from papyros.outcome import Outcome
-from papyros.terms import DEFAULT_TERMS
+from papyros.terms import DEFAULT_TERMS, Terms, check_terms
 
 __all__ = ["FunctionJob", "Job", "describe", "job", "shorten"]
 
@@ -191,12 +191,17 @@ def job(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
         options: the options of `Job`, by name.
 
     Raises:
-        TypeError: `function` cannot be called, or an option is none that `Job` has.
+        TypeError: `function` cannot be called, or an option is none that `Job` has, or of the wrong type.
+        ValueError: an option is out of bounds, or goes with none of the others.
     """
     known = {name for name in Job.__annotations__ if not name.startswith("_")}
     for name in options:
         if name not in known:
             raise TypeError(f"{name!r} is no option of a job; there is {', '.join(sorted(known))}")
+    if options:
+        given = {name: options.get(name, getattr(Job, name)) for name in known}
+        retryable, once = given.pop("retryable"), given.pop("at_most_once")
+        check_terms(Terms(once=once, **given), retryable, lambda: "@papyros.job")
     if function is None:
         return lambda function: job(function) if not options else _job_class(function, options)
     return _job_class(function, options)

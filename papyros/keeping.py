@@ -5,13 +5,13 @@ All that is private in a job is read and written here, and in `papyros.jobs`. No
 
 from __future__ import annotations
 
-import math
+from functools import partial
 from typing import Any
 
 from papyros.errors import NotAJobError
 from papyros.jobs import FunctionJob, Job, describe, shorten
 from papyros.outcome import Outcome
-from papyros.terms import DEFAULT_TERMS, Terms
+from papyros.terms import DEFAULT_TERMS, Terms, check_terms
 
 __all__ = [
     "arguments_of",
@@ -73,50 +73,8 @@ def terms_of(job: Any) -> Terms:
     ):
         return DEFAULT_TERMS
     terms = Terms(job.priority, job.timeout, job.retries, job.backoff, job.at_most_once)
-    _check_terms(job, terms)
+    check_terms(terms, job.retryable, partial(describe, job))
     return terms
-
-
-# What is checked may be of any type, and is to be refused in our words: where this is compiled, types are kept to.
-
-
-def _check_terms(job: Any, terms: Any) -> None:
-    _check_numbers(job, terms)
-    if not isinstance(terms.once, bool):
-        raise TypeError(f"the at_most_once of {describe(job)} is {terms.once!r}, neither True nor False")
-    if not isinstance(job.retryable, tuple) or not all(
-        isinstance(kind, type) and issubclass(kind, BaseException) for kind in job.retryable
-    ):
-        raise TypeError(f"the retryable of {describe(job)} is {job.retryable!r}, not a tuple of types of exceptions")
-    if terms.once and terms.retries:
-        raise ValueError(f"{describe(job)} has {terms.retries} retries, but is to run at most once")
-
-
-def _check_numbers(job: Any, terms: Any) -> None:
-    for name in ("priority", "retries"):
-        if not _is_number(getattr(terms, name), int):
-            raise TypeError(f"the {name} of {describe(job)} is {getattr(terms, name)!r}, not a whole number")
-    for name in ("timeout", "backoff"):
-        value = getattr(terms, name)
-        if not (_is_number(value, int, float) or (value is None and name == "timeout")):
-            raise TypeError(f"the {name} of {describe(job)} is {value!r}, not a number of seconds")
-    for name in ("priority", "retries", "timeout", "backoff"):
-        if _is_huge(getattr(terms, name)):
-            raise ValueError(f"the {name} of {describe(job)} is a number of more than 300 digits")
-    if terms.timeout is not None and not terms.timeout > 0:
-        raise ValueError(f"the timeout of {describe(job)} is {terms.timeout!r}; it is more than 0 seconds, or None")
-    if not (0 <= terms.backoff < math.inf and terms.retries >= 0):
-        retries = f"{describe(job)} has {terms.retries} retries"
-        raise ValueError(f"{retries} and a backoff of {terms.backoff} s; neither is negative")
-
-
-def _is_number(value: object, *kinds: type) -> bool:
-    return isinstance(value, kinds) and not isinstance(value, bool)
-
-
-def _is_huge(value: Any) -> bool:
-    """Return whether a whole number is beyond all that computes with seconds, or can be written down, elsewhere."""
-    return isinstance(value, int) and abs(value) >= 10**300
 
 
 def wants_retry(job: Any, error: BaseException) -> bool:

@@ -1,10 +1,12 @@
-"""The terms on which a job is processed: its options, as they travel with it."""
+"""The terms on which a job is processed: its options, as they travel with it, and the check of them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-__all__ = ["DEFAULT_TERMS", "Terms"]
+__all__ = ["DEFAULT_TERMS", "Terms", "check_terms"]
 
 
 class Terms(NamedTuple):
@@ -33,3 +35,57 @@ class Terms(NamedTuple):
 
 #: The terms of a job that says nothing else: those of the class `Job`.
 DEFAULT_TERMS = Terms()
+
+
+# What is checked may be of any type, and is to be refused in our words: where this is compiled, types are kept to.
+
+
+def check_terms(terms: Any, retryable: Any, whose: Callable[[], str]) -> None:
+    """Refuse options that no job can have.
+
+    Args:
+        terms: what they are said to be.
+        retryable: the one of them that does not travel.
+        whose: says in words whose they are, if that is asked for.
+
+    Raises:
+        TypeError: an option is of the wrong type.
+        ValueError: an option is out of bounds, or goes with none of the others.
+    """
+    _check_numbers(terms, whose)
+    if not isinstance(terms.once, bool):
+        raise TypeError(f"the at_most_once of {whose()} is {terms.once!r}, neither True nor False")
+    if not isinstance(retryable, tuple) or not all(
+        isinstance(kind, type) and issubclass(kind, BaseException) for kind in retryable
+    ):
+        raise TypeError(f"the retryable of {whose()} is {retryable!r}, not a tuple of types of exceptions")
+    if terms.once and terms.retries:
+        raise ValueError(f"{whose()} has {terms.retries} retries, but is to run at most once")
+
+
+def _check_numbers(terms: Any, whose: Callable[[], str]) -> None:
+    for name in ("priority", "retries"):
+        if not _is_number(getattr(terms, name), int):
+            raise TypeError(f"the {name} of {whose()} is {getattr(terms, name)!r}, not a whole number")
+    for name in ("timeout", "backoff"):
+        value = getattr(terms, name)
+        if not (_is_number(value, int, float) or (value is None and name == "timeout")):
+            raise TypeError(f"the {name} of {whose()} is {value!r}, not a number of seconds")
+    for name in ("priority", "retries", "timeout", "backoff"):
+        if _is_huge(getattr(terms, name)):
+            raise ValueError(f"the {name} of {whose()} is a number of more than 300 digits")
+    if terms.timeout is not None and not terms.timeout > 0:
+        raise ValueError(f"the timeout of {whose()} is {terms.timeout!r}; it is more than 0 seconds, or None")
+    if terms.retries < 0:
+        raise ValueError(f"the retries of {whose()} are {terms.retries}; they are 0 or more")
+    if not 0 <= terms.backoff < math.inf:
+        raise ValueError(f"the backoff of {whose()} is {terms.backoff!r}; it is 0 or more seconds")
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+def _is_huge(value: Any) -> bool:
+    """Return whether a whole number is beyond all that computes with seconds, or can be written down, elsewhere."""
+    return isinstance(value, int) and abs(value) >= 10**300

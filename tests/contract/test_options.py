@@ -52,6 +52,23 @@ def test_an_option_of_the_wrong_type_is_refused_and_nothing_added(name, value):
     assert_refused(papyros.SingleThreadedMaster(), TypeError, **{name: value})
 
 
+@pytest.mark.parametrize(("name", "value"), cases(BAD_TYPES))
+def test_the_decorator_refuses_an_option_of_the_wrong_type_at_once(name, value):
+    with pytest.raises(TypeError, match=f"the {name} of @papyros.job is"):
+        papyros.job(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), cases(BAD_VALUES))
+def test_the_decorator_refuses_an_option_out_of_bounds_at_once(name, value):
+    with pytest.raises(ValueError, match=f"the {name} of @papyros.job"):
+        papyros.job(**{name: value})
+
+
+def test_the_decorator_refuses_options_that_contradict_each_other():
+    with pytest.raises(ValueError, match=r"@papyros.job has 3 retries, but is to run at most once"):
+        papyros.job(retries=3, at_most_once=True)
+
+
 @pytest.mark.parametrize(("name", "value"), cases(BAD_VALUES))
 def test_an_option_out_of_bounds_is_refused_and_nothing_added(name, value):
     assert_refused(papyros.SingleThreadedMaster(), ValueError, **{name: value})
