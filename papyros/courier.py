@@ -242,7 +242,7 @@ class LaneCourier:
             )
         thread = self._thread
         if thread is not threading.current_thread() and not self._lane.forked:
-            self._over.wait()
+            FOREVER.wait_for(self._over)
             if thread is not None:
                 thread.join()
 

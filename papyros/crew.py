@@ -28,6 +28,7 @@ from typing import Any
 
 from papyros.bundles import MOST_JOBS
 from papyros.bundles import death as tell_death
+from papyros.deadlines import Deadline
 from papyros.deaths import Death
 from papyros.feeding import Feeder
 from papyros.limits import OVERDUE, culprit_of, kill_overdue, stop
@@ -107,7 +108,7 @@ class Crew:
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until all slaves are ready, or cannot be started; return whether that happened in time."""
-        return self._ready.wait(timeout)
+        return Deadline(timeout).wait_for(self._ready)
 
     def poke(self) -> None:
         """Have the crew ask its source again. Any thread may call this; it never waits."""

@@ -61,14 +61,25 @@ class Deadline:
 
         So what is waited for is to be looked at after each wait.
         """
-        remaining = self.remaining()
-        if remaining is not None and remaining <= 0:
+        if self.expired():
             return False
+        condition.wait(self._slice())
+        return True
+
+    def wait_for(self, event: threading.Event) -> bool:
+        """Wait until `event` is set, or the time is up; return whether it is set."""
+        while not event.wait(self._slice()):
+            if self.expired():
+                return False
+        return True
+
+    def _slice(self) -> float | None:
+        """Return for how many seconds to wait before one looks again."""
+        remaining = self.remaining()
         # Not in a slave, where Ctrl-C is nobody's: its job would take its place back, and lend it again, each second.
         if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
-            remaining = LOOK_SECONDS if remaining is None else min(remaining, LOOK_SECONDS)
-        condition.wait(None if remaining is None else min(remaining, threading.TIMEOUT_MAX))
-        return True
+            return LOOK_SECONDS if remaining is None else min(remaining, LOOK_SECONDS)
+        return None if remaining is None else min(remaining, threading.TIMEOUT_MAX)
 
 
 class SafeCondition(threading.Condition):

@@ -10,6 +10,8 @@ import threading
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from papyros.deadlines import Deadline
+
 if TYPE_CHECKING:
     from papyros.courier import Courier
     from papyros.outcome import Outcome
@@ -64,12 +66,25 @@ class JobFuture(Future[Any]):
         if self._state == _FINISHED and self._exception is None:
             return self._result
         try:
-            value = super().result(timeout)
+            self._wait(timeout)
+            value = super().result(0)
             if self._exception is not None:
                 raise self._exception  # one that is false, as its class will have it: older Pythons overlook those
             return value
         finally:
             del self  # the traceback refers to this frame, and the future to the exception: a cycle
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return the exception, for which it waits up to `timeout` seconds, or None where there is a result."""
+        self._wait(timeout)
+        return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        """Wait until it is over, or the time is; in a way that Ctrl-C ends, whenever it comes."""
+        deadline = Deadline(timeout if timeout is None else max(0.0, timeout))
+        with self._condition:
+            while not self.done() and deadline.wait(self._condition):
+                pass
 
     def cancel(self) -> bool:
         """Cancel the job if it waits; return whether it is cancelled. One that runs goes on."""

@@ -45,6 +45,25 @@ def cancelled(concurrent_executor):
 # Callbacks and waiting ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("ask", "told"), [("result", "gated"), ("exception", None)])
+def test_who_waits_for_a_future_looks_for_ctrl_c_now_and_then(gated, monkeypatch, ask, told):
+    """A signal that comes just as a wait for a lock begins does not end it."""
+    monkeypatch.setattr("papyros.deadlines.LOOK_SECONDS", 0.01)
+    future, gate = gated
+    condition, waits = future._condition, []
+    wait = condition.wait
+
+    def noted(seconds=None):
+        waits.append(seconds)
+        if len(waits) == 3:
+            gate.open()
+        return wait(seconds)
+
+    monkeypatch.setattr(condition, "wait", noted)
+    assert getattr(future, ask)() == told
+    assert waits[:3] == [0.01] * 3
+
+
 def test_a_callback_that_wants_to_end_the_program_does_no_harm(make_process_master, caplog):
     """Nor does somebody who settles a future in the master's place: the thread that settles the others goes on."""
     with make_process_master(1).executor() as executor:

@@ -91,6 +91,23 @@ def test_the_main_thread_looks_for_signals_again_and_again(clock, timeout, waite
     assert condition.waits == [waited]
 
 
+@pytest.mark.parametrize(
+    ("timeout", "waited"), [(None, [LOOK_SECONDS] * 3), (2.5, [LOOK_SECONDS, LOOK_SECONDS, 0.5]), (0, [0])]
+)
+def test_who_waits_for_an_event_in_the_main_thread_looks_for_signals_too(clock, timeout, waited):
+    """It is set after three seconds."""
+    event = Conditionlike()
+
+    def wait(seconds):
+        event.waits.append(seconds)
+        clock.now += seconds
+        return clock.now >= 1003.0
+
+    event.wait = wait
+    assert Deadline(timeout).wait_for(event) is (timeout is None)
+    assert event.waits == waited
+
+
 def test_where_ctrl_c_is_ignored_as_in_slaves_nobody_looks_for_it(clock, monkeypatch):
     monkeypatch.setattr(deadlines.signal, "getsignal", lambda number: signal.SIG_IGN)
     condition = Conditionlike()
