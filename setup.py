@@ -24,6 +24,7 @@ COMPILED = [
     "entries",
     "feeding",
     "frames",
+    "jobclasses",
     "keeping",
     "ledger",
     "limits",

@@ -34,8 +34,7 @@ from papyros.current import FamilyMaster, Place
 from papyros.echo import Echo
 from papyros.errors import NoCurrentMasterError, PayloadError
 from papyros.frames import Buffer, Frame, FrameReader, Parts, join_column, pack_frame, send_all, split_column
-from papyros.jobs import Job
-from papyros.mapped import MappedValues
+from papyros.jobclasses import JobClasses
 from papyros.outcome import Outcome
 from papyros.protocol import (
     BUNDLE,
@@ -65,7 +64,6 @@ from papyros.running import leave_fork, run_job
 from papyros.shares import LONG_SECONDS
 from papyros.slate import SLATE_BYTES, Slate
 from papyros.sources import OtherModuleError
-from papyros.store import JOB_NEEDS, without_needs
 from papyros.tasks import Silent
 from papyros.wire import (
     Packer,
@@ -73,7 +71,6 @@ from papyros.wire import (
     build_job,
     encode_outcome,
     encode_refusal,
-    load_definition,
     outcome_in_parts,
 )
 
@@ -82,11 +79,12 @@ __all__ = ["PROGRAM", "Slave"]
 #: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported.
 PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
 
-#: Outcomes are gathered for at least so long, ...
-QUICK_SECONDS = 0.002
+#: Between two messages with outcomes pass at least so many seconds, where none has to go at once, ...
+PAUSE_SECONDS = 0.002
 
-#: ... and at most for so long, or until they are so many: each message costs all on its way about as much as a job of
-#: a millisecond. They are sent sooner when the jobs that are here run out, so that more come in time.
+#: ... and outcomes are gathered for at most so long, or until they are so many: each message costs all on its way
+#: about as much as a job of a millisecond. They are sent sooner when the jobs that are here run out, so that more come
+#: in time.
 GATHER_SECONDS = 0.25
 GATHER_JOBS = 250
 
@@ -131,12 +129,7 @@ class Slave:
         self._place = Place(self._open_family)
         self._families = 0
         self._news: deque[memoryview] = deque()
-        self._definitions: dict[int, bytes] = {}
-        self._classes: dict[int, type[Job] | PayloadError] = {}
-        self._fresh = True  # no class was loaded here yet
-        self._values = MappedValues()
-        self._needy: dict[int, bytes] = {}  # the definitions of classes of jobs that need values, by their own numbers
-        self._loaded: dict[bytes, type[Job] | PayloadError] = {}  # the classes of these
+        self._classes = JobClasses()
         self._queue: deque[tuple[bytes, int, int, Buffer]] = deque()  # epoch, definition, flags, blob
         self.echo = False
         #: What jobs print to.
@@ -223,12 +216,12 @@ class Slave:
             if frame.kind == JOBS:
                 self._enqueue(frame)
             elif frame.kind == DEFINE:
-                self._definitions[frame.number] = bytes(frame.body)
+                self._classes.define(frame.number, bytes(frame.body))
             elif frame.kind == NEWS:
                 self._news.append(frame.body)
             elif frame.kind == VALUES:
                 for digest, place in json.loads(bytes(frame.body)).items():
-                    self._values.offer(bytes.fromhex(digest), place)
+                    self._classes.offer(bytes.fromhex(digest), place)
             elif frame.kind == UNSHARE:
                 self._unshare(*json.loads(bytes(frame.body)))
             elif frame.kind == HELLO:
@@ -345,11 +338,11 @@ class Slave:
         """Return whether a job is not known to be quick, or may be stopped when its time is up."""
         if definition not in self._quick:
             return True
-        return bool(flags & TIMED) and time.monotonic() - self._flushed > QUICK_SECONDS
+        return bool(flags & TIMED) and time.monotonic() - self._flushed > PAUSE_SECONDS
 
     def _is_time_to_tell(self, now: float, seconds: float) -> bool:
         """Return whether outcomes should be sent, the last of which has just come, of a task that took so long."""
-        if now - self._flushed < QUICK_SECONDS:
+        if now - self._flushed < PAUSE_SECONDS:
             return False
         if len(self._outcomes) >= GATHER_JOBS or now + seconds - self._since > BETWEEN_SECONDS:
             return True
@@ -365,10 +358,8 @@ class Slave:
     def _outcome_of(self, definition: int, blob: Buffer) -> bytes | Parts:
         """Build a job, run it, and return what has become of it, encoded."""
         try:
-            job_class = self._classes.get(definition) or self._load(definition)
-            if isinstance(job_class, PayloadError):
-                raise job_class
-            job = build_job(job_class, blob, self._values.find if definition in self._needy else None)
+            job_class = self._classes.find(definition, self.packer)
+            job = build_job(job_class, blob, self._classes.values_for(definition))
         except OtherModuleError:
             raise
         except PayloadError as error:
@@ -386,38 +377,9 @@ class Slave:
                     stream.flush()
         return outcome_in_parts(outcome, job, self.max_bytes)
 
-    def _load(self, definition: int) -> type[Job] | PayloadError:
-        pickled = self._definitions.pop(definition)
-        of_class = without_needs(JOB_NEEDS, pickled)
-        if of_class is not pickled:
-            self._needy[definition] = of_class
-        loaded = self._loaded.get(of_class)
-        if loaded is None:
-            fresh, self._fresh = self._fresh, False
-            try:
-                loaded = load_definition(of_class, self._values.find)
-                self.packer.know(loaded, of_class, self._values.find)
-            except OtherModuleError as error:
-                if not fresh:
-                    raise
-                loaded = PayloadError(str(error))  # and so it would be in any other slave
-            except PayloadError as error:
-                loaded = error  # and so for each further job of this class
-        if definition in self._needy and not isinstance(loaded, PayloadError):
-            self._loaded[of_class] = loaded
-        self._classes[definition] = loaded
-        return loaded
-
     def _unshare(self, digests: list[str], definitions: list[int]) -> None:
-        for digest in map(bytes.fromhex, digests):
-            self._values.forget(digest)
-        for number in definitions:
-            self._definitions.pop(number, None)
-            self._classes.pop(number, None)
-            self._quick.discard(number)
-            of_class = self._needy.pop(number, None)
-            if of_class is not None and of_class not in self._needy.values():
-                self._loaded.pop(of_class, None)
+        self._classes.forget(map(bytes.fromhex, digests), definitions)
+        self._quick.difference_update(definitions)
 
     # Children of the job that runs ------------------------------------------------------
 

@@ -28,7 +28,7 @@ STOREYS = [
     {"current", "running", "wire", "execution", "calls", "lanes", "leftovers", "mapped"},
     {"preparing"},
     {"bookkeeping", "jobfuture", "parcels"},
-    {"courier", "family", "pace", "packing", "staff"},
+    {"courier", "family", "jobclasses", "pace", "packing", "staff"},
     {"delegating"},
     {"executormaster"},
     {"executor"},

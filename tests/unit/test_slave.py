@@ -15,7 +15,7 @@ import pytest
 from papyros.frames import FrameReader, split_column
 from papyros.protocol import ORDINAL, OUTCOMES
 from papyros.slate import SLATE_BYTES, Slate
-from papyros.slave import GATHER_SECONDS, LEFT_SECONDS, QUICK_SECONDS, Slave
+from papyros.slave import GATHER_SECONDS, LEFT_SECONDS, PAUSE_SECONDS, Slave
 from tests.support import PATIENCE, wait_until
 
 JOB = (b"\0\0\0\0", 0, 0, b"")
@@ -100,7 +100,7 @@ def test_a_slave_sends_itself_what_would_be_late_at_the_end_of_the_next_job(slav
     made, crew = slave
     seconds = 0.4 * GATHER_SECONDS
     now = give_jobs(made)
-    made._note_end(0, b"one", seconds, now + QUICK_SECONDS)
+    made._note_end(0, b"one", seconds, now + PAUSE_SECONDS)
     made._note_end(0, b"two", seconds, now + seconds)
     assert made._outcomes
     made._note_end(0, b"three", seconds, now + 2 * seconds)
@@ -111,8 +111,8 @@ def test_a_slave_asks_for_more_when_half_of_its_jobs_are_left_unless_these_take_
     made, crew = slave
     now = give_jobs(made)
     made._few = len(made._queue)
-    made._note_end(0, b"one", LEFT_SECONDS / len(made._queue), now + QUICK_SECONDS)
+    made._note_end(0, b"one", LEFT_SECONDS / len(made._queue), now + PAUSE_SECONDS)
     assert made._outcomes
     made._queue.pop()
-    made._note_end(0, b"two", LEFT_SECONDS / 2 / len(made._queue), now + 2 * QUICK_SECONDS)
+    made._note_end(0, b"two", LEFT_SECONDS / 2 / len(made._queue), now + 2 * PAUSE_SECONDS)
     assert heard(crew) == [b"one", b"two"]
