@@ -27,7 +27,7 @@ __all__ = ["HostValues", "ValueUser"]
 log = logger_of(__name__)
 
 #: After another master has taken over, clients have so long to share their values with it, too.
-GRACE_SECONDS = 60.0
+SHARING_SECONDS = 60.0
 
 #: How long to wait before something that went wrong is tried again.
 RETRY_SECONDS = 0.2
@@ -204,7 +204,7 @@ class HostValues:
         unknown = tell_held(line, self._key, self._name, sizes)
         self._confirmed.update(sizes.keys() - set(unknown))
         # A master that has just taken over may be told of them yet.
-        gone = [d for d in unknown if d in self._confirmed or asked - self._since > GRACE_SECONDS]
+        gone = [d for d in unknown if d in self._confirmed or asked - self._since > SHARING_SECONDS]
         with self._lock:
             gone = [digest for digest in gone if self._needed[digest] < asked]
             for digest in gone:

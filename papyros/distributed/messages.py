@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from Pyro5 import config, protocol
+from Pyro5.callcontext import current_context
 from Pyro5.errors import ProtocolError
 from Pyro5.serializers import JsonSerializer
 
@@ -31,6 +32,8 @@ __all__ = [
     "RESULT",
     "Message",
     "MessageStream",
+    "answer_batch",
+    "called_batch",
     "joined",
     "receive_message",
     "send_message",
@@ -79,6 +82,16 @@ Batch = Buffer | list[Buffer]
 def joined(batch: Batch) -> Buffer:
     """Return a batch in one piece, as it arrives."""
     return b"".join(batch) if isinstance(batch, list) else batch
+
+
+def called_batch() -> memoryview:
+    """Return the batch that came with the call that is being answered; an empty one, if none did."""
+    return memoryview(current_context.annotations.get(ANNOTATION, b""))
+
+
+def answer_batch(batch: Batch) -> None:
+    """Send a batch along with the answer to the call that is being answered."""
+    current_context.response_annotations = {ANNOTATION: batch}
 
 
 class Message(NamedTuple):

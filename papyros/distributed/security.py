@@ -96,7 +96,6 @@ class Peer:
 
     role: Role
     address: str
-    encrypted: bool
 
 
 class _Greeting(NamedTuple):
@@ -261,7 +260,7 @@ class Security:
         if theirs.role not in set(Role):
             raise NotAuthenticatedError(f"{address} has a role that nobody knows")
         sock.settimeout(None)
-        return Peer(Role(theirs.role), address, mine.kind == _TLS)
+        return Peer(Role(theirs.role), address)
 
     def _hello(self, sock: socket.socket, role: Role, deadline: float) -> bytes:
         """Read the first frame; what is none is answered in words, as far as it can be understood."""

@@ -19,8 +19,6 @@ import uuid
 from functools import partial
 from typing import Any
 
-from Pyro5.callcontext import current_context
-
 from papyros.distributed.batches import (
     AddedJob,
     HostJob,
@@ -38,7 +36,7 @@ from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.daemon import offer
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, Desk
 from papyros.distributed.guests import ClientDesk
-from papyros.distributed.messages import ANNOTATION, Batch
+from papyros.distributed.messages import answer_batch, called_batch
 from papyros.distributed.security import Role
 from papyros.distributed.values import ValueService
 from papyros.entries import ASSIGNED, Entry
@@ -130,7 +128,7 @@ class MasterService(ValueService):
     @offer(Role.CLIENT)
     def define(self, key: str, labels: dict[str, str]) -> dict[str, Any]:
         """Keep definitions of job classes, and what to call them, for a client's jobs."""
-        definitions = unpack_definitions(_message())
+        definitions = unpack_definitions(called_batch())
         with self._desk.lock:
             client = self._desk.client(key)
             if client is None:
@@ -142,7 +140,7 @@ class MasterService(ValueService):
     @offer(Role.CLIENT)
     def add(self, key: str, sequence: int, patience: float) -> Waiting:
         """Let jobs wait, as soon as there is room; a sequence number that came before is a repetition."""
-        return Waiting(partial(self._add, key, sequence, unpack_added(_message())), patience)
+        return Waiting(partial(self._add, key, sequence, unpack_added(called_batch())), patience)
 
     def _add(self, key: str, sequence: int, jobs: list[AddedJob], over: bool) -> dict[str, Any] | Ticket:
         desk = self._desk
@@ -189,7 +187,7 @@ class MasterService(ValueService):
             prints = [] if alone else client.take_prints()
             slaves = sum(host.holder.slaves for host in desk.hosts.values())
         if entries or prints:
-            _answer(outcomes_parts([_outcome_of(e) for e in entries], json.dumps(prints).encode()))
+            answer_batch(outcomes_parts([_outcome_of(e) for e in entries], json.dumps(prints).encode()))
         return {
             "known": True,
             "number": number,
@@ -217,10 +215,10 @@ class MasterService(ValueService):
                 if everything:
                     cancelled = self._desk.cancel_waiting(client)
                 else:
-                    cancelled = self._desk.stop(client, unpack_numbers(_message()), waiting)
+                    cancelled = self._desk.stop(client, unpack_numbers(called_batch()), waiting)
                 client.remember_cancelled(ticket, cancelled)
             left = _left(client)
-        _answer(pack_numbers(cancelled))
+        answer_batch(pack_numbers(cancelled))
         return {"known": True, "left": left}
 
     @offer(Role.CLIENT)
@@ -240,7 +238,7 @@ class MasterService(ValueService):
             client = self._desk.client(key)
             if client is None:
                 return UNKNOWN
-            self._desk.discard(client, unpack_numbers(_message()))
+            self._desk.discard(client, unpack_numbers(called_batch()))
             return {"known": True}
 
     @offer(Role.CLIENT)
@@ -301,7 +299,7 @@ class MasterService(ValueService):
             for session in {entry.session for entry in entries}:
                 desk.clients[str(session.key)].tell_room()
         if entries:
-            _answer(
+            answer_batch(
                 host_jobs_parts(
                     [
                         HostJob(str(e.session.key), e.number, e.payload[0], e.payload[1], e.terms, e.payload[2])
@@ -338,14 +336,14 @@ class MasterService(ValueService):
     @offer(Role.SLAVE_HOST)
     def definitions(self, key: str) -> dict[str, Any]:
         """Return the definitions whose digests come along."""
-        wanted = [bytes(digest) for digest in unpack_message(_message())]
+        wanted = [bytes(digest) for digest in unpack_message(called_batch())]
         found: dict[bytes, bytes] = {}
         with self._desk.lock:
             if self._desk.host(key) is None:
                 return UNKNOWN
             for client in self._desk.clients.values():
                 found.update((d, client.definitions[d]) for d in wanted if d in client.definitions)
-        _answer(pack_definitions(found))
+        answer_batch(pack_definitions(found))
         return {"known": True}
 
     @offer(Role.SLAVE_HOST)
@@ -357,7 +355,7 @@ class MasterService(ValueService):
         over, nothing but its outcomes counts: it may have been taken before the host was given up, and what the host
         held then has been given to others since, or to the host itself.
         """
-        report = unpack_report(_message())
+        report = unpack_report(called_batch())
         desk = self._desk
         with desk.lock:
             if desk.closing or uid != self._uid:
@@ -408,16 +406,6 @@ def _left(client: ClientDesk) -> tuple[int, int, int]:
     session = client.session
     counts = session.counts
     return counts.left - session.delayed, counts.left_bytes - session.delayed_bytes, client.left_number
-
-
-def _message() -> memoryview:
-    """The batch that came with the call that is being answered."""
-    return memoryview(current_context.annotations.get(ANNOTATION, b""))
-
-
-def _answer(message: Batch) -> None:
-    """Send a batch along with the answer to the call that is being answered."""
-    current_context.response_annotations = {ANNOTATION: message}
 
 
 def _printable(text: object) -> str:

@@ -16,11 +16,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from Pyro5.callcontext import current_context
-
 from papyros.distributed.daemon import offer
 from papyros.distributed.line import Line, LineBrokenError
-from papyros.distributed.messages import ANNOTATION
+from papyros.distributed.messages import answer_batch, called_batch
 from papyros.distributed.security import Role
 from papyros.status import SharedStatus
 from papyros.store import DIGEST_BYTES, Held, needs_of
@@ -47,7 +45,7 @@ class ValueService:
     def share(self, key: str, name: str, size: int, offset: int) -> dict[str, Any]:
         """Take a piece of a value, if it is the next one; tell how much of the value is here, -1 if it was altered."""
         digest = bytes.fromhex(name)
-        piece = _message()
+        piece = called_batch()
         with self._desk.lock:
             client = self._desk.client(key)
             if client is None:
@@ -91,13 +89,13 @@ class ValueService:
             held = self._found(bytes.fromhex(name))
         if held is None or not held.complete:
             return {"known": True, "size": -1}
-        current_context.response_annotations = {ANNOTATION: held.read(max(0, offset), PIECE_BYTES)}
+        answer_batch(held.read(max(0, offset), PIECE_BYTES))
         return {"known": True, "size": held.size}
 
     @offer(Role.SLAVE_HOST)
     def hold(self, key: str, name: str) -> dict[str, Any]:
         """Hear which values a slave host holds, and tell it those of them that nobody needs any more."""
-        sizes = {bytes.fromhex(digest): size for digest, size in json.loads(bytes(_message())).items()}
+        sizes = {bytes.fromhex(digest): size for digest, size in json.loads(bytes(called_batch())).items()}
         with self._desk.lock:
             host = self._desk.host(key)
             if host is None:
@@ -109,12 +107,8 @@ class ValueService:
         return next((held for client in self._desk.clients.values() if (held := client.values.get(digest))), None)
 
 
-def _message() -> memoryview:
-    return memoryview(current_context.annotations.get(ANNOTATION, b""))
-
-
 def _digests() -> list[bytes]:
-    message = bytes(_message())
+    message = bytes(called_batch())
     return [message[i : i + DIGEST_BYTES] for i in range(0, len(message), DIGEST_BYTES)]
 
 
