@@ -9,8 +9,11 @@
                 └───────────────────┘ (back to waiting, or processed: lost)
 
     finish, of a job that failed and has retries left: back to waiting, after a delay
+    finish, of a job that waits again, or runs elsewhere: processed, since the first outcome wins
+    settle: processed at once, because it could not even be sent
 
     cancel: waiting ───────▶ (forgotten)
+    discard, drop: whatever its state ───────▶ (forgotten)
 
 A ledger is a plain data structure. It has no lock, thread, socket, file or
 clock of its own, and never looks into a payload or an outcome: the same ledger
@@ -435,6 +438,16 @@ class Ledger:
         entry.failures += 1
         entry.session.counts.retried += 1
 
+    def _process(self, entry: Entry, outcome: Any) -> None:
+        entry.session.processed_bytes += entry.size
+        entry.state = PROCESSED
+        entry.outcome = outcome
+        entry.payload = None
+        entry.session.processed.append(entry)
+        entry.session.counts.processed += 1
+
+    # Retries, and when they are due -----------------------------------------------------
+
     def next_wake(self) -> float | None:
         """Return the moment at which the next delayed job may wait in the line again."""
         return self._delays.next()
@@ -447,15 +460,7 @@ class Ledger:
             woken += 1
         return woken
 
-    def _process(self, entry: Entry, outcome: Any) -> None:
-        entry.session.processed_bytes += entry.size
-        entry.state = PROCESSED
-        entry.outcome = outcome
-        entry.payload = None
-        entry.session.processed.append(entry)
-        entry.session.counts.processed += 1
-
-    # Handing out over a wire ------------------------------------------------------------
+    # Processed jobs leave ---------------------------------------------------------------
 
     def pop_one(self, session: Session) -> Entry | None:
         """Take the job out of the ledger that was processed first; None if none is."""
@@ -492,6 +497,8 @@ class Ledger:
             session.processed_bytes += entry.size
             session.counts.popped -= 1
             entry.outcome = outcome
+
+    # Deliveries over a wire on which answers can be lost --------------------------------
 
     def collect(self, session: Session, acknowledged: int, limit: int, max_bytes: int) -> Delivery:
         """Return processed jobs for delivery over a wire on which answers can be lost.
