@@ -53,6 +53,8 @@ class Master(ABC):
             NotAJobError: `job` is none, or its class is abstract.
             PendingJobError: the job is pending already, here or in another master.
             MasterClosedError: the master was closed.
+            TypeError: an option of the job, or `timeout`, is of the wrong type.
+            ValueError: one of these is out of bounds.
 
         Whatever is raised, nothing was added. A job whose arguments cannot be
         pickled, where they need to be, is added and processed at once: its
@@ -65,6 +67,10 @@ class Master(ABC):
 
         None is returned at once when nothing is pending, and otherwise when
         the time is up. Jobs come in the order in which they get processed.
+
+        Raises:
+            TypeError: `timeout` is no number of seconds.
+            ValueError: it is negative.
         """
 
     @abstractmethod
@@ -90,6 +96,7 @@ class Master(ABC):
 
         Raises:
             TimeoutError: the time is up; the jobs not yielded by then are dropped.
+            MasterClosedError: the master was closed, before or meanwhile.
         """
 
     @abstractmethod
