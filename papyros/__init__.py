@@ -15,6 +15,7 @@ below are resolved when they are first used.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from papyros.current import current_master
@@ -106,11 +107,19 @@ _LAZY = {
     "add_master_option": "papyros.choosing",
 }
 
+#: Their slaves are processes that are handed sockets, and are found, killed and swept up as POSIX has it.
+_POSIX_ONLY = {"MultiProcessMaster", "DistributedMaster", "LocalCluster"}
+
 
 def __getattr__(name: str) -> Any:
     module = _LAZY.get(name)
     if module is None:
         raise AttributeError(f"module 'papyros' has no attribute {name!r}")
+    if name in _POSIX_ONLY and os.name != "posix":
+        raise ImportError(
+            f"papyros.{name} needs a POSIX system, such as Linux or macOS; MultiThreadedMaster and "
+            "SingleThreadedMaster do not"
+        )
     return getattr(importlib.import_module(module), name)
 
 

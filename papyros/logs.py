@@ -8,12 +8,11 @@ that hands it to the handlers once there is some.
 from __future__ import annotations
 
 import array
-import fcntl
 import logging
 import os
 import select
 import stat
-import termios
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -110,8 +109,11 @@ def _takes_more(stream: IO[Any]) -> bool:
         poll.register(fd, select.POLLOUT)
         if not poll.poll(0):
             return False
-        if stat.S_ISFIFO(os.fstat(fd).st_mode) and hasattr(fcntl, "F_GETPIPE_SZ"):
+        if stat.S_ISFIFO(os.fstat(fd).st_mode) and sys.platform == "linux":
             # It says so when there is room for a page, and a record may be longer than that.
+            import fcntl
+            import termios
+
             unread = array.array("i", [0])
             fcntl.ioctl(fd, termios.FIONREAD, unread)
             return unread[0] <= fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // 2

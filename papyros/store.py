@@ -11,7 +11,6 @@ by the digest of the definition, is sent once, and costs jobs that need nothing 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
 import threading
@@ -162,7 +161,9 @@ class Held:
                 piece = piece[written:]
         if self.complete:
             self._digest = self._hash.digest()
-            with contextlib.suppress(OSError, AttributeError):  # where it can be: nobody is to change it any more
+            with contextlib.suppress(ImportError, OSError, AttributeError):  # nobody is to change it, where that can be
+                import fcntl
+
                 fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
 
     def read(self, offset: int, count: int) -> bytes:
