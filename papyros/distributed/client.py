@@ -92,6 +92,8 @@ class DistributedMaster(PackingMaster):
         KeyFileError: there is no key, or its file is not fit to hold one; the text says how to mend it.
         KeyRefusedError: the master has another key.
         VersionMismatchError: the master has a version of Papyros or Python that does not go with this one.
+        ClusterError: a master cannot be hosted as was asked for (it cannot listen there, or nobody else could reach
+            it), or the registered one cannot be reached from here.
     """
 
     def __init__(
