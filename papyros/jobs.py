@@ -19,6 +19,9 @@ __all__ = ["FunctionJob", "Job", "describe", "job", "shorten"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: `inspect.CO_COROUTINE`; slaves do not import that module, since it takes a while.
+_COROUTINE = 0x80
+
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 60
 _repr.maxlong = 40
@@ -191,7 +194,8 @@ def job(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
         options: the options of `Job`, by name.
 
     Raises:
-        TypeError: `function` cannot be called, or an option is none that `Job` has, or of the wrong type.
+        TypeError: `function` cannot be called, is a job class already, or is async; or an option is none that `Job`
+            has, or of the wrong type.
         ValueError: an option is out of bounds, or goes with none of the others.
     """
     known = {name for name in Job.__annotations__ if not name.startswith("_")}
@@ -210,6 +214,14 @@ def job(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
 def _job_class(function: Callable[..., Any], options: dict[str, Any]) -> type[Job]:
     if not callable(function):
         raise TypeError(f"@papyros.job makes a job of a function, not of {function!r}")
+    if isinstance(function, type) and issubclass(function, Job):
+        name = function.__name__
+        raise TypeError(f"{name} is a class of jobs already: its options are attributes of it, as in timeout = 60")
+    if getattr(getattr(function, "__code__", None), "co_flags", 0) & _COROUTINE:
+        name = function.__name__
+        raise TypeError(
+            f"{name} is async, and would return a coroutine: have a plain function call asyncio.run({name}(...))"
+        )
     body = {
         "function": staticmethod(function),
         "__doc__": function.__doc__,

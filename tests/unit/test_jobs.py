@@ -144,6 +144,22 @@ def test_what_cannot_be_called_becomes_no_job(thing):
         papyros.job(thing)
 
 
+def test_what_is_a_job_class_already_becomes_none():
+    for decorate in (papyros.job, papyros.job(timeout=60)):
+        with pytest.raises(TypeError, match="Square is a class of jobs already: its options are attributes"):
+            decorate(Square)
+        with pytest.raises(TypeError, match="double is a class of jobs already"):
+            decorate(double)
+
+
+def test_an_async_function_becomes_no_job():
+    async def fetch(url):
+        """Nothing would ever run this."""
+
+    with pytest.raises(TypeError, match=r"asyncio.run\(fetch\(...\)\)"):
+        papyros.job(fetch)
+
+
 def test_named_arguments_may_have_any_name():
     @papyros.job
     def named(**names):
