@@ -203,7 +203,7 @@ class SlaveProcess:
                 undo.callback(self._slate.close)
                 fds = (theirs.fileno(), self._token_out, slate.fileno())
                 self._popen = subprocess.Popen(
-                    [sys.executable, "-c", PROGRAM, *map(str, fds), str(os.getpid())],
+                    [sys.executable, "-P", "-c", PROGRAM, *map(str, fds), str(os.getpid())],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,

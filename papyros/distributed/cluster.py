@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import atexit
 import os
+import selectors
+import threading
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,11 +16,21 @@ from papyros.distributed.keys import find_key
 from papyros.distributed.lifeline import Part
 from papyros.distributed.naming import DEFAULT_GROUP, LOOPBACK, Address, check_group
 from papyros.errors import MasterClosedError
+from papyros.logs import logger_of
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["LocalCluster"]
+
+log = logger_of(__name__)
+
+#: What follows from the end of a part.
+WITHOUT = {
+    "name server": "those who are connected go on, and nobody else can join",
+    "master": "one of its clients hosts the next one, unless they were told not to",
+    "slave host": "jobs wait until other slaves come",
+}
 
 #: How long all parts may take to be ready.
 READY_SECONDS = 60.0
@@ -66,6 +78,7 @@ class LocalCluster:
         self._pid = os.getpid()
         self._closed = False
         self._parts: list[Part] = []
+        self._watch: threading.Thread | None = None
         self._clients: list[DistributedMaster] = []
         deadline = time.monotonic() + READY_SECONDS
         atexit.register(self.close)
@@ -79,6 +92,8 @@ class LocalCluster:
             #: Where the master listens, as ``HOST:PORT``.
             self.address: str = master.wait_ready(deadline - time.monotonic())["address"]
             crew.wait_ready(deadline - time.monotonic())
+            self._watch = threading.Thread(target=self._watch_parts, name="papyros-parts", daemon=True)
+            self._watch.start()
         except BaseException:
             self.close()
             raise
@@ -124,6 +139,10 @@ class LocalCluster:
         for part in reversed(self._parts):
             part.end()
             part.wait()
+        if self._watch is not None:
+            self._watch.join()
+        for part in self._parts:
+            part.close()
         atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
@@ -131,6 +150,19 @@ class LocalCluster:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _watch_parts(self) -> None:
+        """Tell of each part that ends though nobody has asked it to. Ends when all of them have."""
+        with selectors.DefaultSelector() as selector:
+            for part in self._parts:
+                selector.register(part, selectors.EVENT_READ, part)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    part = key.data
+                    selector.unregister(part)
+                    if not part.asked:
+                        told = (part.name, part.how_it_ended(), WITHOUT[part.name])
+                        log.warning("the %s of the local cluster %s, and is not started anew: %s", *told)
 
     def _start(self, name: str, module: str, *arguments: str) -> Part:
         part = Part(name, module, arguments, self._key_file)

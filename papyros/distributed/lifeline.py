@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from papyros.deaths import cause_of
 from papyros.distributed.config import changed_pyro_items
 from papyros.environment import python_environment, search_path
 from papyros.errors import ClusterError
@@ -89,10 +90,12 @@ class Part:
 
     def __init__(self, name: str, module: str, arguments: Sequence[str], key_file: str | None = None) -> None:
         self.name = name
+        #: Whether it was asked to end.
+        self.asked = False
         self._sock, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments, "--lifeline", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", module, *arguments, "--lifeline", str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=python_environment(),
@@ -133,14 +136,27 @@ class Part:
         facts: dict[str, Any] = json.loads(heard)
         return facts
 
+    def fileno(self) -> int:
+        """Return the file descriptor on which nothing more comes, once the part is ready, but its end."""
+        return self._sock.fileno()
+
+    def how_it_ended(self) -> str:
+        """Return in words how the part has ended."""
+        try:
+            return cause_of(self._process.wait(END_SECONDS))
+        except subprocess.TimeoutExpired:
+            return "has left"
+
     def drain(self, timeout: float) -> None:
         """Have the part end when what it runs has ended; wait for that."""
+        self.asked = True
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout)
 
     def end(self) -> None:
         """Ask the part to end; returns at once."""
+        self.asked = True
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -151,4 +167,7 @@ class Part:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    def close(self) -> None:
+        """Let go of the line to a part that has ended."""
         self._sock.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -13,7 +15,7 @@ from papyros.distributed import lifeline
 from papyros.distributed.naming import NameServer, parse_address
 from tests.contract.jobs_for_tests import double, wait_at, where
 from tests.distributed.programs import CTRL_C, alive, free_port, groups, processes, slaves_of, wait_until_gone
-from tests.support import at_most, security, wait_until
+from tests.support import PATIENCE, at_most, security, wait_until
 
 #: After a program was killed, all that it started is gone within this time.
 ORPHAN_SECONDS = 2.0
@@ -41,6 +43,56 @@ def test_a_cluster_has_several_clients_which_close_with_it():
     for client in clients:
         with pytest.raises(MasterClosedError):
             client.addJob(double(1))
+
+
+@pytest.mark.parametrize(
+    ("part", "follows"),
+    [
+        ("name server", "nobody else can join"),
+        ("master", "hosts the next one"),
+        ("slave host", "until other slaves come"),
+    ],
+)
+def test_a_part_that_dies_is_told_of(caplog, part, follows):
+    with LocalCluster(slaves=1) as cluster:
+        os.kill(cluster.pids[part], signal.SIGKILL)
+        wait_until(lambda: caplog.records, "a warning")
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"the {part} of the local cluster was killed by SIGKILL, and is not started anew" in record.getMessage()
+    assert follows in record.getMessage()
+
+
+def test_parts_that_are_asked_to_end_are_not_told_of(caplog):
+    with LocalCluster(slaves=1) as cluster:
+        cluster.drain(PATIENCE)
+        wait_until_gone([cluster.pids["slave host"]], ORPHAN_SECONDS)
+    assert not caplog.records
+
+
+def test_a_folder_of_our_name_where_a_program_runs_is_not_taken_for_papyros(tmp_path):
+    """As in a checkout: the program does not import it, since it runs from elsewhere, and so slaves do not."""
+    (tmp_path / "here" / "papyros").mkdir(parents=True)
+    (tmp_path / "here" / "papyros" / "__init__.py").write_text("raise ImportError('the wrong one')\n")
+    (tmp_path / "program.py").write_text(
+        "import papyros\n\n"
+        "@papyros.job\n"
+        "def found():\n    import papyros\n    return papyros.__file__\n\n"
+        "with papyros.LocalCluster(slaves=1) as cluster, cluster.master() as client:\n"
+        "    with papyros.MultiProcessMaster(1) as processes:\n"
+        "        for master in (client, processes):\n"
+        "            master.addJob(found())\n"
+        "            print(master.popProcessedJob(30).result == papyros.__file__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py"],
+        cwd=tmp_path / "here",
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout == "True\nTrue\n", done.stderr
 
 
 @pytest.mark.parametrize(("port", "error"), [(-1, ValueError), (65536, ValueError), ("9090", TypeError)])
