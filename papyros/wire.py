@@ -29,6 +29,7 @@ from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_valu
 from papyros.sharing import Shared
 from papyros.sources import Source, check_sources, note_sources, sources_of
 from papyros.store import CLASS_NEEDS, JOB_NEEDS, Held, Kept, needs_of, with_needs, without_needs
+from papyros.story import name_job
 
 __all__ = [
     "MAX_PAYLOAD_BYTES",
@@ -464,13 +465,13 @@ def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float
             refusal = PayloadError(f"the result of {describe(job)} cannot be unpickled: {brief(error)}")
             return Outcome.failed(_caused(refusal, error), slave, seconds)
     try:
-        return _decode_other(kind, body, slave, seconds)
+        return _decode_other(kind, body, job, slave, seconds)
     except Exception as error:  # noqa: BLE001 - a job has written to the connection of its slave
         refusal = PayloadError(f"what came of {describe(job)} is no outcome: {brief(error)}")
         return Outcome.failed(refusal, slave, seconds)
 
 
-def _decode_other(kind: Buffer, body: Buffer, slave: str, seconds: float) -> Outcome:
+def _decode_other(kind: Buffer, body: Buffer, job: object, slave: str, seconds: float) -> Outcome:
     """Decode an outcome that is no result."""
     if kind in (_ERROR, _FAILED):
         pickled, name, text, traceback = pickle.loads(body)
@@ -481,7 +482,7 @@ def _decode_other(kind: Buffer, body: Buffer, slave: str, seconds: float) -> Out
         if traceback:
             return Outcome.failed_elsewhere(refusal, traceback, slave, seconds)
         return Outcome.failed(refusal, slave, seconds)
-    told = json.loads(bytes(body))
+    told = name_job(json.loads(bytes(body)), describe(job))
     return Outcome.failed(JobTimeout(told) if kind == _OVERDUE else SlaveLost(told), slave, seconds)
 
 

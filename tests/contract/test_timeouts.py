@@ -176,6 +176,7 @@ def test_the_timeout_of_a_class_holds_for_its_jobs(make_process_master):
     master.addJob(job)
     assert master.popProcessedJob(PATIENCE) is job
     assert type(job.exception) is papyros.JobTimeout
+    assert str(job.exception).startswith("long() ran longer than its timeout of 0.3 s")
 
 
 def test_in_execute_the_others_are_yielded_all_the_same(make_process_master, tmp_path):
