@@ -124,6 +124,8 @@ class MultiThreadedMaster(BookkeepingMaster):
         with self._lock:
             self._finish(entry, outcome, outcome.seconds, again=again)
             self._outcomes_came()
+            if mine in self._threads:  # else it was given up
+                self._threads[mine] = None
         return True
 
     def _next_entry(self, mine: threading.Thread) -> Entry | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -62,6 +63,7 @@ class SingleThreadedMaster(BookkeepingMaster):
     def __init__(self, max_waiting: int | None = None, max_processed: int | None = None) -> None:
         super().__init__(max_waiting, max_processed)
         self._holder = self._ledger.enlist("caller", 1)
+        self._since: dict[Entry, float] = {}  # when each job that runs was started: one, or some that wait for another
         if self._tells_leftovers:
             # Nothing keeps this master until the end of the program; and whoever lets go of it has its jobs dropped.
             self._forgotten = weakref.finalize(self, self._leftovers.tell, at_exit=True)
@@ -72,7 +74,11 @@ class SingleThreadedMaster(BookkeepingMaster):
         return self._main.pop_ready()
 
     def _slaves_now(self) -> tuple[SlaveStatus, ...]:
-        return (SlaveStatus("the thread that pops", "what popProcessedJob runs"),)
+        name = "the thread that pops"
+        if not self._since:
+            return (SlaveStatus(name),)
+        entry, since = next(reversed(self._since.items()))  # the one that runs, not those that wait for it
+        return (SlaveStatus(name, self._job_text(entry.number), time.monotonic() - since),)
 
     def _work_came(self) -> None:
         """Nobody is to be woken: the next pop runs the job."""
@@ -104,17 +110,20 @@ class SingleThreadedMaster(BookkeepingMaster):
 
     def _run(self, entry: Entry, interrupts: Interrupts) -> bool:
         self._room.notify()
+        self._since[entry] = time.monotonic()
         self._lock.release()
         try:
             outcome = self._run_interruptibly(entry, interrupts)
         except BaseException:
             # It was the user who interrupted, not the job who raised: the job goes back.
             self._lock.acquire()
+            del self._since[entry]
             reason = "it was interrupted with Ctrl-C or by another signal, or left in a debugger"
             self._ledger.give_back(self._holder, [entry], reason if entry.terms.once else None)
             self._outcomes_came()
             raise
         self._lock.acquire()
+        del self._since[entry]
         self._finish(entry, outcome, outcome.seconds, again=_wants_retry(entry, outcome))
         self._outcomes_came()
         return True

@@ -72,7 +72,10 @@ def test_in_the_single_thread_jobs_wait_until_they_are_popped():
     assert numbers(master.status()) == (2, 0, 0)
     assert master.popProcessedJob() is not None
     assert numbers(seen[0]) == (1, 1, 0)
+    assert [slave.job for slave in seen[0].slaves] == ["look()"]
+    assert 0 <= seen[0].slaves[0].seconds < PATIENCE
     assert numbers(master.status()) == (1, 0, 0)
+    assert [slave.job for slave in master.status().slaves] == [""], "it runs nothing now"
     assert "slave is connected" not in master.status().stalled, "it needs none"
 
 
