@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from papyros.jobs import Job
+from papyros.jobs import FunctionJob, Job
 from papyros.outcome import Outcome
 from papyros.sharing import arrived
 
@@ -27,10 +27,18 @@ def run_job(job: Job, slave: str) -> Outcome:
         value = job(*args, **kwds)
     except BaseException as error:  # noqa: BLE001 - see above
         seconds = time.perf_counter() - started
-        if error.__traceback__ is not None and error.__traceback__.tb_next is not None:
-            BaseException.with_traceback(error, error.__traceback__.tb_next)  # begin with the job's own frame
+        _begin_with_the_job(error)
         return Outcome.failed(error, slave, seconds)
     return Outcome(value, None, "", slave, time.perf_counter() - started)
+
+
+def _begin_with_the_job(error: BaseException) -> None:
+    """Have a traceback begin with the frame of the job, or of the function that it was made of."""
+    trace = error.__traceback__
+    for ours in (run_job, FunctionJob.__call__):
+        if trace is not None and trace.tb_next is not None and trace.tb_frame.f_code is ours.__code__:
+            trace = trace.tb_next
+    BaseException.with_traceback(error, trace)
 
 
 def leave_fork(outcome: Outcome) -> NoReturn:

@@ -51,6 +51,12 @@ def test_the_traceback_text_shows_the_line_that_raised(make_master):
     assert job.exception.traceback.rstrip().endswith("ValueError: no luck with 13")
 
 
+def test_the_traceback_begins_with_the_function_of_which_the_job_was_made(make_master):
+    lines = processed(make_master(), fail_visibly(13)).exception.traceback.splitlines()
+    assert lines[1].endswith("in fail_visibly")
+    assert sum(line.startswith("  File ") for line in lines) == 1
+
+
 def test_what_python_prints_shows_the_line_that_raised(make_master):
     job = processed(make_master(), fail_visibly(13))
     with pytest.raises(ValueError) as caught:
