@@ -8,6 +8,9 @@ from pathlib import Path
 import papyros
 from papyros import ledger
 
+#: Where it is: in a checkout, Python takes what is there for the one that is installed.
+HERE = Path(papyros.__file__).resolve().parent
+
 HELP = """\
 Papyros {version}, {kind}: master/slave parallel processing.
 
@@ -29,7 +32,7 @@ def _kind() -> str:
 
 
 def _manual() -> str:
-    sources = Path(papyros.__file__).resolve().parents[1]
+    sources = HERE.parent
     if (sources / "docs" / "quickstart.md").is_file():
         return f"The manual begins with {sources / 'README.md'} and {sources / 'docs' / 'quickstart.md'}."
     return "The manual is README.md, and the folder docs, in the sources that it was installed from."
@@ -39,7 +42,7 @@ def main() -> None:
     """Print the help, whatever is asked."""
     parser = argparse.ArgumentParser(prog="python -m papyros", add_help=False)
     parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--version", action="version", version=f"Papyros {papyros.__version__} ({_kind()})")
+    parser.add_argument("--version", action="version", version=f"Papyros {papyros.__version__} ({_kind()}), {HERE}")
     parser.parse_args()
     print(HELP.format(version=papyros.__version__, kind=_kind(), manual=_manual()))
 

@@ -33,6 +33,7 @@ from papyros.distributed.naming import (
     check_host,
     is_here,
     parse_address,
+    start_command,
 )
 from papyros.distributed.options import DRAIN_SECONDS, make_parser, read_options
 from papyros.distributed.security import Security
@@ -276,7 +277,8 @@ def _print_status(group: str, nameserver: Address, security: Security) -> int:
     if uri is None:
         known = ", ".join(names.groups()) or "none"
         raise MasterNotFoundError(
-            f"no master of the group {group!r} is registered at {nameserver}; groups that have one: {known}"
+            f"no master of the group {group!r} is registered at {nameserver}; groups that have one: {known}; "
+            f"start one with {start_command(group, nameserver)}"
         )
     try:
         print(ask_status(uri, security))

@@ -17,6 +17,7 @@ from papyros.distributed.naming import (
     check_reachable,
     is_here,
     parse_uri,
+    start_command,
     who_is,
 )
 from papyros.distributed.security import Security
@@ -73,14 +74,15 @@ def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterato
         known = ", ".join(names.groups()) or "none"
         raise _Ailment(
             f"no master of the group {group!r} is registered there; groups that have one: {known}. Start one with "
-            f"{_start(group, nameserver)}, or have a program host it, which makes a DistributedMaster of that group"
+            f"{start_command(group, nameserver)}, or have a program host it, which makes a DistributedMaster of that "
+            "group"
         )
     yield f"a master is registered, {uri}"
     try:
         check_reachable(uri, nameserver)
     except ClusterError as error:
         raise _Ailment(str(error)) from None
-    _reach(parse_uri(uri), "the master", _GONE.format(start=_start(group, nameserver)))
+    _reach(parse_uri(uri), "the master", _GONE.format(start=start_command(group, nameserver)))
     yield "its address can be reached from here"
     try:
         answer = who_is(uri, security)
@@ -96,10 +98,6 @@ def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterato
     yield from _slaves(uri, security, group, nameserver)
 
 
-def _start(group: str, nameserver: Address) -> str:
-    return f"python -m papyros.distributed --group={group} --nameserver={nameserver}"
-
-
 def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> Iterator[str]:
     try:
         status = ask_status(uri, security)
@@ -108,7 +106,7 @@ def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> It
     if not status.slaves:
         raise _Ailment(
             "no slave is connected to it. Start some, on any machine that has the key, with "
-            f"{_start(group, nameserver)} --slaves"
+            f"{start_command(group, nameserver)} --slaves"
         )
     heard = [slave for slave in status.slaves if not slave.silent]
     if not heard:

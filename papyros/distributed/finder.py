@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from papyros.checks import check_port, check_silence
 from papyros.deadlines import Deadline
 from papyros.distributed.line import SILENCE_SECONDS, Line, LineBrokenError, LineRefusedError
-from papyros.distributed.naming import Address
+from papyros.distributed.naming import Address, start_command
 from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker, delays
 from papyros.errors import ClusterError, GroupTakenError, MasterNotFoundError, NameServerNotFoundError, PapyrosError
@@ -179,10 +179,15 @@ class MasterFinder:
                 others,
             )
 
+    @property
+    def start_command(self) -> str:
+        """What starts a master of the group, and with ``--slaves`` slaves."""
+        return start_command(self._group, self._nameserver)
+
     def _no_master(self) -> MasterNotFoundError:
         known = ", ".join(self._seeker.names.groups()) or "none"
         return MasterNotFoundError(
             f"no master of the group {self._group!r} answers that is registered at {self._nameserver}; "
             f"groups that have one registered: {known}; start one with "
-            f"python -m papyros.distributed --group={self._group}"
+            f"{self.start_command}"
         )

@@ -6,6 +6,7 @@ A group of machines may as well use the stock one, ``pyro5-ns``.
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 
@@ -80,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         security = Security(find_key(hello["key_file"]))
         daemon = Daemon(options.host, options.port, security, Role.NAME_SERVER, Names(), broke)
     except OSError as error:
-        print(f"a name server cannot listen on {options.host}:{options.port}: {error}", file=sys.stderr)
+        hint = "; another name server, perhaps: take another port" if error.errno == errno.EADDRINUSE else ""
+        print(f"a name server cannot listen on {options.host}:{options.port}: {error}{hint}", file=sys.stderr)
         return 1
     with stop:
         lifeline.watch(stop.set)

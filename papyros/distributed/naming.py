@@ -41,6 +41,7 @@ __all__ = [
     "parse_address",
     "parse_uri",
     "resolves_to_loopback",
+    "start_command",
 ]
 
 #: The group of those who name none.
@@ -102,6 +103,16 @@ def check_host(host: str) -> str:
             f"{ascii(host)[:80]} is no name of a machine: its parts, between dots, have 1 to 63 characters"
         ) from None
     return host
+
+
+def start_command(group: str, nameserver: Address) -> str:
+    """Return what starts a master of a group, and with ``--slaves`` slaves: to be told where there are none."""
+    words = ["python -m papyros.distributed"]
+    if group != DEFAULT_GROUP:
+        words.append(f"--group={group}")
+    if str(nameserver) != DEFAULT_NAMESERVER:
+        words.append(f"--nameserver={nameserver}")
+    return " ".join(words)
 
 
 def check_group(group: str) -> str:

@@ -135,4 +135,9 @@ class Receiver:
         elif not self._warned:
             self._warned = True
             jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
-            log.warning("%s, no slave is connected to the master of the group %r", jobs, client.group)
+            log.warning(
+                "%s, no slave is connected to the master of the group %r; %s --slaves starts some",
+                jobs,
+                client.group,
+                client._finder.start_command,
+            )

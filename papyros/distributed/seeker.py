@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from papyros.distributed.line import CONNECT_SECONDS, SILENCE_SECONDS, Line, LineBrokenError, LineRefusedError
-from papyros.distributed.naming import Address, NameServer, check_reachable, who_is
+from papyros.distributed.naming import Address, NameServer, check_reachable, start_command, who_is
 from papyros.distributed.security import Role, Security
 from papyros.errors import ClusterError, NameServerNotFoundError
 from papyros.logs import logger_of
@@ -74,8 +74,12 @@ class Seeker:
 
     def _absent(self) -> str:
         if self._registered:  # it was killed, perhaps, and nobody has taken its name yet
-            return f"a master of the group {self.group!r}; the one registered at {self.names.address} does not answer"
-        return f"a master of the group {self.group!r}, of which {self.names.address} knows none yet"
+            absent = f"; the one registered at {self.names.address} does not answer"
+        else:
+            absent = f", of which {self.names.address} knows none yet"
+        return (
+            f"a master of the group {self.group!r}{absent} ({start_command(self.group, self.names.address)} starts one)"
+        )
 
     def _others(self) -> str:
         """Return which groups there are where none of this name is registered, since it may be a slip."""
@@ -95,7 +99,7 @@ class Seeker:
                 waits_for = self._absent()
             except NameServerNotFoundError:
                 line = None
-                waits_for = f"a name server at {self.names.address}"
+                waits_for = f"a name server at {self.names.address} (pyro5-ns starts one)"
             except ClusterError as error:
                 line = None
                 waits_for = f"a master of the group {self.group!r} that can be reached; {error}"
