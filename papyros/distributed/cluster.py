@@ -139,7 +139,7 @@ class LocalCluster:
         for part in reversed(self._parts):
             part.end()
             part.wait()
-        if self._watch is not None:
+        if self._watch is not None and self._watch.is_alive():  # it is not where it could not even be started
             self._watch.join()
         for part in self._parts:
             part.close()
