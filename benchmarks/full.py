@@ -117,8 +117,9 @@ def page(data: dict[str, Any], drawn: bool) -> str:
     parts = [
         "# Benchmarks\n",
         "This page is written by `make bench`: all systems in one run, in turns, each session in a process of its own, "
-        "two slaves each. Medians of all rounds. Ratios are taken within a round; they hold on other "
-        "machines, absolute figures do not. What the rows mean is told [on the page on performance](performance.md).\n",
+        "two slaves each. Medians of all rounds. Ratios are taken within a round: they differ less from machine "
+        "to machine than absolute figures do, but [they do differ](performance.md#what-differs-between-machines). What "
+        "the rows mean is told [on the page on performance](performance.md).\n",
         _warning(figures),
         f"![Bars for each system and kind of work]({PLOT})\n" if drawn else "",
         "## Wanted and measured\n",
