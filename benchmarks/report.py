@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -95,16 +96,24 @@ def _bars(axis: Any, row: str, values: dict[str, list[float]]) -> None:
     medians = {system: statistics.median(found) for system, found in values.items()}
     systems = sorted(medians, key=medians.__getitem__, reverse=not ROWS[row].more_is_better)
     colours = ["#1b6ca8" if system in {CLUSTER, PROCESSES} else "#b8c4cc" for system in systems]
-    bars = axis.barh(systems, [medians[system] for system in systems], color=colours)
+    axis.barh(systems, [medians[system] for system in systems], color=colours)
     # From the slowest to the quickest of the rounds.
     spread = [
         [medians[system] - min(values[system]) for system in systems],
         [max(values[system]) - medians[system] for system in systems],
     ]
     axis.errorbar([medians[s] for s in systems], range(len(systems)), xerr=spread, fmt="none", ecolor="#444", lw=0.8)
-    axis.bar_label(bars, [_number(medians[system]) for system in systems], padding=6, fontsize=7)
+    for position, system in enumerate(systems):
+        text, beyond = _number(medians[system]), (max(values[system]), position)
+        axis.annotate(text, beyond, (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_title(f"{_title(row)} ({'more' if ROWS[row].more_is_better else 'less'} is better)", fontsize=9)
     if not row.startswith("efficiency"):
         axis.set_xscale("log")
+        axis.minorticks_off()  # where there is one power of ten, or two, their labels would lie upon each other
+        # Powers of ten, with room for the bar that is the shortest, and for the numbers.
+        axis.set_xlim(
+            10.0 ** math.floor(math.log10(min(medians.values()) / 1.5)),
+            10.0 ** math.ceil(math.log10(max(medians.values()) * 3)),
+        )
     axis.margins(x=0.15)
     axis.tick_params(labelsize=7)
