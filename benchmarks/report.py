@@ -107,7 +107,9 @@ def _bars(axis: Any, row: str, values: dict[str, list[float]]) -> None:
         text, beyond = _number(medians[system]), (max(values[system]), position)
         axis.annotate(text, beyond, (4, 0), textcoords="offset points", va="center", fontsize=7)
     axis.set_title(f"{_title(row)} ({'more' if ROWS[row].more_is_better else 'less'} is better)", fontsize=9)
-    if not row.startswith("efficiency"):
+    if row.startswith("efficiency"):
+        axis.margins(x=0.15)
+    else:
         axis.set_xscale("log")
         axis.minorticks_off()  # where there is one power of ten, or two, their labels would lie upon each other
         # Powers of ten, with room for the bar that is the shortest, and for the numbers.
@@ -115,5 +117,4 @@ def _bars(axis: Any, row: str, values: dict[str, list[float]]) -> None:
             10.0 ** math.floor(math.log10(min(medians.values()) / 1.5)),
             10.0 ** math.ceil(math.log10(max(medians.values()) * 3)),
         )
-    axis.margins(x=0.15)
     axis.tick_params(labelsize=7)

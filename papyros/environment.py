@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["python_environment", "search_path", "slave_environment"]
+__all__ = ["python_command", "python_environment", "search_path", "slave_environment"]
 
 #: Libraries that start threads of their own; with many slaves, one for each slave is enough.
 THREAD_LIMITS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+def python_command(*arguments: str) -> list[str]:
+    """Return what starts another Python process that is to find this Papyros.
+
+    A folder `papyros` in the working directory, as in a checkout, is another one: it is not looked into (``-P``).
+    """
+    return [sys.executable, "-P", *arguments]
 
 
 def python_environment() -> dict[str, str]:

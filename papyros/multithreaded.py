@@ -138,7 +138,6 @@ class MultiThreadedMaster(BookkeepingMaster):
                     del self._threads[mine]  # those whose places it has taken for a while go on
                     self._work.notify()
                     return None
-                self._threads[mine] = None
                 if batch := self._ledger.assign(self._holder, 1):
                     break
                 self._idle += 1

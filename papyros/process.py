@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 from papyros import protocol
 from papyros.bundles import check as check_told
 from papyros.deaths import Death, DeathWatch, abandon, cause_of, reap, signal_group
-from papyros.environment import search_path, slave_environment
+from papyros.environment import python_command, search_path, slave_environment
 from papyros.forensics import oom_kills, tell_memory
 from papyros.frames import Buffer, Frame, FrameReader, Outbox, Parts, join_column, pack_frame, split_column
 from papyros.logs import logger_of
@@ -203,7 +203,7 @@ class SlaveProcess:
                 undo.callback(self._slate.close)
                 fds = (theirs.fileno(), self._token_out, slate.fileno())
                 self._popen = subprocess.Popen(
-                    [sys.executable, "-P", "-c", PROGRAM, *map(str, fds), str(os.getpid())],
+                    python_command("-c", PROGRAM, *map(str, fds), str(os.getpid())),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,

@@ -76,8 +76,7 @@ from papyros.wire import (
 
 __all__ = ["PROGRAM", "Slave"]
 
-#: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported. The
-#: option ``-P`` is to go with it: a folder `papyros` in the working directory, as in a checkout, is not ours.
+#: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported.
 PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
 
 #: Between two messages with outcomes pass at least so many seconds, where none has to go at once, ...

@@ -188,6 +188,5 @@ class MasterFinder:
         known = ", ".join(self._seeker.names.groups()) or "none"
         return MasterNotFoundError(
             f"no master of the group {self._group!r} answers that is registered at {self._nameserver}; "
-            f"groups that have one registered: {known}; start one with "
-            f"{self.start_command}"
+            f"groups that have one registered: {known}; start one with {self.start_command}"
         )

@@ -126,7 +126,7 @@ class SlaveHost:
         deadline = Deadline(timeout)
         if not self._crew.wait_ready(deadline.remaining()):
             return False
-        return self._connected.wait(deadline.remaining()) and not self._stop.is_set() and not self.broken
+        return deadline.wait_for(self._connected) and not self._stop.is_set() and not self.broken
 
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more jobs, give back what was not started, let the rest end; return whether it did in time."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from papyros.deaths import cause_of
 from papyros.distributed.config import changed_pyro_items
-from papyros.environment import python_environment, search_path
+from papyros.environment import python_command, python_environment, search_path
 from papyros.errors import ClusterError
 
 __all__ = ["Lifeline", "Part"]
@@ -95,7 +95,7 @@ class Part:
         self._sock, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *arguments, "--lifeline", str(theirs.fileno())],
+                python_command("-m", module, *arguments, "--lifeline", str(theirs.fileno())),
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=python_environment(),

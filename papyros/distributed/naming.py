@@ -32,6 +32,7 @@ __all__ = [
     "DEFAULT_NAMESERVER",
     "LOOPBACK",
     "MASTER_OBJECT",
+    "PROGRAM",
     "Address",
     "NameServer",
     "ask_status",
@@ -46,6 +47,9 @@ __all__ = [
 
 #: The group of those who name none.
 DEFAULT_GROUP = "papyros"
+
+#: What is called to start a part of a cluster.
+PROGRAM = "python -m papyros.distributed"
 
 #: Where Pyro5's name server listens when it is not told otherwise.
 DEFAULT_NAMESERVER = "localhost:9090"
@@ -107,7 +111,7 @@ def check_host(host: str) -> str:
 
 def start_command(group: str, nameserver: Address) -> str:
     """Return what starts a master of a group, and with ``--slaves`` slaves: to be told where there are none."""
-    words = ["python -m papyros.distributed"]
+    words = [PROGRAM]
     if group != DEFAULT_GROUP:
         words.append(f"--group={group}")
     if str(nameserver) != DEFAULT_NAMESERVER:

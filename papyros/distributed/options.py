@@ -12,14 +12,18 @@ import papyros
 from papyros.cpus import usable_cpus
 from papyros.distributed.config import apply_pyro_items, read_config
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
-from papyros.distributed.naming import DEFAULT_GROUP, DEFAULT_NAMESERVER, LOOPBACK, check_group, parse_address
+from papyros.distributed.naming import (
+    DEFAULT_GROUP,
+    DEFAULT_NAMESERVER,
+    LOOPBACK,
+    PROGRAM,
+    check_group,
+    parse_address,
+)
 from papyros.errors import ConfigError
 from papyros.wire import MAX_PAYLOAD_BYTES
 
-__all__ = ["DRAIN_SECONDS", "PROGRAM", "make_parser", "read_options"]
-
-#: What is called when this command line is read.
-PROGRAM = "python -m papyros.distributed"
+__all__ = ["DRAIN_SECONDS", "make_parser", "read_options"]
 
 #: Options that ask for something instead of starting a part.
 QUESTIONS = ("status", "doctor", "new_key", "show_key_fingerprint")

@@ -13,6 +13,9 @@ from papyros import bookkeeping
 from papyros.bookkeeping import FLOOD_BOOK_BYTES
 from papyros.memory import FLOOD_JOBS
 
+#: A flood takes a while: those of tests, and the bound from which they count, are so many times smaller.
+SMALLER = 8
+
 ON_GLIBC = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library keeps it")
 
 #: A thread that has taken much memory lets go of it, in a program that lets go of large blocks, too.
@@ -57,18 +60,18 @@ def given_back(monkeypatch):
     """How often memory was given back."""
     times = []
     monkeypatch.setattr(bookkeeping, "give_memory_back", lambda: times.append(1))
-    monkeypatch.setattr(bookkeeping, "FLOOD_BOOK_BYTES", FLOOD_BOOK_BYTES // 8)  # a flood takes a while
+    monkeypatch.setattr(bookkeeping, "FLOOD_BOOK_BYTES", FLOOD_BOOK_BYTES // SMALLER)
     return times
 
 
 @pytest.mark.parametrize("end", ["popped", "cancelled", "closed"])
 def test_a_flood_of_jobs_that_has_run_off_leaves_its_memory_to_others(given_back, end):
     master = papyros.SingleThreadedMaster()
-    for number in range(FLOOD_JOBS // 8):
+    for number in range(FLOOD_JOBS // SMALLER):
         master.addJob(nothing(number))
     assert not given_back
     if end == "popped":
-        assert sum(1 for _ in iter(master.popProcessedJob, None)) == FLOOD_JOBS // 8
+        assert sum(1 for _ in iter(master.popProcessedJob, None)) == FLOOD_JOBS // SMALLER
     elif end == "cancelled":
         master.cancelAllJobs()
     else:
