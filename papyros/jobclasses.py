@@ -61,7 +61,7 @@ class JobClasses:
         """
         found = self._loaded.get(number) or self._load(number, packer)
         if isinstance(found, PayloadError):
-            raise found
+            raise found.with_traceback(None)  # else it grows with each job of this class
         return found
 
     def values_for(self, number: int) -> Callable[[bytes], Shared[Any]] | None:

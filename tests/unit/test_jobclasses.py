@@ -1,0 +1,27 @@
+"""The job classes of a slave: what becomes of one that cannot be loaded."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+
+import pytest
+
+from papyros.errors import PayloadError
+from papyros.jobclasses import JobClasses
+from papyros.wire import Packer
+
+REFERENCE = b"cnobody_has_this_module\nFar\n."
+
+
+def test_a_class_that_cannot_be_loaded_says_so_to_each_job_in_as_many_lines() -> None:
+    classes, packer = JobClasses(), Packer()
+    classes.define(1, pickle.dumps(("Far", REFERENCE, [], {})))
+
+    def refusal() -> str:
+        with pytest.raises(PayloadError, match="Far cannot be loaded") as caught:
+            classes.find(1, packer)
+        return "".join(traceback.format_exception(caught.value))
+
+    refusal()  # the one that has loaded it has lines of its own
+    assert refusal() == refusal()
