@@ -7,10 +7,11 @@ from papyros.errors import ConfigError
 
 try:
     import_pyro()
+    from papyros.distributed.cli import main
 except ConfigError as error:
     print(f"python -m papyros.distributed: {error}", file=sys.stderr)
     sys.exit(2)
-
-from papyros.distributed.cli import main
+except KeyboardInterrupt:  # from here on, it is heard in order
+    sys.exit(130)
 
 sys.exit(main())

@@ -81,6 +81,8 @@ def _run(options: argparse.Namespace) -> int:
         options.key_file = hello["key_file"]
     if options.logging:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s")
+    else:
+        logging.basicConfig(level=logging.WARNING, format="papyros: %(message)s")
     if options.new_key is not None:
         return _make_key(options.new_key)
     group = check_group(options.group or DEFAULT_GROUP)
@@ -268,6 +270,9 @@ def _run_standalone(options: argparse.Namespace, group: str, nameserver: Address
         if stop.number == signal.SIGTERM:
             _print(DRAINING)
             cluster.drain(options.drain or DRAIN_SECONDS)
+        lost = cluster.lost
+    if lost:
+        raise ClusterError(f"the cluster ended without its {' and its '.join(lost)}, as was told when that happened")
     return 0
 
 

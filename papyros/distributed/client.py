@@ -228,7 +228,13 @@ class DistributedMaster(PackingMaster):
                 return self._snapshot()
             uri = self._uri
             self._news.notify()  # the sender tells the master what is shared no more
-        there = ask_status(uri, self._security)
+        try:
+            there = ask_status(uri, self._security)
+        except LineBrokenError as error:
+            raise LineBrokenError(
+                f"the master of the group {self.group!r} does not answer now ({error}); what was added and is not done "
+                "is kept here, for when it does, or another one takes over"
+            ) from None
         with self._lock:
             here = snapshot("this client", self._ledger, ())
             leaving = len(self._sent.leaving)

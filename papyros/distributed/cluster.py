@@ -108,6 +108,11 @@ class LocalCluster:
         """The numbers of the parts' processes: ``name server``, ``master`` and ``slave host``."""
         return {part.name: part.pid for part in self._parts}
 
+    @property
+    def lost(self) -> list[str]:
+        """The parts that ended though nobody asked them to, by the names that `pids` has; they are not started anew."""
+        return [part.name for part in self._parts if part.lost]
+
     def master(self, **options: Any) -> DistributedMaster:
         """Return a new client of the cluster; several are fine.
 
@@ -161,6 +166,7 @@ class LocalCluster:
                     part = key.data
                     selector.unregister(part)
                     if not part.asked:
+                        part.lost = True
                         told = (part.name, part.how_it_ended(), WITHOUT[part.name])
                         log.warning("the %s of the local cluster %s, and is not started anew: %s", *told)
 

@@ -92,6 +92,8 @@ class Part:
         self.name = name
         #: Whether it was asked to end.
         self.asked = False
+        #: Whether it ended though it was not.
+        self.lost = False
         self._sock, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(

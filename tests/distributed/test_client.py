@@ -185,6 +185,18 @@ def test_closing_takes_bounded_time_though_the_master_does_not_answer(launch, na
             closing.result()
 
 
+def test_the_status_of_a_master_that_is_gone_is_an_error_that_says_where_the_jobs_are(launch, names, group):
+    master = launch.master(group, names)
+    with DistributedMaster(group, names, host_master=False) as client:
+        client.addJob(double(1))
+        master.end(signal.SIGKILL)
+        with pytest.raises(ConnectionError, match=rf"the group '{group}' does not answer now .* kept here"):
+            client.status()
+        launch.master(group, names)
+        launch.host(group, names)
+        assert client.popProcessedJob(30).result == 2
+
+
 def test_a_large_job_does_not_keep_others_from_being_added(single):
     with single.master() as client:
         with at_most(1):

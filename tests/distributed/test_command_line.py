@@ -336,6 +336,24 @@ def test_standalone_serves_a_group_of_clients(launch, group, mark):
     assert not processes(mark)
 
 
+def test_standalone_that_lost_a_part_says_so_and_fails_in_the_end(launch, group, mark):
+    cluster = launch.part("--standalone", "--slaves=1", f"--group={group}", f"--nameserver=localhost:{free_port()}")
+    cluster.wait_for(STANDALONE_UP)
+    [host] = [pid for pid, command in processes(mark).items() if "--slaves" in command and "--lifeline" in command]
+    os.kill(host, signal.SIGKILL)
+    cluster.wait_for("papyros: the slave host of the local cluster was killed by SIGKILL")
+    assert cluster.end() == 1
+    assert "the cluster ended without its slave host" in cluster.text
+
+
+def test_an_interrupt_while_modules_are_imported_shows_no_traceback(launch, tmp_path, monkeypatch):
+    (tmp_path / "Pyro5.py").write_text("raise KeyboardInterrupt\n")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    program = launch.part("--slaves=1")
+    assert program.ended() == 130
+    assert not program.text
+
+
 def test_standalone_says_when_its_port_is_taken(launch, names):
     cluster = launch.part("--standalone", "--slaves=1", f"--nameserver={names}")
     assert cluster.ended() == 1
