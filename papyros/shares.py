@@ -31,8 +31,8 @@ AHEAD_JOBS = 1000
 def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:
     """Return how many more jobs a holder should have (guided self-scheduling, Polychronopoulos and Kuck 1987).
 
-    One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but never more than an
-    even share of half of what waits, so that at the end nobody sits on jobs that others could start, unless they are
+    One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but where others run jobs too, never more than
+    an even share of half of what waits, so that at the end nobody sits on jobs that others could start, unless they are
     done in a moment. Nor more than is `bearable`.
 
     Args:
@@ -49,7 +49,8 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
     slaves = sum(other.places for other in holders) or 1
     known = [session.seconds for session in sessions if session.seconds is not None]
     ahead = 0.0
-    fair = waiting / (2 * slaves)
+    # Where nobody else runs jobs, there is nobody to leave the other half to; who comes is given of what is ahead here.
+    fair = waiting / (2 * slaves if slaves > holder.places else slaves)
     if known and (mean := max(1e-6, sum(known) / len(known))) < LONG_SECONDS:
         ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / mean))
         fair = max(fair, LEAST_SECONDS / mean)

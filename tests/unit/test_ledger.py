@@ -247,13 +247,24 @@ def test_two_clients_share_a_limit_however_many_jobs_they_have():
 def test_quick_jobs_are_assigned_ahead_and_long_ones_are_not():
     ahead = {}
     for seconds in (1e-5, 10.0):
-        ledger, session = filled(100_000)
+        ledger, session = filled(10_000)
         holder = ledger.enlist("host", 2)
         [entry] = ledger.assign(holder, 1)
         ledger.finish(session, entry.number, None, seconds)
         ahead[seconds] = len(ledger.assign(holder)) - 2
     assert ahead[10.0] == 0
     assert ahead[1e-5] > 100
+
+
+@pytest.mark.parametrize(("others", "assigned"), [(0, 20), (1, 2 + 20 // 4)])
+def test_who_is_alone_is_assigned_all_quick_jobs_and_who_is_not_leaves_some_to_others(others, assigned):
+    ledger, session = filled(21)
+    holder = ledger.enlist("host", 2)
+    for number in range(others):
+        ledger.enlist(f"other {number}", 2)
+    [entry] = ledger.assign(holder, 1)
+    ledger.finish(session, entry.number, None, 0.02)
+    assert len(ledger.assign(holder)) == assigned
 
 
 def test_jobs_that_left_the_line_are_counted_once_however_often_they_come_back():
