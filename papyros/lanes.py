@@ -67,7 +67,7 @@ class Lane:
                 except BaseException:
                     self._take_back(entry)
                     raise
-            master._job_added()
+            master._job_added(session)
         except BaseException:
             self._undo_add(job, entry, former)
             raise

@@ -21,6 +21,7 @@ from typing import Any
 
 from papyros.bookkeeping import snapshot
 from papyros.bundles import MOST_JOBS
+from papyros.courtesy import Courtesy
 from papyros.deadlines import Deadline, SafeCondition
 from papyros.distributed.bundling import Bundling
 from papyros.distributed.cancelling import Cancelling
@@ -127,6 +128,7 @@ class DistributedMaster(PackingMaster):
         )
         self._limited = max_waiting is not None or max_waiting_bytes is not None
         self._limits_results = max_processed_bytes is not None
+        self._courtesy = Courtesy()
         self.group = check_group(group)
         self._stop_event = threading.Event()
         names = parse_address(nameserver)
@@ -182,6 +184,9 @@ class DistributedMaster(PackingMaster):
         if self._limits_results:
             self._joined.notify_all()  # what was popped makes room for what the receiver may collect
 
+    def _job_added(self, session: Session) -> None:
+        self._courtesy.after_adding(len(session.line), session.assigned, self._receiver.slaves)
+
     def _waiting_elsewhere(self) -> tuple[int, int]:
         return self._sent.waiting
 
@@ -220,7 +225,7 @@ class DistributedMaster(PackingMaster):
         that is on its way at that moment may be counted twice, or not at all.
 
         Raises:
-            ConnectionError: the master cannot be reached.
+            ConnectionError: the master cannot be reached now; no job is lost by that.
         """
         self._check_process()
         with self._lock:

@@ -15,7 +15,7 @@ HOUSE = Path(papyros.__file__).parent
 
 #: From those who know nobody to those who know all others. A module may import what is further up.
 STOREYS = [
-    {"echo", "ending", "logs", "memory"},
+    {"courtesy", "echo", "ending", "logs", "memory"},
     {"errors", "cpus", "deadlines", "deaths", "environment", "forensics", "frames", "screen", "sharing", "status"}
     | {"protocol", "slate", "store", "story", "streams", "sweeping", "terms", "threads"},
     {"bundles", "byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},

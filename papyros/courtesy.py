@@ -1,0 +1,62 @@
+"""Who adds jobs one after the other lets the threads that send them have the interpreter, while slaves are idle.
+
+A thread that computes gives the interpreter up only when somebody has waited for it for 5 ms
+(`sys.getswitchinterval`), which belongs to the program: it is not changed here. A loop that adds jobs computes. Without
+this, the first of them sit in this process for that long, beside idle slaves, each time that its threads
+have waited for something.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+__all__ = ["Courtesy"]
+
+#: So many jobs out for each slave are enough: no slave is idle then, or will soon be.
+ENOUGH = 20
+
+#: How often to give way, in seconds: what a thread has to do takes about as long.
+PERIOD_SECONDS = 0.0003
+
+#: For so long after its first job, a series of them gives way. Slaves that take no more jobs by then have long ones.
+SERIES_SECONDS = 0.02
+
+#: A sleep of any length gives the interpreter to whoever waits for it.
+MOMENT_SECONDS = 0.00001
+
+
+class Courtesy:
+    """Knows when to give way.
+
+    Args:
+        clock: tells the time, in seconds, and never goes back.
+        sleep: sleeps for so many seconds, while others have the interpreter.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._began = 0.0  # when the series did
+        self._gave_way = 0.0
+
+    def after_adding(self, waiting: int, out: int, slaves: int) -> None:
+        """Give way, if it is time to, after a job was added; called without any lock.
+
+        Args:
+            waiting: how many jobs nobody has taken yet: of a job by itself, there is nothing to wait for.
+            out: how many slaves were given, or are on their way to them.
+            slaves: how many slaves there are, as far as is known.
+        """
+        now = self._clock()
+        if waiting < 2:
+            self._began = now
+        elif (
+            out < ENOUGH * max(1, slaves)
+            and now - self._gave_way >= PERIOD_SECONDS
+            and now - self._began < SERIES_SECONDS
+        ):
+            self._sleep(MOMENT_SECONDS)
+            self._gave_way = self._clock()

@@ -1,0 +1,100 @@
+"""When whoever adds jobs gives way to the threads that send them."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+import papyros
+from papyros import LocalCluster, MultiProcessMaster
+from papyros.courtesy import ENOUGH, PERIOD_SECONDS, SERIES_SECONDS, Courtesy
+from tests.contract.jobs_for_tests import double
+from tests.support import PATIENCE
+
+
+class Time:
+    """A clock that is set by hand, and notes when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.sleeps: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(self.now)
+        self.now += seconds
+
+
+@pytest.fixture
+def time() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def courtesy(time) -> Courtesy:
+    courtesy = Courtesy(lambda: time.now, time.sleep)
+    courtesy.after_adding(1, 0, 2)  # the first one of a series
+    return courtesy
+
+
+def test_a_job_by_itself_waits_for_nobody(courtesy, time):
+    for _ in range(100):
+        time.now += 0.01
+        courtesy.after_adding(1, 2, 2)
+        courtesy.after_adding(0, 2, 2)
+    assert not time.sleeps
+
+
+def test_a_series_gives_way_now_and_then_for_a_while(courtesy, time):
+    began = time.now
+    for waiting in range(2, 100_000):
+        courtesy.after_adding(waiting, 2, 2)
+        time.now += PERIOD_SECONDS / 10
+    assert time.sleeps[0] == began
+    assert time.sleeps[-1] < began + SERIES_SECONDS
+    assert min(later - sooner for sooner, later in zip(time.sleeps, time.sleeps[1:], strict=False)) >= PERIOD_SECONDS
+    assert len(time.sleeps) > SERIES_SECONDS / PERIOD_SECONDS / 2
+
+
+def test_it_does_not_while_slaves_have_enough_to_do(courtesy, time):
+    courtesy.after_adding(100, 2 * ENOUGH, 2)
+    assert not time.sleeps
+    courtesy.after_adding(100, 2 * ENOUGH - 1, 2)
+    assert time.sleeps
+
+
+def test_slaves_of_which_nobody_has_heard_count_as_one(courtesy, time):
+    courtesy.after_adding(100, ENOUGH, 0)
+    assert not time.sleeps
+    courtesy.after_adding(100, ENOUGH - 1, 0)
+    assert time.sleeps
+
+
+def test_the_next_series_gives_way_anew(courtesy, time):
+    time.now += 10
+    courtesy.after_adding(2, 0, 2)
+    assert not time.sleeps
+    courtesy.after_adding(1, 0, 2)
+    courtesy.after_adding(2, 0, 2)
+    assert time.sleeps
+
+
+def check(master: papyros.Master, monkeypatch) -> None:
+    slept = threading.Event()
+    monkeypatch.setattr(master._courtesy, "_sleep", lambda _: slept.set())
+    for number in range(10):
+        master.addJob(double(number))
+    assert slept.is_set()
+
+
+def test_a_master_of_processes_gives_way_where_slaves_have_yet_to_start(monkeypatch):
+    with MultiProcessMaster(1) as master:
+        check(master, monkeypatch)
+        assert len(list(master.processedJobs(PATIENCE))) == 10
+
+
+def test_a_client_gives_way_where_nothing_is_sent_yet(monkeypatch):
+    with LocalCluster(slaves=1) as cluster, cluster.master() as master:
+        with master._lock:  # or what was added first may be sent by now
+            check(master, monkeypatch)
+        assert len(list(master.processedJobs(PATIENCE))) == 10
