@@ -193,7 +193,7 @@ def test_an_interrupt_while_a_slave_is_fed_loses_no_job_of_another_thread(monkey
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(master, "_job_added", lambda: None)  # the other thread is about to feed the slaves
+            patch.setattr(master, "_job_added", lambda _: None)  # the other thread is about to feed the slaves
             master.addJob(other := Square(3))
         monkeypatch.setattr(source, interrupted, interrupt)
         with pytest.raises(KeyboardInterrupt):
