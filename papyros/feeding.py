@@ -90,12 +90,9 @@ class Feeder:
         return tasks
 
     def spread(self, tasks: list[Task], slaves: Sequence[SlaveProcess]) -> None:
-        """Send tasks to slaves, an even part to each, in order."""
+        """Send tasks to slaves, as many to each, by turns: what is first in order is begun first, whoever does it."""
         for position, slave in enumerate(slaves):
-            left = len(slaves) - position
-            share = -(-len(tasks) // left)
-            part, tasks = tasks[:share], tasks[share:]
-            if part:
+            if part := tasks[position :: len(slaves)]:
                 self._send(slave, part)
 
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:

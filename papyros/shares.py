@@ -24,6 +24,10 @@ LONG_SECONDS = 0.1
 #: What is done in so many seconds is not parted: to fetch the other half takes as long.
 LEAST_SECONDS = 0.001
 
+#: ... nor what is done in so many by the only one who runs jobs: there is nobody to leave the other half to, and the
+#: last jobs would be fetched one by one. What stays in the line until then can be overtaken, and cancelled.
+ALONE_SECONDS = 0.05
+
 #: Never more jobs ahead than this for each slave.
 AHEAD_JOBS = 1000
 
@@ -31,8 +35,8 @@ AHEAD_JOBS = 1000
 def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:
     """Return how many more jobs a holder should have (guided self-scheduling, Polychronopoulos and Kuck 1987).
 
-    One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but where others run jobs too, never more than
-    an even share of half of what waits, so that at the end nobody sits on jobs that others could start, unless they are
+    One for each slave, and as many ahead as are done in `AHEAD_SECONDS`; but never more than an
+    even share of half of what waits, so that at the end nobody sits on jobs that others could start, unless they are
     done in a moment. Nor more than is `bearable`.
 
     Args:
@@ -49,11 +53,10 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
     slaves = sum(other.places for other in holders) or 1
     known = [session.seconds for session in sessions if session.seconds is not None]
     ahead = 0.0
-    # Where nobody else runs jobs, there is nobody to leave the other half to; who comes is given of what is ahead here.
-    fair = waiting / (2 * slaves if slaves > holder.places else slaves)
+    fair = waiting / (2 * slaves)
     if known and (mean := max(1e-6, sum(known) / len(known))) < LONG_SECONDS:
         ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / mean))
-        fair = max(fair, LEAST_SECONDS / mean)
+        fair = max(fair, (LEAST_SECONDS if slaves > holder.places else ALONE_SECONDS) / mean)
     held = len(holder.assigned)
     wanted = holder.places + int(holder.slaves * min(ahead, fair)) - held
     return min(waiting, max(0, bearable(holder, wanted, sessions)))

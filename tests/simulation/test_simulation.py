@@ -21,7 +21,7 @@ pytestmark = pytest.mark.pure  # what watches a ledger stands in for its methods
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
-SEEDS = "1-500"
+SEEDS = "1-300"
 
 #: The test is given up after so many seconds; it takes a tenth of that, or a third on a slow machine.
 LIMIT = 100.0

@@ -256,14 +256,14 @@ def test_quick_jobs_are_assigned_ahead_and_long_ones_are_not():
     assert ahead[1e-5] > 100
 
 
-@pytest.mark.parametrize(("others", "assigned"), [(0, 20), (1, 2 + 20 // 4)])
-def test_who_is_alone_is_assigned_all_quick_jobs_and_who_is_not_leaves_some_to_others(others, assigned):
-    ledger, session = filled(21)
+@pytest.mark.parametrize(("others", "waiting", "assigned"), [(0, 6, 6), (1, 6, 2 + 6 // 4), (0, 100, 2 + 100 // 2)])
+def test_who_is_alone_is_assigned_the_last_jobs_and_who_is_not_leaves_some_to_others(others, waiting, assigned):
+    ledger, session = filled(waiting + 1)
     holder = ledger.enlist("host", 2)
     for number in range(others):
         ledger.enlist(f"other {number}", 2)
     [entry] = ledger.assign(holder, 1)
-    ledger.finish(session, entry.number, None, 0.02)
+    ledger.finish(session, entry.number, None, 0.01)
     assert len(ledger.assign(holder)) == assigned
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
 from papyros.ledger import MAX_DEATHS, MAX_LOSSES
-from papyros.shares import LEAST_SECONDS
+from papyros.shares import ALONE_SECONDS, LEAST_SECONDS
 from tests.unit.ledger_model import BACKOFF, HOLDERS, LIMITS, SIZES, Host
 from tests.unit.ledger_rules import ClientRules
 
@@ -112,7 +112,9 @@ class LedgerMachine(ClientRules):
         """How many jobs a holder's slaves do in so short a time that it is not worth while to part them."""
         stays = [stay.session for stay in self.stays.values() if stay.session.line]
         known = [session.seconds for session in stays if session.seconds is not None]
-        return host.slaves * LEAST_SECONDS / max(1e-6, sum(known) / len(known)) if known else 0
+        alone = not any(other.slaves or other.lent for other in self.hosts.values() if other is not host)
+        seconds = ALONE_SECONDS if alone else LEAST_SECONDS
+        return host.slaves * seconds / max(1e-6, sum(known) / len(known)) if known else 0
 
     def check_share(self, host, held, waiting, moment, now):
         places = host.slaves + host.lent
