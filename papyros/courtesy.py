@@ -14,13 +14,13 @@ from collections.abc import Callable
 __all__ = ["Courtesy"]
 
 #: So many jobs out for each slave are enough: no slave is idle then, or will soon be.
-ENOUGH = 20
+ENOUGH = 5
 
 #: How often to give way, in seconds: what a thread has to do takes about as long.
 PERIOD_SECONDS = 0.0003
 
-#: For so long after its first job, a series of them gives way. Slaves that take no more jobs by then have long ones.
-SERIES_SECONDS = 0.02
+#: For so long after its first job, a series of them gives way; no longer, since to send a few at a time costs more.
+SERIES_SECONDS = 0.01
 
 #: A sleep of any length gives the interpreter to whoever waits for it.
 MOMENT_SECONDS = 0.00001
@@ -42,21 +42,19 @@ class Courtesy:
         self._began = 0.0  # when the series did
         self._gave_way = 0.0
 
-    def after_adding(self, waiting: int, out: int, slaves: int) -> None:
+    def after_adding(self, kept: int, waiting: int, out: int, slaves: int) -> None:
         """Give way, if it is time to, after a job was added; called without any lock.
 
         Args:
-            waiting: how many jobs nobody has taken yet: of a job by itself, there is nothing to wait for.
+            kept: how many jobs of the program there are, whatever their state: with the first one, a series begins.
+            waiting: how many of them nobody has taken yet.
             out: how many slaves were given, or are on their way to them.
             slaves: how many slaves there are, as far as is known.
         """
-        now = self._clock()
-        if waiting < 2:
-            self._began = now
-        elif (
-            out < ENOUGH * max(1, slaves)
-            and now - self._gave_way >= PERIOD_SECONDS
-            and now - self._began < SERIES_SECONDS
-        ):
-            self._sleep(MOMENT_SECONDS)
-            self._gave_way = self._clock()
+        if kept < 2:
+            self._began = self._clock()
+        elif waiting and out < ENOUGH * max(1, slaves):
+            now = self._clock()
+            if now - self._gave_way >= PERIOD_SECONDS and now - self._began < SERIES_SECONDS:
+                self._sleep(MOMENT_SECONDS)
+                self._gave_way = self._clock()

@@ -145,7 +145,7 @@ class MultiProcessMaster(PackingMaster):
             except BaseException:  # Ctrl-C: what other threads have added was taken, it may be, and not sent
                 self._crew.audit(self._give_back_all_but)
                 raise
-        self._courtesy.after_adding(len(session.line), session.assigned, self._holder.slaves)
+        self._courtesy.after_adding(len(session.entries), len(session.line), session.assigned, self._holder.slaves)
 
     def _give_back_all_but(self, known: set[Entry]) -> None:
         with self._lock:

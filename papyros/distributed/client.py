@@ -185,7 +185,7 @@ class DistributedMaster(PackingMaster):
             self._joined.notify_all()  # what was popped makes room for what the receiver may collect
 
     def _job_added(self, session: Session) -> None:
-        self._courtesy.after_adding(len(session.line), session.assigned, self._receiver.slaves)
+        self._courtesy.after_adding(len(session.entries), len(session.line), session.assigned, self._receiver.slaves)
 
     def _waiting_elsewhere(self) -> tuple[int, int]:
         return self._sent.waiting

@@ -33,49 +33,63 @@ def time() -> Time:
 @pytest.fixture
 def courtesy(time) -> Courtesy:
     courtesy = Courtesy(lambda: time.now, time.sleep)
-    courtesy.after_adding(1, 0, 2)  # the first one of a series
+    courtesy.after_adding(1, 1, 0, 2)  # the first one of a series
     return courtesy
 
 
 def test_a_job_by_itself_waits_for_nobody(courtesy, time):
     for _ in range(100):
         time.now += 0.01
-        courtesy.after_adding(1, 2, 2)
-        courtesy.after_adding(0, 2, 2)
+        courtesy.after_adding(1, 1, 0, 2)
+        courtesy.after_adding(1, 0, 1, 2)
     assert not time.sleeps
 
 
 def test_a_series_gives_way_now_and_then_for_a_while(courtesy, time):
     began = time.now
-    for waiting in range(2, 100_000):
-        courtesy.after_adding(waiting, 2, 2)
+    for kept in range(2, 100_000):
+        courtesy.after_adding(kept, kept - 2, 2, 2)
         time.now += PERIOD_SECONDS / 10
-    assert time.sleeps[0] == began
+    assert began < time.sleeps[0] < began + PERIOD_SECONDS
     assert time.sleeps[-1] < began + SERIES_SECONDS
     assert min(later - sooner for sooner, later in zip(time.sleeps, time.sleeps[1:], strict=False)) >= PERIOD_SECONDS
     assert len(time.sleeps) > SERIES_SECONDS / PERIOD_SECONDS / 2
 
 
-def test_it_does_not_while_slaves_have_enough_to_do(courtesy, time):
-    courtesy.after_adding(100, 2 * ENOUGH, 2)
+def test_it_does_not_for_longer_because_all_that_was_added_is_taken_at_once(courtesy, time):
+    """Or a program that adds many quick jobs would send them a few at a time, for as long as it adds any."""
+    began = time.now
+    for kept in range(2, 100_000):
+        courtesy.after_adding(kept, kept % 3, 2, 2)
+        time.now += PERIOD_SECONDS / 10
+    assert time.sleeps[-1] < began + SERIES_SECONDS
+
+
+def test_it_does_not_where_nothing_waits(courtesy, time):
+    courtesy.after_adding(3, 0, 3, 2)
     assert not time.sleeps
-    courtesy.after_adding(100, 2 * ENOUGH - 1, 2)
+
+
+def test_it_does_not_while_slaves_have_enough_to_do(courtesy, time):
+    courtesy.after_adding(100, 50, 2 * ENOUGH, 2)
+    assert not time.sleeps
+    courtesy.after_adding(100, 50, 2 * ENOUGH - 1, 2)
     assert time.sleeps
 
 
 def test_slaves_of_which_nobody_has_heard_count_as_one(courtesy, time):
-    courtesy.after_adding(100, ENOUGH, 0)
+    courtesy.after_adding(100, 50, ENOUGH, 0)
     assert not time.sleeps
-    courtesy.after_adding(100, ENOUGH - 1, 0)
+    courtesy.after_adding(100, 50, ENOUGH - 1, 0)
     assert time.sleeps
 
 
 def test_the_next_series_gives_way_anew(courtesy, time):
     time.now += 10
-    courtesy.after_adding(2, 0, 2)
+    courtesy.after_adding(2, 2, 0, 2)
     assert not time.sleeps
-    courtesy.after_adding(1, 0, 2)
-    courtesy.after_adding(2, 0, 2)
+    courtesy.after_adding(1, 1, 0, 2)
+    courtesy.after_adding(2, 2, 0, 2)
     assert time.sleeps
 
 
