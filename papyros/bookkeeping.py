@@ -136,8 +136,15 @@ class BookkeepingMaster(Master):
         """As `_work_came`, of a job that was added. Called with the lock held; then `_job_added` without it."""
         self._work_came()
 
-    def _job_added(self, session: Session) -> None:
-        """Wake the engine, if `_job_came` has not, and let it work. Called without the lock."""
+    def _job_added(self) -> None:
+        """Wake the engine, if `_job_came` has not. Called without the lock."""
+
+    def _load(self) -> tuple[int, int] | None:
+        """Return how many jobs slaves have, or are on their way to them, and how many slaves there are.
+
+        None where no thread of this master sends them. Called without the lock.
+        """
+        return None
 
     @abstractmethod
     def _stop(self) -> None:

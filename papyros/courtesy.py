@@ -1,9 +1,9 @@
-"""Who adds jobs one after the other lets the threads that send them have the interpreter, while slaves are idle.
+"""Who begins to add jobs, one after the other, lets the threads that send them have the interpreter now and then.
 
 A thread that computes gives the interpreter up only when somebody has waited for it for 5 ms
 (`sys.getswitchinterval`), which belongs to the program: it is not changed here. A loop that adds jobs computes. Without
-this, the first of them sit in this process for that long, beside idle slaves, each time that its threads
-have waited for something.
+this, the first of them sit in this process for that long, beside idle slaves, and for as long again each time that its
+threads have waited for something. Once slaves have jobs ahead, nobody is in such a hurry, and larger batches cost less.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MOMENT_SECONDS = 0.00001
 
 
 class Courtesy:
-    """Knows when to give way.
+    """Knows when to give way, in a lane.
 
     Args:
         clock: tells the time, in seconds, and never goes back.
@@ -39,22 +39,28 @@ class Courtesy:
     ) -> None:
         self._clock = clock
         self._sleep = sleep
-        self._began = 0.0  # when the series did
+        self._added = 0.0  # when the last job was
+        self._began = 0.0  # when this series of them did
         self._gave_way = 0.0
 
     def after_adding(self, kept: int, waiting: int, out: int, slaves: int) -> None:
         """Give way, if it is time to, after a job was added; called without any lock.
 
         Args:
-            kept: how many jobs of the program there are, whatever their state: with the first one, a series begins.
+            kept: how many jobs of this lane there are, whatever their state.
             waiting: how many of them nobody has taken yet.
-            out: how many slaves were given, or are on their way to them.
+            out: how many jobs of the master slaves were given, or are on their way to them.
             slaves: how many slaves there are, as far as is known.
         """
-        if kept < 2:
-            self._began = self._clock()
-        elif waiting and out < ENOUGH * max(1, slaves):
-            now = self._clock()
-            if now - self._gave_way >= PERIOD_SECONDS and now - self._began < SERIES_SECONDS:
-                self._sleep(MOMENT_SECONDS)
-                self._gave_way = self._clock()
+        now = self._clock()
+        before, self._added = self._added, now
+        if kept < 2 or now - before >= SERIES_SECONDS:
+            self._began = now  # with a job that is the only one so far, which there is nothing to be sent beside
+        elif (
+            waiting
+            and out < ENOUGH * max(1, slaves)
+            and now - self._began < SERIES_SECONDS
+            and now - self._gave_way >= PERIOD_SECONDS
+        ):
+            self._sleep(MOMENT_SECONDS)
+            self._gave_way = self._clock()

@@ -90,7 +90,7 @@ class Feeder:
         return tasks
 
     def spread(self, tasks: list[Task], slaves: Sequence[SlaveProcess]) -> None:
-        """Send tasks to slaves, as many to each, by turns: what is first in order is begun first, whoever does it."""
+        """Send tasks to slaves, equally many to each, by turns: so all of them begin with what is first in order."""
         for position, slave in enumerate(slaves):
             if part := tasks[position :: len(slaves)]:
                 self._send(slave, part)
@@ -142,9 +142,11 @@ class Feeder:
     def _share_out(self, idle: list[SlaveProcess], victim: SlaveProcess) -> None:
         """Give idle slaves what the one with the longest queue has not started."""
         recalled = self.take_back(victim, self._worth_cutting(victim))
-        if recalled:
-            # The victim is busy with the job that it started, so it comes last.
-            self.spread(recalled, [*idle[: self.pace.parts(len(recalled))], victim])
+        takers = idle[: self.pace.parts(len(recalled))]
+        # The victim is busy with the job that it started, so it is left what is last in order.
+        shared = len(recalled) - len(recalled) // (len(takers) + 1)
+        self.spread(recalled[:shared], takers)
+        self.spread(recalled[shared:], [victim])
 
     def _worth_cutting(self, slave: SlaveProcess) -> int:
         """Return how many jobs of the bundle that a slave runs are worth the trip to their client and back."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from queue import Full
 from typing import TYPE_CHECKING
 
+from papyros.courtesy import Courtesy
 from papyros.deadlines import AT_ONCE, FOREVER, Deadline
 from papyros.entries import FORGOTTEN, WAITING, Entry, Session
 from papyros.errors import MasterClosedError, PayloadError, PendingJobError
@@ -29,6 +30,7 @@ class Lane:
     def __init__(self, master: BookkeepingMaster, session: Session) -> None:
         self._master = master
         self._session = session
+        self._courtesy = Courtesy()
 
     def add(self, job: Job, timeout: float | None = None) -> None:
         """Add a job; see `Master.addJob`."""
@@ -67,7 +69,9 @@ class Lane:
                 except BaseException:
                     self._take_back(entry)
                     raise
-            master._job_added(session)
+            master._job_added()
+            if (load := master._load()) is not None:
+                self._courtesy.after_adding(len(session.entries), len(session.line), *load)
         except BaseException:
             self._undo_add(job, entry, former)
             raise

@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO, Any
 
-__all__ = ["logger_of"]
+__all__ = ["logger_of", "show_warnings"]
 
 #: So many records are kept of what nobody reads; the oldest go first.
 KEPT_RECORDS = 1000
@@ -32,6 +32,14 @@ def logger_of(name: str) -> logging.Logger:
     logger = logging.getLogger(name)
     logger.addFilter(_UNREAD)  # which does nothing when it is there already
     return logger
+
+
+def show_warnings() -> None:
+    """Have the warnings of this package shown as lines of the command line, which say whose they are."""
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("papyros: %(message)s"))
+    logging.getLogger("papyros").addHandler(handler)
 
 
 class _Unread(logging.Filter):

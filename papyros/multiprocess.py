@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from papyros.checks import check_slaves
-from papyros.courtesy import Courtesy
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
@@ -71,7 +70,6 @@ class MultiProcessMaster(PackingMaster):
         self._hungry = True  # the crew found less than it asked for, so it is to be poked
         self._held_back = False  # ... for want of room for results, as far as is known
         self._feeding = False  # who has added a job gives it to an idle slave
-        self._courtesy = Courtesy()
         self._broken = ""
         largest = min(max_bytes, max_processed_bytes or max_bytes)
         secrets = Silent(authkey=multiprocessing.process.current_process().authkey.hex())
@@ -137,7 +135,7 @@ class MultiProcessMaster(PackingMaster):
         if not self._feeding:
             self._work_came()
 
-    def _job_added(self, session: Session) -> None:
+    def _job_added(self) -> None:
         if self._feeding:
             self._feeding = False
             try:
@@ -145,7 +143,9 @@ class MultiProcessMaster(PackingMaster):
             except BaseException:  # Ctrl-C: what other threads have added was taken, it may be, and not sent
                 self._crew.audit(self._give_back_all_but)
                 raise
-        self._courtesy.after_adding(len(session.entries), len(session.line), session.assigned, self._holder.slaves)
+
+    def _load(self) -> tuple[int, int]:
+        return len(self._holder.assigned), self._holder.slaves
 
     def _give_back_all_but(self, known: set[Entry]) -> None:
         with self._lock:

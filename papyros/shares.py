@@ -24,8 +24,8 @@ LONG_SECONDS = 0.1
 #: What is done in so many seconds is not parted: to fetch the other half takes as long.
 LEAST_SECONDS = 0.001
 
-#: ... nor what is done in so many by the only one who runs jobs: there is nobody to leave the other half to, and the
-#: last jobs would be fetched one by one. What stays in the line until then can be overtaken, and cancelled.
+#: What the only one who runs jobs does in so many seconds is not parted either: there is nobody to leave the other half
+#: to, and the last jobs would be fetched one by one. What stays in the line until then can be overtaken, and cancelled.
 ALONE_SECONDS = 0.05
 
 #: Never more jobs ahead than this for each slave.

@@ -47,6 +47,7 @@ from papyros.errors import (
     NameServerNotFoundError,
     PapyrosError,
 )
+from papyros.logs import show_warnings
 from papyros.memory import use_one_heap
 from papyros.wire import MAX_PAYLOAD_BYTES
 
@@ -82,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.logging:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s")
     else:
-        logging.basicConfig(level=logging.WARNING, format="papyros: %(message)s")
+        show_warnings()
     if options.new_key is not None:
         return _make_key(options.new_key)
     group = check_group(options.group or DEFAULT_GROUP)
@@ -270,9 +271,9 @@ def _run_standalone(options: argparse.Namespace, group: str, nameserver: Address
         if stop.number == signal.SIGTERM:
             _print(DRAINING)
             cluster.drain(options.drain or DRAIN_SECONDS)
-        lost = cluster.lost
-    if lost:
-        raise ClusterError(f"the cluster ended without its {' and its '.join(lost)}, as was told when that happened")
+        failed = cluster.failed_parts
+    if failed:
+        raise ClusterError(f"the cluster ended without its {' and its '.join(failed)}, as was told when that happened")
     return 0
 
 

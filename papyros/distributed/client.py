@@ -21,14 +21,13 @@ from typing import Any
 
 from papyros.bookkeeping import snapshot
 from papyros.bundles import MOST_JOBS
-from papyros.courtesy import Courtesy
 from papyros.deadlines import Deadline, SafeCondition
 from papyros.distributed.bundling import Bundling
 from papyros.distributed.cancelling import Cancelling
 from papyros.distributed.exchange import Exchange
 from papyros.distributed.finder import Hosting, MasterFinder
 from papyros.distributed.keys import find_key
-from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.line import CallFailedError, Line, LineBrokenError, LineRefusedError
 from papyros.distributed.naming import (
     DEFAULT_GROUP,
     DEFAULT_NAMESERVER,
@@ -128,7 +127,6 @@ class DistributedMaster(PackingMaster):
         )
         self._limited = max_waiting is not None or max_waiting_bytes is not None
         self._limits_results = max_processed_bytes is not None
-        self._courtesy = Courtesy()
         self.group = check_group(group)
         self._stop_event = threading.Event()
         names = parse_address(nameserver)
@@ -184,8 +182,8 @@ class DistributedMaster(PackingMaster):
         if self._limits_results:
             self._joined.notify_all()  # what was popped makes room for what the receiver may collect
 
-    def _job_added(self, session: Session) -> None:
-        self._courtesy.after_adding(len(session.entries), len(session.line), session.assigned, self._receiver.slaves)
+    def _load(self) -> tuple[int, int]:
+        return len(self._holder.assigned), self._receiver.slaves
 
     def _waiting_elsewhere(self) -> tuple[int, int]:
         return self._sent.waiting
@@ -225,7 +223,7 @@ class DistributedMaster(PackingMaster):
         that is on its way at that moment may be counted twice, or not at all.
 
         Raises:
-            ConnectionError: the master cannot be reached now; no job is lost by that.
+            ConnectionError: the master cannot be reached now.
         """
         self._check_process()
         with self._lock:
@@ -235,10 +233,12 @@ class DistributedMaster(PackingMaster):
             self._news.notify()  # the sender tells the master what is shared no more
         try:
             there = ask_status(uri, self._security)
+        except (LineRefusedError, CallFailedError):
+            raise
         except LineBrokenError as error:
             raise LineBrokenError(
-                f"the master of the group {self.group!r} does not answer now ({error}); what was added and is not done "
-                "is kept here, for when it does, or another one takes over"
+                f"the master of the group {self.group!r} does not answer now ({error}); this client keeps its jobs: "
+                "those that may be run again are added again when it does, or when another one takes over"
             ) from None
         with self._lock:
             here = snapshot("this client", self._ledger, ())

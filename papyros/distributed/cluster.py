@@ -109,9 +109,9 @@ class LocalCluster:
         return {part.name: part.pid for part in self._parts}
 
     @property
-    def lost(self) -> list[str]:
-        """The parts that ended though nobody asked them to, by the names that `pids` has; they are not started anew."""
-        return [part.name for part in self._parts if part.lost]
+    def failed_parts(self) -> list[str]:
+        """The parts that died, or could not go on, by the names that `pids` has; they are not started anew."""
+        return [part.name for part in self._parts if part.failed]
 
     def master(self, **options: Any) -> DistributedMaster:
         """Return a new client of the cluster; several are fine.
@@ -166,8 +166,7 @@ class LocalCluster:
                     part = key.data
                     selector.unregister(part)
                     if not part.asked:
-                        part.lost = True
-                        told = (part.name, part.how_it_ended(), WITHOUT[part.name])
+                        told = (part.name, part.ended_by_itself(), WITHOUT[part.name])
                         log.warning("the %s of the local cluster %s, and is not started anew: %s", *told)
 
     def _start(self, name: str, module: str, *arguments: str) -> Part:

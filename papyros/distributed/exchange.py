@@ -77,7 +77,7 @@ class Exchange:
         batch = [_bundled(bundle) for bundle in unsent]
         leaving = self.sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
         full = True
-        # A program that adds jobs all the time lets nobody get a word in for 5 ms: better a long one, of many bundles.
+        # A program that adds jobs for long lets nobody get a word in for 5 ms: better a long one, of many bundles.
         while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED:
             entries = self._ledger.assign(self._holder, sendable())
             leaving.update(entry.number for entry in entries)

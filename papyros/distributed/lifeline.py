@@ -92,8 +92,8 @@ class Part:
         self.name = name
         #: Whether it was asked to end.
         self.asked = False
-        #: Whether it ended though it was not.
-        self.lost = False
+        #: Whether it ended by itself, and not in order.
+        self.failed = False
         self._sock, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -142,10 +142,12 @@ class Part:
         """Return the file descriptor on which nothing more comes, once the part is ready, but its end."""
         return self._sock.fileno()
 
-    def how_it_ended(self) -> str:
-        """Return in words how the part has ended."""
+    def ended_by_itself(self) -> str:
+        """Take note of that, and return in words how the part has ended."""
         try:
-            return cause_of(self._process.wait(END_SECONDS))
+            code = self._process.wait(END_SECONDS)
+            self.failed = code != 0
+            return cause_of(code)
         except subprocess.TimeoutExpired:
             return "has left"
 

@@ -20,6 +20,7 @@ from papyros.distributed.keys import find_key
 from papyros.distributed.lifeline import Lifeline
 from papyros.distributed.security import Role, Security
 from papyros.distributed.signals import StopSignals
+from papyros.logs import show_warnings
 
 __all__ = ["Names", "main"]
 
@@ -70,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lifeline = Lifeline(options.lifeline)
     hello = lifeline.hello()
     apply_pyro_items(hello["pyro"])
+    show_warnings()
     broken: list[str] = []
     stop = StopSignals()
 

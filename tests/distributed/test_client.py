@@ -22,7 +22,7 @@ from papyros.bundles import cut_off, death
 from papyros.distributed import cancelling
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.bundling import BUNDLE_SECONDS
-from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.line import Line, LineBrokenError, LineRefusedError
 from papyros.distributed.naming import ask_status
 from papyros.errors import ConfigError
 from tests.contract.jobs_for_tests import double, nap, say, urgent, wait_at
@@ -190,11 +190,21 @@ def test_the_status_of_a_master_that_is_gone_is_an_error_that_says_where_the_job
     with DistributedMaster(group, names, host_master=False) as client:
         client.addJob(double(1))
         master.end(signal.SIGKILL)
-        with pytest.raises(ConnectionError, match=rf"the group '{group}' does not answer now .* kept here"):
+        with pytest.raises(ConnectionError, match=rf"the group '{group}' does not answer now .* keeps its jobs"):
             client.status()
         launch.master(group, names)
         launch.host(group, names)
         assert client.popProcessedJob(30).result == 2
+
+
+def test_a_status_that_is_refused_says_why(single, monkeypatch):
+    def refuse(*_):
+        raise LineRefusedError("another key")
+
+    with single.master() as client:
+        monkeypatch.setattr("papyros.distributed.client.ask_status", refuse)
+        with pytest.raises(LineRefusedError, match="^another key$"):
+            client.status()
 
 
 def test_a_large_job_does_not_keep_others_from_being_added(single):

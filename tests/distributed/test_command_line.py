@@ -6,6 +6,7 @@ import math
 import os
 import re
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from tests.distributed.programs import (
     refusal,
     slaves_of,
 )
-from tests.support import at_most, wait_until
+from tests.support import PATIENCE, at_most, wait_until
 
 pytestmark = pytest.mark.measured
 
@@ -346,12 +347,32 @@ def test_standalone_that_lost_a_part_says_so_and_fails_in_the_end(launch, group,
     assert "the cluster ended without its slave host" in cluster.text
 
 
+def test_standalone_whose_parts_are_told_to_end_with_it_ends_in_order(launch, group, mark):
+    """As service managers do, which signal all processes of a service."""
+    cluster = launch.part("--standalone", "--slaves=1", f"--group={group}", f"--nameserver=localhost:{free_port()}")
+    cluster.wait_for(STANDALONE_UP)
+    for pid, command in processes(mark).items():
+        if "--lifeline" in command:
+            os.kill(pid, signal.SIGTERM)
+    assert cluster.end() == 0
+
+
 def test_an_interrupt_while_modules_are_imported_shows_no_traceback(launch, tmp_path, monkeypatch):
     (tmp_path / "Pyro5.py").write_text("raise KeyboardInterrupt\n")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
     program = launch.part("--slaves=1")
     assert program.ended() == 130
     assert not program.text
+
+
+def test_an_interrupt_of_a_command_that_asks_somebody_shows_no_traceback(launch):
+    with socket.create_server(("localhost", 0)) as silent:
+        program = launch.part("--status", f"--nameserver=localhost:{silent.getsockname()[1]}")
+        silent.settimeout(PATIENCE)
+        connection, _ = silent.accept()
+        with connection:  # it waits for an answer now
+            assert program.end(signal.SIGINT) == 130
+    assert "Traceback" not in program.text
 
 
 def test_standalone_says_when_its_port_is_taken(launch, names):

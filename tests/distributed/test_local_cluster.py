@@ -61,7 +61,7 @@ def test_a_part_that_dies_is_told_of(caplog, part, follows):
     assert record.levelname == "WARNING"
     assert f"the {part} of the local cluster was killed by SIGKILL, and is not started anew" in record.getMessage()
     assert follows in record.getMessage()
-    assert cluster.lost == [part]
+    assert cluster.failed_parts == [part]
 
 
 def test_parts_that_are_asked_to_end_are_not_told_of(caplog):
@@ -69,7 +69,7 @@ def test_parts_that_are_asked_to_end_are_not_told_of(caplog):
         cluster.drain(PATIENCE)
         wait_until_gone([cluster.pids["slave host"]], ORPHAN_SECONDS)
     assert not caplog.records
-    assert not cluster.lost
+    assert not cluster.failed_parts
 
 
 def test_a_folder_of_our_name_where_a_program_runs_is_not_taken_for_papyros(tmp_path):

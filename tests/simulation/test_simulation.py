@@ -1,4 +1,4 @@
-"""A thousand seeds: whatever goes wrong, nothing is lost, nothing comes twice, nothing stays behind.
+"""Some hundred seeds: whatever goes wrong, nothing is lost, nothing comes twice, nothing stays behind.
 
 `make chaos` plays ten thousand, by ``python -m tests.simulation 1-10000``.
 """

@@ -93,9 +93,18 @@ def test_the_next_series_gives_way_anew(courtesy, time):
     assert time.sleeps
 
 
+def test_a_series_after_a_break_gives_way_anew_though_jobs_of_the_one_before_are_there(courtesy, time):
+    time.now += 10
+    for kept in (50, 51):
+        assert not time.sleeps
+        courtesy.after_adding(kept, 1, 0, 2)
+    assert len(time.sleeps) == 1
+
+
 def check(master: papyros.Master, monkeypatch) -> None:
     slept = threading.Event()
-    monkeypatch.setattr(master._courtesy, "_sleep", lambda _: slept.set())
+    monkeypatch.setattr(master._main._courtesy, "_sleep", lambda _: slept.set())
+    monkeypatch.setattr(master._main._courtesy, "_clock", lambda: 100.0)
     for number in range(10):
         master.addJob(double(number))
     assert slept.is_set()
@@ -112,3 +121,21 @@ def test_a_client_gives_way_where_nothing_is_sent_yet(monkeypatch):
         with master._lock:  # or what was added first may be sent by now
             check(master, monkeypatch)
         assert len(list(master.processedJobs(PATIENCE))) == 10
+
+
+def test_a_job_whose_adding_is_interrupted_meanwhile_was_not_added(monkeypatch):
+    def interrupt(_: float) -> None:
+        raise KeyboardInterrupt
+
+    first, second = double(1), double(2)
+    with MultiProcessMaster(1) as master:
+        monkeypatch.setattr(master._main._courtesy, "_sleep", interrupt)
+        monkeypatch.setattr(master._main._courtesy, "_clock", lambda: 100.0)
+        master.addJob(first)
+        with pytest.raises(KeyboardInterrupt):
+            master.addJob(second)
+        monkeypatch.undo()
+        assert master.popProcessedJob(PATIENCE) is first
+        assert master.popProcessedJob(0) is None
+        master.addJob(second)
+        assert master.popProcessedJob(PATIENCE) is second

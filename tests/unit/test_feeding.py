@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from contextlib import contextmanager
 from functools import partial
 
@@ -20,9 +21,11 @@ from papyros.bundles import (
     read,
     story_of,
 )
+from papyros.feeding import Feeder
 from papyros.keeping import keeper_of, terms_of
-from papyros.process import MOST_TOKENS, SlaveProcess
+from papyros.process import MOST_TOKENS, Recalled, SlaveProcess
 from papyros.tasks import Task
+from papyros.terms import DEFAULT_TERMS
 from tests.contract.jobs_for_tests import Square, hang, wait_at
 from tests.contract.test_interrupts import moments, pop_all, real_interrupts
 from tests.distributed.jobs import step
@@ -193,7 +196,7 @@ def test_an_interrupt_while_a_slave_is_fed_loses_no_job_of_another_thread(monkey
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
-            patch.setattr(master, "_job_added", lambda _: None)  # the other thread is about to feed the slaves
+            patch.setattr(master, "_job_added", lambda: None)  # the other thread is about to feed the slaves
             master.addJob(other := Square(3))
         monkeypatch.setattr(source, interrupted, interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -316,3 +319,78 @@ def test_of_a_bundle_whose_slave_dies_it_is_told_which_job_ran(tmp_path):
     assert read(told, 3).start == 1
     assert "SIGKILL" in story_of(told)
     assert not source.deaths
+
+
+# In which order -----------------------------------------------------------------------------
+
+
+class Stub:
+    """A slave that runs nothing, as the feeder sees it."""
+
+    check_at = look_at = cut = None
+
+    def __init__(self, *tags):
+        self.name = "stub"
+        self.queue = deque(tasks(tags))
+
+    @property
+    def jobs(self):
+        return len(self.queue)
+
+    @property
+    def tags(self):
+        return [task.tag for task in self.queue]
+
+    def send(self, tasks, *_):
+        self.queue.extend(tasks)
+        return 1
+
+    def recall(self, _=1):
+        first, *others = self.queue
+        self.queue = deque([first])
+        return Recalled(others, None)
+
+    def running(self):
+        return self.queue[0], 0.0
+
+
+def tasks(tags):
+    return [Task(tag, b"", b"", DEFAULT_TERMS) for tag in tags]
+
+
+class Stock(FakeSource):
+    """Has tasks with these tags, in order."""
+
+    def __init__(self, tags):
+        super().__init__()
+        self.left = tasks(tags)
+
+    def take(self, limit):
+        taken, self.left = self.left[:limit], self.left[limit:]
+        return taken
+
+
+def feeder_of(tags, seconds):
+    feeder = Feeder(Stock(tags), lambda slave: None)
+    feeder.pace.learn([seconds])
+    return feeder
+
+
+@pytest.mark.pure
+def test_slaves_get_tasks_by_turns_so_that_what_is_first_in_order_is_begun_first():
+    one, other = Stub(), Stub()
+    feeder_of(range(7), 0.05).feed([one, other], here=False)
+    assert (one.tags, other.tags) == ([0, 2, 4, 6], [1, 3, 5])
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(
+    ("behind", "idle", "left"),
+    [(1, [[1]], []), (4, [[1, 2]], [3, 4]), (5, [[1, 2, 3]], [4, 5]), (5, [[1, 3], [2, 4]], [5]), (2, [[1], [2]], [])],
+)
+def test_whoever_is_busy_is_left_what_is_last_in_order_when_it_is_shared_out(behind, idle, left):
+    busy = Stub(*range(behind + 1))
+    takers = [Stub() for _ in idle]
+    feeder_of([], 0.05).feed([busy, *takers], here=False)
+    assert [taker.tags for taker in takers] == idle
+    assert busy.tags == [0, *left]
