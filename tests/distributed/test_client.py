@@ -203,7 +203,7 @@ def test_a_status_that_is_refused_says_why(single, monkeypatch):
 
     with single.master() as client:
         monkeypatch.setattr("papyros.distributed.client.ask_status", refuse)
-        with pytest.raises(LineRefusedError, match="^another key$"):
+        with pytest.raises(LineRefusedError, match=r"^another key$"):
             client.status()
 
 
