@@ -65,6 +65,7 @@ def test_what_is_not_asked_for_is_not_judged():
 
 
 def test_jobs_wait_and_are_all_popped(monkeypatch):
+    monkeypatch.setattr(growth, "ROUNDS", 2)
     monkeypatch.setattr(growth, "GIVE_BACK_SECONDS", 0.2)  # so few jobs leave nothing that is worth a wait
     lines = list(growth.waiting_jobs([200, 400]))
     assert len(lines) == 2 * (2 + 3)
