@@ -11,10 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ["Courtesy"]
+__all__ = ["EVERY", "Courtesy"]
 
 #: So many jobs out for each slave are enough: no slave is idle then, or will soon be.
 ENOUGH = 5
+
+#: After so many jobs, whoever adds them looks whether it is time to give way: to look each time costs a thirtieth of
+#: what it costs to add one. No power of two, lest two lanes by turns have all looks in the one.
+EVERY = 7
 
 #: How often to give way, in seconds: what a thread has to do takes about as long.
 PERIOD_SECONDS = 0.0003
@@ -44,7 +48,7 @@ class Courtesy:
         self._gave_way = 0.0
 
     def after_adding(self, kept: int, waiting: int, out: int, slaves: int) -> None:
-        """Give way, if it is time to, after a job was added; called without any lock.
+        """Give way, if it is time to, after a job was added; called now and then, without any lock.
 
         Args:
             kept: how many jobs of this lane there are, whatever their state.
@@ -55,7 +59,7 @@ class Courtesy:
         now = self._clock()
         before, self._added = self._added, now
         if kept < 2 or now - before >= SERIES_SECONDS:
-            self._began = now  # with a job that is the only one so far, which there is nothing to be sent beside
+            self._began = now  # with a job that may be the only one, for which there is nothing to give way to yet
         elif (
             waiting
             and out < ENOUGH * max(1, slaves)

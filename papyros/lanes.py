@@ -10,7 +10,7 @@ from __future__ import annotations
 from queue import Full
 from typing import TYPE_CHECKING
 
-from papyros.courtesy import Courtesy
+from papyros.courtesy import EVERY, Courtesy
 from papyros.deadlines import AT_ONCE, FOREVER, Deadline
 from papyros.entries import FORGOTTEN, WAITING, Entry, Session
 from papyros.errors import MasterClosedError, PayloadError, PendingJobError
@@ -70,7 +70,7 @@ class Lane:
                     self._take_back(entry)
                     raise
             master._job_added()
-            if (load := master._load()) is not None:
+            if number % EVERY == 0 and (load := master._load()) is not None:
                 self._courtesy.after_adding(len(session.entries), len(session.line), *load)
         except BaseException:
             self._undo_add(job, entry, former)

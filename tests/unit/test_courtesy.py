@@ -8,7 +8,7 @@ import pytest
 
 import papyros
 from papyros import LocalCluster, MultiProcessMaster
-from papyros.courtesy import ENOUGH, PERIOD_SECONDS, SERIES_SECONDS, Courtesy
+from papyros.courtesy import ENOUGH, EVERY, PERIOD_SECONDS, SERIES_SECONDS, Courtesy
 from tests.contract.jobs_for_tests import double
 from tests.support import PATIENCE
 
@@ -105,7 +105,7 @@ def check(master: papyros.Master, monkeypatch) -> None:
     slept = threading.Event()
     monkeypatch.setattr(master._main._courtesy, "_sleep", lambda _: slept.set())
     monkeypatch.setattr(master._main._courtesy, "_clock", lambda: 100.0)
-    for number in range(10):
+    for number in range(2 * EVERY):
         master.addJob(double(number))
     assert slept.is_set()
 
@@ -113,29 +113,30 @@ def check(master: papyros.Master, monkeypatch) -> None:
 def test_a_master_of_processes_gives_way_where_slaves_have_yet_to_start(monkeypatch):
     with MultiProcessMaster(1) as master:
         check(master, monkeypatch)
-        assert len(list(master.processedJobs(PATIENCE))) == 10
+        assert len(list(master.processedJobs(PATIENCE))) == 2 * EVERY
 
 
 def test_a_client_gives_way_where_nothing_is_sent_yet(monkeypatch):
     with LocalCluster(slaves=1) as cluster, cluster.master() as master:
         with master._lock:  # or what was added first may be sent by now
             check(master, monkeypatch)
-        assert len(list(master.processedJobs(PATIENCE))) == 10
+        assert len(list(master.processedJobs(PATIENCE))) == 2 * EVERY
 
 
 def test_a_job_whose_adding_is_interrupted_meanwhile_was_not_added(monkeypatch):
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    first, second = double(1), double(2)
+    jobs = [double(number) for number in range(2 * EVERY)]
     with MultiProcessMaster(1) as master:
         monkeypatch.setattr(master._main._courtesy, "_sleep", interrupt)
         monkeypatch.setattr(master._main._courtesy, "_clock", lambda: 100.0)
-        master.addJob(first)
+        for job in jobs[:-1]:
+            master.addJob(job)
         with pytest.raises(KeyboardInterrupt):
-            master.addJob(second)
+            master.addJob(jobs[-1])
         monkeypatch.undo()
-        assert master.popProcessedJob(PATIENCE) is first
-        assert master.popProcessedJob(0) is None
-        master.addJob(second)
-        assert master.popProcessedJob(PATIENCE) is second
+        assert master.numPendingJobs() == len(jobs) - 1
+        assert {job.result for job in master.processedJobs(PATIENCE)} == set(range(0, 2 * len(jobs) - 2, 2))
+        master.addJob(jobs[-1])
+        assert master.popProcessedJob(PATIENCE) is jobs[-1]
