@@ -35,11 +35,17 @@ def logger_of(name: str) -> logging.Logger:
 
 
 def show_warnings() -> None:
-    """Have the warnings of this package shown as lines of the command line, which say whose they are."""
+    """Have the warnings of this package shown as lines of the command line, which say whose they are.
+
+    Unless somebody handles them already: a program that has set up its logging, or that was here before.
+    """
+    logger = logging.getLogger("papyros")
+    if logger.hasHandlers():
+        return
     handler = logging.StreamHandler()
     handler.setLevel(logging.WARNING)
     handler.setFormatter(logging.Formatter("papyros: %(message)s"))
-    logging.getLogger("papyros").addHandler(handler)
+    logger.addHandler(handler)
 
 
 class _Unread(logging.Filter):

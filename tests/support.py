@@ -130,6 +130,16 @@ def fork() -> int:
     return child
 
 
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Background:
     """A call in a thread of its own, whose result or exception is asked for later."""
 

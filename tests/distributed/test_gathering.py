@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 
 from papyros.distributed.gathering import ENOUGH, LONGEST_SECONDS, MANY, PART, SHORTEST_SECONDS, Gathering
-
-
-class Clock:
-    def __init__(self):
-        self.now = 100.0
-
-    def __call__(self):
-        return self.now
+from tests.support import Clock
 
 
 def paused(came, out, seconds, slaves=2):

@@ -10,14 +10,14 @@ import papyros
 from papyros import LocalCluster, MultiProcessMaster
 from papyros.courtesy import ENOUGH, EVERY, PERIOD_SECONDS, SERIES_SECONDS, Courtesy
 from tests.contract.jobs_for_tests import double
-from tests.support import PATIENCE
+from tests.support import PATIENCE, Clock
 
 
-class Time:
-    """A clock that is set by hand, and notes when somebody sleeps."""
+class Time(Clock):
+    """Passes while somebody sleeps, and notes when."""
 
     def __init__(self) -> None:
-        self.now = 100.0
+        super().__init__()
         self.sleeps: list[float] = []
 
     def sleep(self, seconds: float) -> None:
@@ -32,7 +32,7 @@ def time() -> Time:
 
 @pytest.fixture
 def courtesy(time) -> Courtesy:
-    courtesy = Courtesy(lambda: time.now, time.sleep)
+    courtesy = Courtesy(time, time.sleep)
     courtesy.after_adding(1, 1, 0, 2)  # the first one of a series
     return courtesy
 

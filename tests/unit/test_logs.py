@@ -11,7 +11,7 @@ import signal
 import pytest
 
 import papyros
-from papyros.logs import logger_of
+from papyros.logs import logger_of, show_warnings
 from tests.contract.jobs_for_tests import end_slave, hang
 from tests.support import Background, processed
 
@@ -73,3 +73,15 @@ def test_what_handles_a_signal_may_log_while_the_same_thread_does(monkeypatch):
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert stream.getvalue() == "a signal came\nsomething happened\n"
+
+
+def test_warnings_are_shown_once_and_not_where_a_program_handles_them_already(monkeypatch):
+    root, ours = logging.getLogger(), logging.getLogger("papyros")
+    monkeypatch.setattr(ours, "handlers", [])
+    monkeypatch.setattr(root, "handlers", [logging.NullHandler()])
+    show_warnings()
+    assert not ours.handlers
+    monkeypatch.setattr(root, "handlers", [])
+    show_warnings()
+    show_warnings()
+    assert len(ours.handlers) == 1
