@@ -95,6 +95,9 @@ LEFT_SECONDS = 0.05
 #: the thread that sends them while a job runs costs this job the interpreter's lock, and a change of threads.
 BETWEEN_SECONDS = 0.9 * GATHER_SECONDS
 
+#: The guard wakes up within so long, where it can.
+LOOK_SECONDS = 0.005
+
 #: Of a bundle that runs, outcomes of so many bytes are sent before it ends.
 PART_BYTES = 1 << 20
 
@@ -146,6 +149,8 @@ class Slave:
         self._quick: set[int] = set()  # the definitions of jobs of which the last one was quick
         self._few = 0  # once so few jobs are here, it is time to ask for more
         self._guarded = threading.Event()  # whether the guard looks after what waits to be sent
+        self._guard_due = math.inf  # when it wakes up to look
+        self._looked = threading.Event()  # whether it has, since it was due
         self._idle = False
         self._forked = False  # this is a process that a job has forked
 
@@ -286,6 +291,8 @@ class Slave:
             self._flush()
         elif self._queue and not self._guarded.is_set():
             self._guarded.set()  # without a next job, what there is will be sent at once
+        if finished > self._guard_due:
+            self._let_guard_look()
 
     def _run_bundle(self, epoch: bytes, definition: int, bundle: Buffer) -> bool:
         """Run the jobs of a bundle, until the crew takes the rest of them back; return whether it has."""
@@ -441,10 +448,10 @@ class Slave:
         """Send outcomes that have waited for long enough while a job runs."""
         while True:
             self._guarded.wait()
-            time.sleep(GATHER_SECONDS)  # no outcome is due before that
+            self._nap(GATHER_SECONDS)  # no outcome is due before that
             while (patience := self._patience()) < math.inf or not self._part.over:
                 if patience > 0:
-                    time.sleep(min(patience, GATHER_SECONDS))
+                    self._nap(min(patience, GATHER_SECONDS))
                     continue
                 try:
                     self._flush()
@@ -454,6 +461,23 @@ class Slave:
             self._guarded.clear()
             if self._outcomes or not self._part.over:  # they came just now, and found the guard awake
                 self._guarded.set()
+
+    def _nap(self, seconds: float) -> None:
+        """Let the guard sleep."""
+        self._guard_due = time.monotonic() + seconds
+        time.sleep(seconds)
+        self._guard_due = math.inf
+        self._looked.set()
+
+    def _let_guard_look(self) -> None:
+        """Between two jobs, wait until the guard, which is due, has the interpreter's lock.
+
+        Otherwise it may go without for long: each job lets go of that lock for a moment, which wakes the guard, but
+        the next job has it before the guard is awake. All of that would be repeated with each job.
+        """
+        self._looked.clear()
+        if self._guard_due < math.inf:
+            self._looked.wait(LOOK_SECONDS)
 
     def _patience(self) -> float:
         """Return for how many seconds the outcome that waits for the longest time may wait still; inf if none does."""

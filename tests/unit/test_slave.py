@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import socket
+import sys
 import threading
 import time
 from array import array
@@ -94,6 +96,22 @@ def test_the_guard_that_has_gone_to_rest_is_woken(guarded):
         note(slave, outcome)
         assert heard(crew) == [outcome]
         wait_until(lambda: not slave._guarded.is_set(), "the guard rests")
+
+
+def test_the_guard_has_its_turn_between_two_jobs_that_leave_it_none(guarded):
+    slave, crew = guarded
+    note(slave, b"one")
+    wait_until(lambda: slave._guard_due < math.inf, "the guard sleeps")
+    due, interval = slave._guard_due, sys.getswitchinterval()
+    sys.setswitchinterval(PATIENCE)
+    try:
+        while time.monotonic() <= due:
+            pass  # a job that does not let go of the interpreter's lock
+        note(slave, b"two")
+        assert slave._guard_due != due
+    finally:
+        sys.setswitchinterval(interval)
+    assert heard(crew) == [b"one", b"two"]
 
 
 def test_a_slave_sends_itself_what_would_be_late_at_the_end_of_the_next_job(slave):
