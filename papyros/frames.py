@@ -15,7 +15,7 @@ from collections.abc import Container, Iterable, Sequence
 from itertools import accumulate, islice, pairwise
 from typing import NamedTuple, cast
 
-from papyros.memory import keep_freed_memory
+from papyros.memory import keep_freed_memory, unwritten
 
 __all__ = [
     "Frame",
@@ -203,9 +203,9 @@ def take_off(left: deque[memoryview], sent: int) -> None:
 
 
 def space_for(size: int) -> memoryview:
-    """Return memory for something large that is to be received."""
+    """Return memory for something large that is to be received; what is in it before is anything."""
     keep_freed_memory()
-    return memoryview(bytearray(size))
+    return memoryview(unwritten(size))
 
 
 class FrameReader:

@@ -1,4 +1,4 @@
-"""Memory that was freed: when it goes back to the system."""
+"""Memory: what is taken for something large, and when what was freed goes back to the system."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 import pytest
 
 import papyros
-from papyros import bookkeeping
+from papyros import bookkeeping, memory
 from papyros.bookkeeping import FLOOD_BOOK_BYTES
-from papyros.memory import FLOOD_JOBS
+from papyros.memory import FLOOD_JOBS, unwritten
 
 #: A flood takes a while: those of tests, and the bound from which they count, are so many times smaller.
 SMALLER = 8
@@ -41,6 +41,21 @@ print(memory() - before)
 """
 
 
+#: Somebody says that 256 MiB will come, of which some do.
+ANNOUNCED = """
+from papyros.frames import space_for
+
+def memory():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+space_for(1 << 20)
+before = memory()
+space = space_for(256 << 20)
+space[:1000] = bytes(1000)
+print(memory() - before)
+"""
+
+
 @papyros.job
 def nothing(number):
     return number
@@ -53,6 +68,29 @@ def test_what_a_thread_has_freed_goes_back_where_all_use_one_heap():
     at_most, at_last = map(int, told.split())
     assert at_most > 40_000_000
     assert at_last < 4_000_000
+
+
+@ON_GLIBC
+def test_memory_is_taken_as_bytes_come_and_not_as_somebody_says_that_they_will():
+    told = subprocess.run([sys.executable, "-c", ANNOUNCED], capture_output=True, text=True, check=True).stdout
+    assert int(told) < 1 << 20
+
+
+@pytest.mark.parametrize("size", [0, 1, 5 << 20])
+def test_memory_to_be_written_to(size):
+    space = unwritten(size)
+    assert isinstance(space, bytearray)
+    assert len(space) == size
+    space[:] = bytes(range(1, 6)) * (size // 5) + bytes(size % 5)
+    assert space.count(0) == size % 5
+
+
+def test_a_python_without_pythonapi_fills_it_with_zeros(monkeypatch):
+    def unknown():
+        raise AttributeError("pythonapi")
+
+    monkeypatch.setattr(memory, "_maker_of_bytearrays", unknown)
+    assert unwritten(3) == bytes(3)
 
 
 @pytest.fixture
