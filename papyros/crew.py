@@ -223,6 +223,14 @@ class Crew:
                 views.append(SlaveView(slave.name, slave.pid, tag, seconds, max(0, ahead), slave.ready))
         return views
 
+    def ended(self) -> int:
+        """Return how many tasks the slaves have ended whose outcomes have not come. Any thread may call this."""
+        ended = 0
+        for slave in list(self._slaves):
+            with contextlib.suppress(ValueError, IndexError):  # it is buried meanwhile: see `views`
+                ended += slave.ended()
+        return ended
+
     def close(self) -> None:
         """End the slaves and the thread, in bounded time; what runs is stopped, and given back."""
         if self._closing:

@@ -184,6 +184,7 @@ class Holder:
     assigned: dict[Entry, None] = field(default_factory=dict)
     delivery: Delivery = field(default_factory=Delivery)
     lent: int = 0  # how many of its slaves lend their places, since the jobs that they run wait for their children
+    ended: int = 0  # how many of what is assigned to it have ended there, as it told, though their outcomes are to come
 
     @property
     def places(self) -> int:
@@ -191,6 +192,11 @@ class Holder:
         return self.slaves + self.lent
 
     @property
+    def held(self) -> int:
+        """How many jobs it has that have not ended, as far as is known."""
+        return max(0, len(self.assigned) - self.ended)
+
+    @property
     def ahead(self) -> int:
         """How many jobs it has ahead of need, which wait behind others there."""
-        return max(0, len(self.assigned) - self.places)
+        return max(0, self.held - self.places)

@@ -444,6 +444,10 @@ class SlaveProcess:
         """Return the position of the job that the slave runs, or ran when it died, in its bundle."""
         return self._slate.position
 
+    def ended(self) -> int:
+        """Return how many tasks the slave has ended whose outcomes have not come."""
+        return max(0, self._slate.finished - self._received)
+
     def started(self) -> list[Task]:
         """Return the tasks that the slave has started, and whose outcomes have not come."""
         started = self._slate.started - self._received

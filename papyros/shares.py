@@ -57,8 +57,7 @@ def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Sessio
     if known and (mean := max(1e-6, sum(known) / len(known))) < LONG_SECONDS:
         ahead = min(AHEAD_JOBS, max(1.0, AHEAD_SECONDS / mean))
         fair = max(fair, (LEAST_SECONDS if slaves > holder.places else ALONE_SECONDS) / mean)
-    held = len(holder.assigned)
-    wanted = holder.places + int(holder.slaves * min(ahead, fair)) - held
+    wanted = holder.places + int(holder.slaves * min(ahead, fair)) - holder.held
     return min(waiting, max(0, bearable(holder, wanted, sessions)))
 
 
@@ -67,7 +66,7 @@ def bearable(holder: Holder, wanted: int, sessions: Iterable[Session]) -> int:
 
     One for each slave whatever its result takes, and ahead only those whose results will find room, as far as is known.
     """
-    at_least = holder.places - len(holder.assigned)
+    at_least = holder.places - holder.held
     if wanted <= at_least:
         return wanted
     return int(max(0, at_least, min(wanted, sum(session.fitting for session in sessions))))
@@ -76,5 +75,4 @@ def bearable(holder: Holder, wanted: int, sessions: Iterable[Session]) -> int:
 def idle_share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:
     """Return how many jobs a holder should be given now, or 0 while it has more than half of its share."""
     more = share(holder, holders, sessions)
-    held = len(holder.assigned)
-    return more if held < holder.places or more >= ceil(held / 2) else 0
+    return more if holder.held < holder.places or more >= ceil(holder.held / 2) else 0

@@ -352,7 +352,7 @@ class Desk:
             for host in self.hosts.values():
                 if jobs <= 0:
                     return
-                if host.work.awaited and len(host.holder.assigned) < most * host.holder.places:
+                if host.work.awaited and host.holder.held < most * host.holder.places:
                     host.work.ring()
                     jobs -= host.holder.slaves
 
@@ -361,7 +361,7 @@ class Desk:
 
         The host with the most of them gives half of them; it is asked again only after its next report.
         """
-        free = idle.holder.places - len(idle.holder.assigned)
+        free = idle.holder.places - idle.holder.held
         if free <= 0 or not idle.holder.slaves or len(self.hosts) < 2:
             return
         rich = max(self.hosts.values(), key=lambda host: host.holder.ahead)

@@ -352,7 +352,8 @@ class SlaveHost:
                     while not self._stop.is_set() and self._uri == line.uri:
                         message, sequence, stay = report = report or self._next_report()
                         with self._telling:
-                            answer, _ = line.call("report", self._key, sequence, self._uid, stay, message=message)
+                            told = self._key, sequence, self._uid, stay, self._ended()
+                            answer, _ = line.call("report", *told, message=message)
                             if not answer["taken"]:
                                 break  # it is for the next master
                             report = None
@@ -368,6 +369,11 @@ class SlaveHost:
             report, stay = self._outbox.take(self._patience)
             sequence = self._outbox.sequence
         return report_parts(report), sequence, stay
+
+    def _ended(self) -> int:
+        """Return how many jobs have ended here that no report has told of: slaves gather outcomes while they work."""
+        with self._lock:
+            return self._crew.ended() + len(self._outbox.ended())
 
     def _patience(self) -> float:
         """For how long the master need not hear anything: what it has just answered has shown that this host lives."""

@@ -347,8 +347,10 @@ class MasterService(ValueService):
         return {"known": True}
 
     @offer(Role.SLAVE_HOST)
-    def report(self, key: str, sequence: int, uid: str, stay: str) -> dict[str, Any]:
+    def report(self, key: str, sequence: int, uid: str, stay: str, ended: int = 0) -> dict[str, Any]:
         """Take outcomes and bad news of a slave host; outcomes also of one that had been given up.
+
+        So many jobs have `ended` there of which later reports will tell.
 
         A report that was meant for another master, or comes when this one is
         about to end, is not taken: it is to go to the one that the host is enlisted with. Of one about a stay that is
@@ -369,6 +371,7 @@ class MasterService(ValueService):
             host.sequence = sequence
             if stay == host.stay:
                 desk.take_news(host, report)
+                host.holder.ended = ended
             if desk.ledger.anything_waits():
                 host.work.ring()
             else:

@@ -416,7 +416,8 @@ class Host(Actor):
                         yield 0.001
                     self._telling = True
                     try:
-                        call = line.call("report", self.name, self._sequence, self._uid, told, message=message)
+                        ended = len(ended_in(self._report))
+                        call = line.call("report", self.name, self._sequence, self._uid, told, ended, message=message)
                         if not (yield call)[0]["taken"]:
                             break  # it is for the next master
                         message = None

@@ -46,8 +46,34 @@ def note(folder, name, seconds=0.0):
     return name
 
 
+@papyros.job
+def note_and_stop(folder, name, stop):
+    note_start(folder, name)
+    if stop:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    return name
+
+
 def gone(pid):
     return not os.path.exists(f"/proc/{pid}")
+
+
+def test_a_crew_knows_how_many_tasks_have_ended_of_which_their_slaves_have_not_told(source, tmp_path):
+    with crew_of(source, 1) as crew:
+        known = 0
+        while crew._feeder.pace.target < 11:  # until they are known to be quick, so that so many are given ahead
+            source.add(known, note_and_stop(tmp_path, "known", False))
+            source.wait_for_outcomes(known := known + 1)
+        assert crew.ended() == 0
+        with source.lock:  # all at a time
+            for position in range(11):
+                source.add(known + position, note_and_stop(tmp_path, "stop", position == 1))
+        crew.poke()
+        wait_until(lambda: crew.ended() == 1, "one has ended before the one that stops its slave")
+        assert len(source.outcomes) == known
+        os.kill(crew.views()[0].pid, signal.SIGCONT)
+        source.wait_for_outcomes(known + 11)
+        assert crew.ended() == 0
 
 
 def test_every_task_is_finished_once_by_slaves_that_are_processes(source):

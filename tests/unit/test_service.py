@@ -216,6 +216,22 @@ def test_a_report_is_split_into_messages_and_nothing_of_it_is_lost(sizes, messag
             assert not any(part[1:]), "it may fill a message all by itself"
 
 
+@pytest.mark.parametrize(("ended", "more"), [(0, 0), (20, 19)])
+def test_jobs_that_have_ended_keep_no_others_from_slaves_that_have_nothing_to_do(caller, ended, more):
+    """Slaves gather outcomes: to their master, they seem to have all that they have not told of."""
+    caller.call("join", "client")
+    jobs = [AddedJob(number, bytes(16), b"x", Terms(), SEAL) for number in range(1, 61)]
+    caller.call("add", "client", 1, 0.0, message=pack_added(jobs))
+    host = caller.call("enlist", "host", 2)
+    assert caller.call("enlist", "another", 0)["known"] is False
+    assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 2
+    for number, (told, count) in enumerate([(0, 21), (ended, more)], 1):
+        done = JobOutcome("client", number, b"R", 0.06, "lab/1", ticket_of(SEAL), SEAL)
+        report = pack_report(HostReport.empty()._replace(outcomes=[done]))
+        assert caller.call("report", "host", number, host["uid"], host["stay"], told, message=report)["taken"]
+        assert caller.call("fetch", "host", number, 0, 0.0)["count"] == count
+
+
 def test_children_of_a_job_that_waits_are_stopped_when_all_that_wait_are_cancelled(caller):
     """It runs on a host that has not claimed it from this master yet, and its children came before."""
     caller.call("join", "client")
