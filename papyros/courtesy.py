@@ -44,6 +44,7 @@ class Courtesy:
         self._clock = clock
         self._sleep = sleep
         self._added = 0.0  # when the last job was
+        self._kept = 0  # how many there were then
         self._began = 0.0  # when this series of them did
         self._gave_way = 0.0
 
@@ -58,10 +59,12 @@ class Courtesy:
         """
         now = self._clock()
         before, self._added = self._added, now
-        if kept < 2 or now - before >= SERIES_SECONDS:
-            self._began = now  # with a job that may be the only one, for which there is nothing to give way to yet
-        elif (
-            waiting
+        fewer, self._kept = kept < self._kept, kept
+        if now - before >= SERIES_SECONDS or (fewer and kept <= EVERY):  # all that were before have been popped
+            self._began = now
+        if (
+            kept > 1  # with one that may be the only one, there is nothing to give way to yet
+            and waiting
             and out < ENOUGH * max(1, slaves)
             and now - self._began < SERIES_SECONDS
             and now - self._gave_way >= PERIOD_SECONDS

@@ -92,8 +92,8 @@ class Bundling:
             return 1
         return max(1, min(self._most, int(BUNDLE_SECONDS / max(1e-6, known.seconds))))
 
-    def parted(self, entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-        """Yield jobs in their order: those of each bundle, or one that travels by itself."""
+    def parted(self, entries: Iterable[Entry], at_most: int = MOST_JOBS) -> Iterator[list[Entry]]:
+        """Yield jobs in their order: those of each bundle, of `at_most` so many, or one that travels by itself."""
         bundle: list[Entry] = []
         most = 1
         definition, terms = b"", DEFAULT_TERMS
@@ -112,7 +112,7 @@ class Bundling:
             bundle = [entry]
             definition, terms = entry.payload[0], entry.terms
             alone = len(entry.payload) > 2 or entry.size > SMALL_BYTES or not _is_plain(terms)
-            most = 1 if alone else self.jobs(definition)
+            most = 1 if alone else min(at_most, self.jobs(definition))
         if bundle:
             yield bundle
 

@@ -8,8 +8,9 @@ else is said.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import ceil
 
-from papyros.bundles import pack_bundle, story_of
+from papyros.bundles import MOST_JOBS, pack_bundle, story_of
 from papyros.distributed.batches import AddedJob, JobOutcome
 from papyros.distributed.bundling import Bundle, Bundling
 from papyros.distributed.seals import Seals, ticket_of
@@ -71,17 +72,21 @@ class Exchange:
 
     # What is sent -----------------------------------------------------------------------
 
-    def next_batch(self, sendable: Callable[[], int]) -> list[AddedJob]:
-        """Return what goes into the next message; `sendable` says how many jobs may be assigned."""
+    def next_batch(self, sendable: Callable[[], int], slaves: int) -> list[AddedJob]:
+        """Return what goes into the next message; `sendable` says how many jobs may be assigned.
+
+        Where none were sent before, no bundle is so large that some of the `slaves` would get nothing.
+        """
         unsent = self.sent.take_unsent(self.send_bundles)
         batch = [_bundled(bundle) for bundle in unsent]
         leaving = self.sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
         full = True
         # A program that adds jobs for long lets nobody get a word in for 5 ms: better a long one, of many bundles.
         while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED:
+            first = slaves and not self._holder.assigned
             entries = self._ledger.assign(self._holder, sendable())
             leaving.update(entry.number for entry in entries)
-            parted = self.bundling.parted(entries)
+            parted = self.bundling.parted(entries, ceil(len(entries) / slaves) if first else MOST_JOBS)
             batch += [self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs) for jobs in parted]
             full = len(entries) == SEND_JOBS
         return batch

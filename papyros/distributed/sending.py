@@ -121,7 +121,7 @@ class Sender:
                 raise LineBrokenError("the receiver lost the master")
             if client._cancelling.doubts:
                 return []
-            batch = client._exchange.next_batch(self._sendable)
+            batch = client._exchange.next_batch(self._sendable, client._receiver.slaves)
             unwanted, self.unwanted = self.unwanted, []
             if not batch:
                 client._joined.notify_all()  # what was to be sent again, somebody has cancelled

@@ -453,7 +453,7 @@ class Client(Actor):
             raise LineBrokenError("the receiver lost the master")
         if self._ending or self._doubts:
             return
-        self._batch = self._batch or self._exchange.next_batch(lambda: SEND_JOBS)
+        self._batch = self._batch or self._exchange.next_batch(lambda: SEND_JOBS, slaves=2)
         if self._unwanted:
             unwanted = array("Q", self._unwanted)
             _check((yield line.call("drop", self.name, message=unwanted.tobytes()))[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from array import array
 
@@ -11,10 +12,12 @@ from papyros import bundles
 from papyros.bundles import MOST_JOBS, Told
 from papyros.distributed.batches import HostJob
 from papyros.distributed.bundling import BUNDLE_SECONDS, MOST_CLASSES, SMALL_BYTES, Bundle, Bundling
+from papyros.distributed.exchange import SEND_JOBS, Exchange
 from papyros.distributed.intake import Intake
 from papyros.distributed.seals import Seals
 from papyros.distributed.sent import SentJobs
 from papyros.entries import Entry, Session
+from papyros.ledger import Ledger
 from papyros.terms import DEFAULT_TERMS
 from papyros.wire import definition_digest
 from tests.support import security
@@ -133,6 +136,24 @@ def test_there_are_never_too_many_in_a_bundle_however_quick_they_are():
     bundling = Bundling()
     bundling.learn(QUICK, 0.0, 0)
     assert lengths(bundling, entries(*[1] * (MOST_JOBS + 1))) == [MOST_JOBS, 1]
+
+
+def test_there_may_be_fewer_in_a_bundle_but_never_more_than_are_quick(bundling):
+    jobs = entries(*[1] * 25)
+    assert [len(each) for each in bundling.parted(jobs, 7)] == [7, 7, 7, 4]
+    assert [len(each) for each in bundling.parted(jobs, 11)] == [10, 10, 5]
+
+
+@pytest.mark.parametrize(("slaves", "first"), [(0, [10, 10, 5]), (2, [10, 10, 5]), (4, [7, 7, 7, 4]), (30, [1] * 25)])
+def test_none_of_the_slaves_has_to_wait_until_another_one_has_done_the_first_bundle(bundling, slaves, first):
+    ledger = Ledger()
+    session, holder = ledger.open("client"), ledger.enlist("cluster", 1)
+    seals = Seals(security().key, "client")
+    exchange = Exchange(ledger, holder, itertools.count(1000), seals, bundling, lambda: None)
+    for bundled in (first, [10, 9]):
+        for _ in range(sum(bundled)):
+            ledger.add(session, len(session.entries) + 1, (QUICK, b"x"), 1, DEFAULT_TERMS)
+        assert [job.terms.jobs for job in exchange.next_batch(lambda: SEND_JOBS, slaves)] == bundled
 
 
 def test_a_client_may_want_no_bundles():

@@ -65,6 +65,22 @@ def test_it_does_not_for_longer_because_all_that_was_added_is_taken_at_once(cour
     assert time.sleeps[-1] < began + SERIES_SECONDS
 
 
+def test_another_series_begins_where_all_that_was_added_before_has_been_popped(courtesy, time):
+    for kept in range(2, 200):
+        courtesy.after_adding(kept, 1, 2, 2)
+        time.now += SERIES_SECONDS / 50
+    time.sleeps.clear()
+    courtesy.after_adding(EVERY, 5, 2, 2)
+    assert time.sleeps
+
+
+def test_a_few_jobs_at_a_time_are_one_series(courtesy, time):
+    for _ in range(1000):
+        courtesy.after_adding(4, 1, 3, 2)
+        time.now += SERIES_SECONDS / 50
+    assert time.sleeps[-1] < SERIES_SECONDS + time.sleeps[0]
+
+
 def test_it_does_not_where_nothing_waits(courtesy, time):
     courtesy.after_adding(3, 0, 3, 2)
     assert not time.sleeps
@@ -86,26 +102,28 @@ def test_slaves_of_which_nobody_has_heard_count_as_one(courtesy, time):
 
 def test_the_next_series_gives_way_anew(courtesy, time):
     time.now += 10
-    courtesy.after_adding(2, 2, 0, 2)
-    assert not time.sleeps
     courtesy.after_adding(1, 1, 0, 2)
+    assert not time.sleeps
     courtesy.after_adding(2, 2, 0, 2)
     assert time.sleeps
 
 
 def test_a_series_after_a_break_gives_way_anew_though_jobs_of_the_one_before_are_there(courtesy, time):
-    time.now += 10
-    for kept in (50, 51):
-        assert not time.sleeps
-        courtesy.after_adding(kept, 1, 0, 2)
+    time.now += SERIES_SECONDS - PERIOD_SECONDS / 2
+    courtesy.after_adding(50, 1, 0, 2)
+    time.now += PERIOD_SECONDS / 2
+    courtesy.after_adding(51, 1, 0, 2)  # the series is over
     assert len(time.sleeps) == 1
+    time.now += 10
+    courtesy.after_adding(52, 1, 0, 2)
+    assert len(time.sleeps) == 2
 
 
 def check(master: papyros.Master, monkeypatch) -> None:
     slept = threading.Event()
     monkeypatch.setattr(master._main._courtesy, "_sleep", lambda _: slept.set())
     monkeypatch.setattr(master._main._courtesy, "_clock", lambda: 100.0)
-    for number in range(2 * EVERY):
+    for number in range(EVERY):
         master.addJob(double(number))
     assert slept.is_set()
 
@@ -113,21 +131,21 @@ def check(master: papyros.Master, monkeypatch) -> None:
 def test_a_master_of_processes_gives_way_where_slaves_have_yet_to_start(monkeypatch):
     with MultiProcessMaster(1) as master:
         check(master, monkeypatch)
-        assert len(list(master.processedJobs(PATIENCE))) == 2 * EVERY
+        assert len(list(master.processedJobs(PATIENCE))) == EVERY
 
 
 def test_a_client_gives_way_where_nothing_is_sent_yet(monkeypatch):
     with LocalCluster(slaves=1) as cluster, cluster.master() as master:
         with master._lock:  # or what was added first may be sent by now
             check(master, monkeypatch)
-        assert len(list(master.processedJobs(PATIENCE))) == 2 * EVERY
+        assert len(list(master.processedJobs(PATIENCE))) == EVERY
 
 
 def test_a_job_whose_adding_is_interrupted_meanwhile_was_not_added(monkeypatch):
     def interrupt(_: float) -> None:
         raise KeyboardInterrupt
 
-    jobs = [double(number) for number in range(2 * EVERY)]
+    jobs = [double(number) for number in range(EVERY)]
     with MultiProcessMaster(1) as master:
         monkeypatch.setattr(master._main._courtesy, "_sleep", interrupt)
         monkeypatch.setattr(master._main._courtesy, "_clock", lambda: 100.0)
