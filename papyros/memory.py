@@ -6,6 +6,7 @@ It is the GNU C library that needs to be told; on other systems, nothing in here
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -42,14 +43,12 @@ def unwritten(size: int) -> bytearray:
     """
     try:
         return _maker_of_bytearrays()(None, size)
-    except (AttributeError, ImportError):  # another Python than CPython
+    except AttributeError:  # another Python than CPython
         return bytearray(size)
 
 
 @cache
 def _maker_of_bytearrays() -> Callable[[None, int], bytearray]:
-    import ctypes
-
     make = ctypes.pythonapi.PyByteArray_FromStringAndSize
     make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_ssize_t)
     return make
@@ -57,8 +56,6 @@ def _maker_of_bytearrays() -> Callable[[None, int], bytearray]:
 
 def give_memory_back() -> None:
     """Have the C library return to the system what it keeps for later."""
-    import ctypes
-
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).malloc_trim(0)
 
@@ -70,7 +67,5 @@ def use_one_heap() -> None:
     much: up to 64 MiB, once a large table of any sort was freed. Threads do not wait for each other there, as all of
     them hold the interpreter's lock meanwhile.
     """
-    import ctypes
-
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
