@@ -29,7 +29,7 @@ __all__ = ["real_interrupts"]
 SOON = 5.0
 
 #: So long does a job keep the lock of the interpreter that cannot be told to stop.
-LONG = 12.0
+LONG = 8.0
 
 
 class Watch:
