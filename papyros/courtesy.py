@@ -60,10 +60,11 @@ class Courtesy:
         now = self._clock()
         before, self._added = self._added, now
         fewer, self._kept = kept < self._kept, kept
-        if now - before >= SERIES_SECONDS or (fewer and kept <= EVERY):  # all that were before have been popped
+        alone = kept < 2  # it may be the only one, for which there is nothing to give way to yet
+        if alone or now - before >= SERIES_SECONDS or (fewer and kept <= EVERY):  # those before have been popped
             self._began = now
         if (
-            kept > 1  # with one that may be the only one, there is nothing to give way to yet
+            not alone
             and waiting
             and out < ENOUGH * max(1, slaves)
             and now - self._began < SERIES_SECONDS

@@ -184,7 +184,9 @@ class Holder:
     assigned: dict[Entry, None] = field(default_factory=dict)
     delivery: Delivery = field(default_factory=Delivery)
     lent: int = 0  # how many of its slaves lend their places, since the jobs that they run wait for their children
-    ended: int = 0  # how many of what is assigned to it have ended there, as it told, though their outcomes are to come
+    #: How many of the jobs that are assigned to it have ended there, as its last report said, though their outcomes are
+    #: to come. Until the next report, it may be too many: of jobs that were cancelled, or given to others, since.
+    ended: int = 0
 
     @property
     def places(self) -> int:

@@ -1,6 +1,6 @@
-"""Freed memory: what the C library is to keep of it for later, and when it goes back to the system.
+"""Memory: taken for what is to be received, and, once freed, kept for later or given back to the system.
 
-It is the GNU C library that needs to be told; on other systems, nothing in here does anything.
+It is the GNU C library that needs to be told what to keep, and when to give it back; others are left to themselves.
 """
 
 from __future__ import annotations
@@ -40,18 +40,26 @@ def unwritten(size: int) -> bytearray:
 
     Where that cannot be had, it is filled with zeros, as ``bytearray(size)`` always is: that takes a tenth of the time
     that it takes to receive what comes there, and all of the memory at once, whoever may have said how much will come.
+
+    Raises:
+        MemoryError: there is not so much.
+        OverflowError: there never is.
     """
+    if not 0 <= size <= sys.maxsize:
+        raise OverflowError(f"no bytearray has {size:,} bytes")  # ctypes would take another number for it
     try:
-        return _maker_of_bytearrays()(None, size)
+        resize = _resizer()
     except AttributeError:  # another Python than CPython
         return bytearray(size)
+    space = bytearray()
+    resize(space, size)
+    return space
 
 
 @cache
-def _maker_of_bytearrays() -> Callable[[None, int], bytearray]:
-    make = ctypes.pythonapi.PyByteArray_FromStringAndSize
-    make.restype, make.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_ssize_t)
-    return make
+def _resizer() -> Callable[[bytearray, int], int]:
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_ssize_t)
+    return prototype(("PyByteArray_Resize", ctypes.pythonapi))
 
 
 def give_memory_back() -> None:

@@ -95,7 +95,7 @@ LEFT_SECONDS = 0.05
 #: the thread that sends them while a job runs costs this job the interpreter's lock, and a change of threads.
 BETWEEN_SECONDS = 0.9 * GATHER_SECONDS
 
-#: The guard wakes up within so long, where it can.
+#: A guard that is due has woken up within so long, where it can.
 LOOK_SECONDS = 0.005
 
 #: Of a bundle that runs, outcomes of so many bytes are sent before it ends.
@@ -292,7 +292,7 @@ class Slave:
         elif self._queue and not self._guarded.is_set():
             self._guarded.set()  # without a next job, what there is will be sent at once
         if finished > self._guard_due:
-            self._let_guard_look()
+            self._let_guard_look(finished)
 
     def _run_bundle(self, epoch: bytes, definition: int, bundle: Buffer) -> bool:
         """Run the jobs of a bundle, until the crew takes the rest of them back; return whether it has."""
@@ -469,14 +469,14 @@ class Slave:
         self._guard_due = math.inf
         self._looked.set()
 
-    def _let_guard_look(self) -> None:
+    def _let_guard_look(self, now: float) -> None:
         """Between two jobs, wait until the guard, which is due, has the interpreter's lock.
 
         Otherwise it may go without for long: each job lets go of that lock for a moment, which wakes the guard, but
         the next job has it before the guard is awake. All of that would be repeated with each job.
         """
         self._looked.clear()
-        if self._guard_due < math.inf:
+        if self._guard_due < now:
             self._looked.wait(LOOK_SECONDS)
 
     def _patience(self) -> float:

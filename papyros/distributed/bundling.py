@@ -93,7 +93,7 @@ class Bundling:
         return max(1, min(self._most, int(BUNDLE_SECONDS / max(1e-6, known.seconds))))
 
     def parted(self, entries: Iterable[Entry], at_most: int = MOST_JOBS) -> Iterator[list[Entry]]:
-        """Yield jobs in their order: those of each bundle, of `at_most` so many, or one that travels by itself."""
+        """Yield jobs in their order: those of each bundle, no more than `at_most`, or one that travels by itself."""
         bundle: list[Entry] = []
         most = 1
         definition, terms = b"", DEFAULT_TERMS

@@ -34,6 +34,10 @@ SEND_JOBS = 500
 SEND_BUNDLED = 5000
 
 
+#: The first jobs go into so many bundles, if there are slaves for them: each one has its cost, however small it is.
+FIRST_BUNDLES = 8
+
+
 class Exchange:
     """Takes jobs out of the ledger of a client, and brings it what has become of them.
 
@@ -75,7 +79,7 @@ class Exchange:
     def next_batch(self, sendable: Callable[[], int], slaves: int) -> list[AddedJob]:
         """Return what goes into the next message; `sendable` says how many jobs may be assigned.
 
-        Where none were sent before, no bundle is so large that some of the `slaves` would get nothing.
+        Where the master has none, some of the `slaves` get a bundle each, and not one of them all that there is.
         """
         unsent = self.sent.take_unsent(self.send_bundles)
         batch = [_bundled(bundle) for bundle in unsent]
@@ -83,10 +87,12 @@ class Exchange:
         full = True
         # A program that adds jobs for long lets nobody get a word in for 5 ms: better a long one, of many bundles.
         while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED:
-            first = slaves and not self._holder.assigned
+            first = bool(slaves) and not self._holder.assigned
             entries = self._ledger.assign(self._holder, sendable())
             leaving.update(entry.number for entry in entries)
-            parted = self.bundling.parted(entries, ceil(len(entries) / slaves) if first else MOST_JOBS)
+            parted = self.bundling.parted(
+                entries, ceil(len(entries) / min(slaves, FIRST_BUNDLES)) if first else MOST_JOBS
+            )
             batch += [self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs) for jobs in parted]
             full = len(entries) == SEND_JOBS
         return batch

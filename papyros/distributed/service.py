@@ -370,8 +370,8 @@ class MasterService(ValueService):
                 return {"known": False, "taken": True}
             host.sequence = sequence
             if stay == host.stay:
+                host.holder.ended = ended  # before it is asked who has nothing to do
                 desk.take_news(host, report)
-                host.holder.ended = ended
             if desk.ledger.anything_waits():
                 host.work.ring()
             else:

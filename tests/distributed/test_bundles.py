@@ -25,7 +25,7 @@ from tests.support import PATIENCE, at_most, wait_until
 
 __all__ = ["real_interrupts"]
 
-#: Far less than any job here takes that takes long.
+#: Less than any job here takes that takes long.
 SOON = 5.0
 
 #: So long does a job keep the lock of the interpreter that cannot be told to stop.

@@ -74,6 +74,14 @@ def test_another_series_begins_where_all_that_was_added_before_has_been_popped(c
     assert time.sleeps
 
 
+def test_another_series_begins_after_jobs_by_ones(courtesy, time):
+    for _ in range(100):
+        time.now += SERIES_SECONDS / 5
+        courtesy.after_adding(1, 1, 0, 2)
+    courtesy.after_adding(EVERY, 5, 2, 2)
+    assert time.sleeps
+
+
 def test_a_few_jobs_at_a_time_are_one_series(courtesy, time):
     for _ in range(1000):
         courtesy.after_adding(4, 1, 3, 2)

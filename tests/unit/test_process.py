@@ -363,6 +363,28 @@ def test_outcomes_that_are_read_together_with_garbage_count(slave, packer, tmp_p
 
 
 @papyros.job
+def announce(length):
+    """Say that outcomes of so many bytes will come, as only the slave itself should."""
+    import threading
+
+    from papyros.frames import HEADER
+    from papyros.protocol import OUTCOMES
+
+    this_slave()._sock.sendall(HEADER.pack(OUTCOMES, 1, length))
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("length", [1 << 62, 1 << 63, (1 << 64) - 1])
+def test_a_job_that_announces_more_than_there_is_memory_for_costs_its_slave_and_no_more(slave, packer, length):
+    receive_until(slave, lambda _: slave.ready)
+    slave.send(tasks_of(packer, announce(length)), packer.definitions.__getitem__)
+    slave.outbox.flush()
+    receive_until(slave, lambda _: slave.garbled)
+    slave.wait(PATIENCE)
+    assert slave.bury().cause == "was killed by SIGKILL"
+
+
+@papyros.job
 def speak_for(ordinals):
     """Send outcomes, as only the slave itself should, of tasks from one on; if of others, run until that is noticed."""
     import threading

@@ -20,7 +20,7 @@ from papyros.distributed.batches import (
     unpack_host_jobs,
     unpack_outcomes,
 )
-from papyros.distributed.bells import Waiting
+from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.messages import ANNOTATION, joined
 from papyros.distributed.outbox import ended_in
 from papyros.distributed.seals import SEAL_BYTES, ticket_of
@@ -230,6 +230,39 @@ def test_jobs_that_have_ended_keep_no_others_from_slaves_that_have_nothing_to_do
         report = pack_report(HostReport.empty()._replace(outcomes=[done]))
         assert caller.call("report", "host", number, host["uid"], host["stay"], told, message=report)["taken"]
         assert caller.call("fetch", "host", number, 0, 0.0)["count"] == count
+
+
+def test_who_has_nothing_to_do_is_asked_when_it_is_known_what_a_report_says_of_that(caller):
+    """What a host gives back is for one that has none, though it had said before that most of its own had ended."""
+
+    def wait(name, acknowledged):
+        current_context.annotations = {}
+        assert isinstance(caller.service.fetch(name, acknowledged, 0, 1.0).attempt(False), Ticket)
+
+    caller.call("join", "client")
+    jobs = [AddedJob(number, bytes(16), b"x", Terms(), SEAL) for number in range(1, 31)]
+    caller.call("add", "client", 1, 0.0, message=pack_added(jobs))
+    busy = caller.call("enlist", "busy", 2)
+
+    def report(number, ended, **told):
+        message = pack_report(HostReport.empty()._replace(**told))
+        assert caller.call("report", "busy", number, busy["uid"], busy["stay"], ended, message=message)["taken"]
+
+    def outcomes(*numbers):
+        return [JobOutcome("client", number, b"R", 0.001, "lab/1", ticket_of(SEAL), SEAL) for number in numbers]
+
+    caller.call("fetch", "busy", 0, 0, 0.0)
+    for number in (1, 2):
+        report(number, 20, outcomes=outcomes(number))
+        caller.call("fetch", "busy", number, 0, 0.0)
+    assert not caller.desk.ledger.anything_waits()
+    caller.call("enlist", "idle", 1)
+    wait("idle", 0)
+    assert caller.call("fetch", "busy", 3, 0, 0.0)["surplus"]  # some of what it has is asked back for the other one
+    wait("busy", 3)
+    report(3, 0, outcomes=outcomes(*range(3, 23)), returned=[("client", 30, "")])
+    assert not caller.desk.hosts["idle"].work.awaited
+    assert caller.call("fetch", "idle", 0, 0, 0.0)["count"] == 1
 
 
 def test_children_of_a_job_that_waits_are_stopped_when_all_that_wait_are_cancelled(caller):

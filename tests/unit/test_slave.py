@@ -98,8 +98,9 @@ def test_the_guard_that_has_gone_to_rest_is_woken(guarded):
         wait_until(lambda: not slave._guarded.is_set(), "the guard rests")
 
 
-def test_the_guard_has_its_turn_between_two_jobs_that_leave_it_none(guarded):
+def test_the_guard_has_its_turn_between_two_jobs_that_leave_it_none(guarded, monkeypatch):
     slave, crew = guarded
+    monkeypatch.setattr("papyros.slave.LOOK_SECONDS", PATIENCE)
     note(slave, b"one")
     wait_until(lambda: slave._guard_due < math.inf, "the guard sleeps")
     due, interval = slave._guard_due, sys.getswitchinterval()
