@@ -122,12 +122,15 @@ class Feeder:
         if not idle:
             self.level_at = None
             return
-        victim = max(slaves, key=_load)
-        if victim.jobs < 2:
+        # Without what has ended: of that, slaves that gather outcomes may have more than others have to do.
+        left = {slave: slave.left() for slave in slaves}
+        victim = max(left, key=left.__getitem__)
+        tasks, jobs = left[victim]
+        if jobs < 2:
             self.level_at = None
             return
         moment = time.monotonic()
-        if len(victim.queue) < 2 and victim.jobs <= self._worth_cutting(victim):
+        if tasks < 2 and jobs <= self._worth_cutting(victim):
             self.level_at = moment + TRIP_SECONDS  # it runs a bundle, and is not known to be held up
             return
         if now or (self.level_at is not None and moment >= self.level_at):
@@ -211,10 +214,6 @@ class Feeder:
             self.spread(tasks[:kept], [slave])
             shed += tasks[kept:]
         return shed
-
-
-def _load(slave: SlaveProcess) -> tuple[int, int]:
-    return len(slave.queue), slave.jobs
 
 
 def _parted(tasks: list[Task], most: int) -> tuple[list[Task], list[Task]]:

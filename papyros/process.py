@@ -448,6 +448,12 @@ class SlaveProcess:
         """Return how many tasks the slave has ended whose outcomes have not come."""
         return max(0, self._slate.finished - self._received)
 
+    def left(self) -> tuple[int, int]:
+        """Return how many tasks the slave has that have not ended, and how many jobs they are."""
+        ended = self.ended()
+        begun = min(self._begun, ended)
+        return len(self.queue) - ended, self.jobs - begun - jobs_in(list(itertools.islice(self.queue, begun, ended)))
+
     def started(self) -> list[Task]:
         """Return the tasks that the slave has started, and whose outcomes have not come."""
         started = self._slate.started - self._received

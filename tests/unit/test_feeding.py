@@ -325,13 +325,15 @@ def test_of_a_bundle_whose_slave_dies_it_is_told_which_job_ran(tmp_path):
 
 
 class Stub:
-    """A slave that runs nothing, as the feeder sees it."""
+    """A slave that runs nothing, as the feeder sees it; the first so many of its tasks have ended."""
 
     check_at = look_at = cut = None
 
-    def __init__(self, *tags):
+    def __init__(self, *tags, ended=0):
         self.name = "stub"
         self.queue = deque(tasks(tags))
+        self.ended = ended
+        self.recalls = 0
 
     @property
     def jobs(self):
@@ -345,13 +347,17 @@ class Stub:
         self.queue.extend(tasks)
         return 1
 
+    def left(self):
+        return len(self.queue) - self.ended, len(self.queue) - self.ended
+
     def recall(self, _=1):
-        first, *others = self.queue
-        self.queue = deque([first])
+        self.recalls += 1
+        started, others = list(self.queue)[: self.ended + 1], list(self.queue)[self.ended + 1 :]
+        self.queue = deque(started)
         return Recalled(others, None)
 
     def running(self):
-        return self.queue[0], 0.0
+        return self.queue[self.ended], 0.0
 
 
 def tasks(tags):
@@ -394,3 +400,20 @@ def test_whoever_is_busy_is_left_what_is_last_in_order_when_it_is_shared_out(beh
     feeder_of([], 0.05).feed([busy, *takers], here=False)
     assert [taker.tags for taker in takers] == idle
     assert busy.tags == [0, *left]
+
+
+@pytest.mark.pure
+def test_who_has_much_that_has_ended_has_nothing_to_share_out():
+    gatherer, busy, idle = Stub(*range(30), ended=29), Stub(100, 101, 102), Stub()
+    feeder = feeder_of([], 0.05)
+    feeder.feed([gatherer, busy, idle], here=False)
+    assert (idle.tags, busy.tags, gatherer.recalls) == ([101], [100, 102], 0)
+
+
+@pytest.mark.pure
+def test_nobody_looks_again_and_again_for_what_could_be_shared_out_where_all_has_ended_but_what_runs():
+    gatherer = Stub(*range(30), ended=29)
+    feeder = feeder_of([], 0.05)
+    feeder.feed([gatherer, Stub()], here=False)
+    assert feeder.level_at is None
+    assert not gatherer.recalls

@@ -126,6 +126,27 @@ def test_what_was_taken_back_can_be_sent_again(slave, packer):
 # Bundles --------------------------------------------------------------------------------
 
 
+@papyros.job
+def stop_if(stop):
+    if stop:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def test_what_has_ended_is_not_among_what_is_left_though_it_was_not_told(slave, packer):
+    receive_until(slave, lambda _: slave.ready)
+    first, *others = tasks_of(packer, *map(stop_if, [False, True, *[False] * 5]))
+    bundle = bundle_of(packer, "bundle", *map(stop_if, [False] * 3))
+    slave.send([first, bundle, *others], packer.definitions.__getitem__)
+    slave.outbox.flush()
+    assert slave.jobs == 10
+    wait_until(lambda: slave.started()[-1:] == others[:1], "the one that stops it")
+    wait_until(lambda: [*slave.receive()] == [], "what it has told")
+    assert slave.left() == (6, 6)
+    os.kill(slave.pid, signal.SIGCONT)
+    receive_until(slave, lambda _: not slave.queue)
+    assert slave.left() == (0, 0)
+
+
 def bundle_of(packer, tag, *jobs):
     payloads = [packer.pack(job) for job in jobs]
     blob = pack_bundle([payload.blob for payload in payloads])
