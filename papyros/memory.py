@@ -47,19 +47,24 @@ def unwritten(size: int) -> bytearray:
     """
     if not 0 <= size <= sys.maxsize:
         raise OverflowError(f"no bytearray has {size:,} bytes")  # ctypes would take another number for it
-    try:
-        resize = _resizer()
-    except AttributeError:  # another Python than CPython
+    if _resize is None:
         return bytearray(size)
     space = bytearray()
-    resize(space, size)
+    _resize(space, size)
     return space
 
 
-@cache
-def _resizer() -> Callable[[bytearray, int], int]:
-    prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_ssize_t)
-    return prototype(("PyByteArray_Resize", ctypes.pythonapi))
+def _find_resize() -> Callable[[bytearray, int], int] | None:
+    try:
+        prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_ssize_t)
+        return prototype(("PyByteArray_Resize", ctypes.pythonapi))
+    except AttributeError:  # another Python than CPython
+        return None
+
+
+#: Found beforehand: what stays for good is not to lie behind large blocks, in the heap of the thread that takes the
+#: first of them. These could not go back to the system.
+_resize = _find_resize()
 
 
 def give_memory_back() -> None:

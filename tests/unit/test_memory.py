@@ -86,10 +86,9 @@ def test_memory_to_be_written_to(size):
 
 
 def test_a_python_without_pythonapi_fills_it_with_zeros(monkeypatch):
-    def unknown():
-        raise AttributeError("pythonapi")
-
-    monkeypatch.setattr(memory, "_resizer", unknown)
+    monkeypatch.delattr("ctypes.pythonapi")
+    assert memory._find_resize() is None
+    monkeypatch.setattr(memory, "_resize", None)
     assert unwritten(3) == bytes(3)
 
 
