@@ -14,7 +14,7 @@ COMPILED = build/compiled
 IN_COMPILED = cd $(COMPILED) && $(abspath $(VENV))/bin/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo compiled test test-sources coverage test-compiled test-engines chaos soak fuzz bench bench-short bench-record bench-growth lint types docs clean
+.PHONY: help venv demo compiled test coverage test-compiled test-engines chaos soak fuzz bench bench-short bench-record bench-growth lint types docs clean
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{ printf "%-14s %s\n", $$1, $$2 }'
@@ -39,18 +39,14 @@ $(COMPILED)/.built: setup.py pyproject.toml $(wildcard papyros/*.py papyros/*/*.
 	@echo "compiling what is done for each job: a minute"
 	@rm -rf $(COMPILED) build/temp
 	@mkdir -p $(COMPILED)
-	@nice -n 3 $(VENV)/bin/python setup.py --quiet build --build-lib $(COMPILED) --build-temp build/temp > build/compiled.log 2>&1 || (cat build/compiled.log; false)
+	@$(VENV)/bin/python setup.py --quiet build --build-lib $(COMPILED) --build-temp build/temp > build/compiled.log 2>&1 || (cat build/compiled.log; false)
 	@$(RUN) compileall -q $(COMPILED)/papyros
 	@touch $@
 
 test: $(STAMP) ## run the tests, all but the slow ones
-	@# To compile takes a minute of one core, which the first tests do not need all the time.
-	$(MAKE) -j 2 test-sources $(COMPILED)/.built
+	$(TEST_SOURCES)
 	$(RUN) pytest --ignore=tests/chaos -m "alone and not slow"
 	$(MAKE) test-compiled
-
-test-sources: $(STAMP) ## run those tests that need not run alone, on the sources only
-	$(TEST_SOURCES)
 
 coverage: $(STAMP) ## run the tests that need not run alone, and tell which lines none of them runs; takes half as long again
 	$(TEST_SOURCES) --cov --cov-report=term

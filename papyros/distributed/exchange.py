@@ -33,7 +33,6 @@ SEND_JOBS = 500
 #: ... but the message ends, too, when there are so many jobs in them.
 SEND_BUNDLED = 5000
 
-
 #: The first jobs go into so many bundles, if there are slaves for them: each one has its cost, however small it is.
 FIRST_BUNDLES = 8
 
