@@ -143,7 +143,7 @@ def cluster_legs(jobs: int) -> dict[str, Legs]:
             count = min(start + BATCH, jobs) - start
             _add(books, client, range(start, start + count))
             with client.leg("take out of the books, bundle, seal"):
-                added = exchange.next_batch(lambda: SEND_JOBS, slaves=2)
+                added = exchange.next_batch(lambda: SEND_JOBS, SLAVES)
             with client.leg("pack a message"):
                 packed = pack_added(added)
             fetched = service.through(master, packer, packed, len(added))
