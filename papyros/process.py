@@ -446,7 +446,8 @@ class SlaveProcess:
 
     def ended(self) -> int:
         """Return how many tasks the slave has ended whose outcomes have not come."""
-        return max(0, self._slate.finished - self._received)
+        # Never more than it has, whatever a job that writes all over has made of its slate.
+        return min(max(0, self._slate.finished - self._received), len(self.queue))
 
     def left(self) -> tuple[int, int]:
         """Return how many tasks the slave has that have not ended, and how many jobs they are."""

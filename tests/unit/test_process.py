@@ -384,6 +384,28 @@ def test_outcomes_that_are_read_together_with_garbage_count(slave, packer, tmp_p
 
 
 @papyros.job
+def scribble_and_wait(folder):
+    """Write to whatever is open, and run until that is noticed."""
+    import threading
+
+    from tests.contract.jobs_for_tests import scribble
+
+    scribble.function(folder, "job")
+    threading.Event().wait()
+
+
+def test_of_a_slave_whose_slate_is_spoilt_no_more_has_ended_than_it_had(slave, packer, tmp_path):
+    receive_until(slave, lambda _: slave.ready)
+    tasks = tasks_of(packer, *map(Square, range(3)), scribble_and_wait(str(tmp_path)), Square(4))
+    slave.send(tasks, packer.definitions.__getitem__)
+    slave.outbox.flush()
+    wait_until(lambda: slave.ended() > 3, "the slate to be written over")
+    assert slave.ended() == 5
+    assert slave.left() == (0, 0)
+    assert finished(receive_until(slave, lambda _: slave.garbled)) == [0, 1, 2]
+
+
+@papyros.job
 def announce(length):
     """Say that outcomes of so many bytes will come, as only the slave itself should."""
     import threading
