@@ -297,11 +297,20 @@ def alive(pid: int) -> bool:
 
 def slaves_of(pid: int) -> list[int]:
     """Return the numbers of the slave processes that a process has started."""
+    return children_of(pid, "papyros.slave")
+
+
+def children_of(pid: int, *words: str) -> list[int]:
+    """Return the numbers of the processes that a process has started, with these words in their command lines.
+
+    A process that does not run its own program yet has the command line of the one that starts it.
+    """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == pid and b"papyros.slave" in (folder / "cmdline").read_bytes():
+            command = (folder / "cmdline").read_bytes()
+            if parent == pid and all(word.encode() in command for word in words):
                 found.append(int(folder.name))
     return found
 

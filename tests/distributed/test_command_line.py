@@ -22,6 +22,7 @@ from tests.distributed.programs import (
     MASTER_UP,
     PART,
     STANDALONE_UP,
+    children_of,
     free_port,
     groups,
     processes,
@@ -337,10 +338,10 @@ def test_standalone_serves_a_group_of_clients(launch, group, mark):
     assert not processes(mark)
 
 
-def test_standalone_that_lost_a_part_says_so_and_fails_in_the_end(launch, group, mark):
+def test_standalone_that_lost_a_part_says_so_and_fails_in_the_end(launch, group):
     cluster = launch.part("--standalone", "--slaves=1", f"--group={group}", f"--nameserver=localhost:{free_port()}")
     cluster.wait_for(STANDALONE_UP)
-    [host] = [pid for pid, command in processes(mark).items() if "--slaves" in command and "--lifeline" in command]
+    [host] = children_of(cluster.pid, "--slaves", "--lifeline")
     os.kill(host, signal.SIGKILL)
     cluster.wait_for("papyros: the slave host of the local cluster was killed by SIGKILL")
     assert cluster.end() == 1
