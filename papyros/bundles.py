@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from papyros.frames import Buffer, Parts, join_column, message_parts, split_column, unpack_message
+from papyros.frames import Buffer, Parts, join_column, message_parts, seconds_column, split_column, unpack_message
 
 __all__ = [
     "MOST_JOBS",
@@ -45,6 +45,8 @@ _SO_FAR = b"+"  # outcomes of some of its jobs; more is to come
 _CUT = b"-"  # the jobs from a position on are not run there; more is to come
 _END = b"="  # outcomes of some of its jobs; all others are not run there any more
 _DEATH = b"!"  # the slave that ran it has died: what was not told before is lost
+
+_KINDS = frozenset(_SO_FAR + _CUT + _END + _DEATH)
 
 #: After that byte: the position of the first job that this is about, and of how many the outcomes follow.
 _HEAD = struct.Struct("<II")
@@ -138,7 +140,7 @@ def story_of(told: Buffer) -> str:
 
 def is_of_bundle(told: Buffer) -> bool:
     """Whether this is told of a bundle, and no outcome of a single job."""
-    return told[:1] in (_SO_FAR, _CUT, _END, _DEATH)
+    return len(told) > 0 and told[0] in _KINDS
 
 
 def is_more_to_come(told: Buffer) -> bool:
@@ -181,9 +183,8 @@ def read(told: Buffer, jobs: int) -> Told:
     kept = jobs if kind == _SO_FAR else 0
     if not count:
         return Told(start, [], (), kept)
-    seconds = array("d")
     after = _BEHIND + 8 * count
-    seconds.frombytes(told[_BEHIND:after])
+    seconds = seconds_column(told[_BEHIND:after])
     if len(seconds) != count:
         raise ValueError("what is told of a bundle is too short")
     return Told(start, split_column(memoryview(told), count, after), seconds, kept)

@@ -377,7 +377,7 @@ class Crew:
             if isinstance(event, Printed):
                 self._source.printed(event.task.tag, slave.name, event.text)
             elif isinstance(event, Heard):
-                self._source.heard(event.task.tag, event.message)
+                self._hear(slave, event)
             elif isinstance(event, Lent):
                 self._note_lent(slave)
             elif isinstance(event, Part):
@@ -385,6 +385,14 @@ class Crew:
             else:
                 self._feeder.pace.learn(event.seconds)
                 self._source.finished([task.tag for task in event.tasks], event.encoded, event.seconds, slave.name)
+
+    def _hear(self, slave: SlaveProcess, said: Heard) -> None:
+        """Have the source hear what a job has to say of its children, whatever that is."""
+        try:
+            self._source.heard(said.task.tag, said.message)
+        except Exception as error:
+            log.debug("a slave says of children of its job what cannot be", exc_info=True)
+            slave.distrust(f"of children of its job, {type(error).__name__}: {error}")
 
     def _note_lent(self, slave: SlaveProcess) -> None:
         self._feeder.starved = False
@@ -407,8 +415,12 @@ class Crew:
             return
         self._feeder.starved = False  # what it had may be with the source again
         self._take_in(slave)  # what it sent before it died
+        slave.check_slate()
         running = slave.running()
         started = slave.started()
+        if slave.spoilt or not (started or slave.retired or slave.deaf):
+            started = slave.taken()
+            slave.spoilt = bool(started)  # its slate does not tell of these
         position = slave.position() if running is not None else MOST_JOBS  # of one that has ended, the last job
         self._dying = slave, started
         death = self._bury(slave)
@@ -418,7 +430,9 @@ class Crew:
         self._settle(slave, culprit_of(slave, running, started), started, death, position)
         if slave.lent:
             self._source.lent(sum(other.lent for other in self._slaves))
-        if not slave.ready:
+        if not slave.ready and any(other.ready for other in self._slaves):
+            self._hire_at = time.monotonic() + HIRE_AGAIN_SECONDS  # it can be done, and so will be again
+        elif not slave.ready:
             self._false_starts += 1
         if self._false_starts >= MAX_FALSE_STARTS:
             self._give_up(death)

@@ -16,7 +16,7 @@ from papyros.ledger import Ledger
 from papyros.relay import pack_words, unpack_words
 from papyros.status import Status
 from papyros.store import Held
-from papyros.terms import Terms
+from papyros.terms import Terms, check_terms
 from papyros.wire import Payload
 
 __all__ = ["Families"]
@@ -62,7 +62,11 @@ class Families:
         return len(self._families)
 
     def hear(self, parent: Entry, message: memoryview) -> bool:
-        """Take what a job has to say of its children; return whether there may be jobs to assign now."""
+        """Take what a job has to say of its children; return whether there may be jobs to assign now.
+
+        Raises:
+            Exception: of any class, since it says what no job should.
+        """
         (kind, number, *rest), parts = unpack_words(message)
         family = self._families.get((parent, number))
         if family is None:
@@ -77,9 +81,12 @@ class Families:
             family.definitions[bytes.fromhex(rest[0])] = bytes(parts[0])
             family.labels[bytes.fromhex(rest[0])] = rest[1]
         elif kind == "add":
-            for (child, digest, terms), blob in zip(rest[0], parts, strict=True):
-                payload = Payload(bytes.fromhex(digest), blob)
-                self._ledger.add(family.session, family.base + child, payload, len(blob), Terms(*terms))
+            children = [
+                (_checked_number(child), Payload(bytes.fromhex(digest), blob), _checked_terms(terms))
+                for (child, digest, terms), blob in zip(rest[0], parts, strict=True)
+            ]
+            for child, payload, terms in children:
+                self._ledger.add(family.session, family.base + child, payload, len(payload.blob), terms)
             return True
         elif kind == "drop":
             self._ledger.discard(family.session, [family.base + child for child in rest[0]])
@@ -180,3 +187,20 @@ class _Family:
         self.definitions: dict[bytes, bytes] = {}
         self.labels: dict[bytes, str] = {}
         self.values: dict[bytes, Held] = {}
+
+
+# What a job says of its children, it may have made up. ------------------------------------
+
+
+def _checked_number(child: int) -> int:
+    if not (type(child) is int and 0 <= child < 1 << NUMBER_BITS):
+        raise ValueError(f"no child has the number {child!r}")
+    return child
+
+
+def _checked_terms(told: list[Any]) -> Terms:
+    terms = Terms(*told)
+    check_terms(terms, (), lambda: "a child")
+    if terms.jobs != 1:
+        raise ValueError("a child is a single job")
+    return terms

@@ -6,6 +6,7 @@ has a header before it. Nothing in here knows what the strings mean.
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from array import array
@@ -30,6 +31,7 @@ __all__ = [
     "nested_parts",
     "pack_frame",
     "pack_message",
+    "seconds_column",
     "send_all",
     "send_some",
     "space_for",
@@ -167,6 +169,18 @@ def unpack_message(message: Buffer) -> list[Buffer]:
     if 4 + 8 * count > len(message):
         raise ValueError("a message is shorter than it says")
     return split_column(memoryview(message), count, 4)
+
+
+def seconds_column(view: Buffer) -> array[float]:
+    """Return a column of durations.
+
+    What is none counts as 0: a job may have put another clock in place of the real one.
+    """
+    seconds = array("d")
+    seconds.frombytes(view)
+    if seconds and not (min(seconds) >= 0.0 and sum(seconds) < math.inf):
+        return array("d", [each if 0.0 <= each < math.inf else 0.0 for each in seconds])
+    return seconds
 
 
 def pack_frame(kind: int, number: int, buffers: Iterable[Buffer]) -> list[Buffer]:
@@ -310,6 +324,10 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._buffers)
+
+    def size(self) -> int:
+        """Return how many bytes that are."""
+        return sum(map(len, self._buffers))
 
     def put(self, buffers: Iterable[Buffer]) -> None:
         """Send the buffers, as far as that goes without waiting; keep the rest."""

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from array import array
 from builtins import memoryview  # noqa: A004 - a NamedTuple that is compiled looks for it here
@@ -25,10 +26,21 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from papyros import protocol
 from papyros.bundles import check as check_told
+from papyros.bundles import is_of_bundle
 from papyros.deaths import Death, DeathWatch, abandon, cause_of, reap, signal_group
 from papyros.environment import python_command, search_path, slave_environment
 from papyros.forensics import oom_kills, tell_memory
-from papyros.frames import Buffer, Frame, FrameReader, Outbox, Parts, join_column, pack_frame, split_column
+from papyros.frames import (
+    Buffer,
+    Frame,
+    FrameReader,
+    Outbox,
+    Parts,
+    join_column,
+    pack_frame,
+    seconds_column,
+    split_column,
+)
 from papyros.logs import logger_of
 from papyros.screen import Screen
 from papyros.slate import SLATE_BYTES, Slate
@@ -137,7 +149,9 @@ class SlaveProcess:
         dismissed: whether it was sent away.
         idle_since: since when it is one too many, and has nothing to do.
         retired: why it has left its next job to a fresh slave, and ends.
-        garbled: whether what came from it could not be read, so that no outcome after that can be.
+        garbled: whether what came from it could not be true, so that no outcome after that is taken.
+        spoilt: whether what is on its slate cannot be true.
+        deaf: whether it has gone on with nothing for too long.
         gone: whether it is dead and buried.
     """
 
@@ -145,7 +159,7 @@ class SlaveProcess:
         self.queue: deque[Task] = deque()
         self.jobs = 0
         self.cut: tuple[Task, int] | None = None
-        self.lent = self.dismissed = self.garbled = False
+        self.lent = self.dismissed = self.garbled = self.spoilt = self.deaf = False
         self.retired = ""
         self.idle_since: float | None = None
         self.check_at: float | None = None
@@ -156,7 +170,8 @@ class SlaveProcess:
         self.gone = False
         self._received = 0
         self._begun = 0  # so many tasks, the first ones, count as one job each
-        self._progress = (0, 0)  # how many jobs it had started, and finished, at the last look
+        self._progress = (0, 0, 0)  # how many jobs it had started, and finished, at the last look, and bytes unsent
+        self._seen = (0, 0.0)  # the task that it runs, and when it was seen first, where its slate has no such moment
         self._deaf_looks = 0
         self._memory_before = 0
         self._definitions: dict[bytes, int] = {}
@@ -199,6 +214,7 @@ class SlaveProcess:
                 os.set_blocking(token, False)
             with _memory_file() as slate:
                 slate.truncate(SLATE_BYTES)
+                _fix_size(slate)
                 self._slate = Slate(mmap.mmap(slate.fileno(), SLATE_BYTES))
                 undo.callback(self._slate.close)
                 fds = (theirs.fileno(), self._token_out, slate.fileno())
@@ -311,10 +327,7 @@ class SlaveProcess:
 
         Also what it has not started of the bundle that it runs, if it is `worth` it: at least so many jobs.
         """
-        tokens = b""
-        with contextlib.suppress(BlockingIOError):
-            while taken := os.read(self._token_out, 1 << 16):
-                tokens += taken
+        tokens = self._take_tokens()
         was_cut = tokens.startswith(protocol.CUT)  # the slave has not come to it yet
         left = len(tokens) // protocol.TOKEN_BYTES - was_cut
         tasks = []
@@ -354,9 +367,16 @@ class SlaveProcess:
         try:
             for frame in self._frames():  # one by one: those before what cannot be read count
                 yield from self._events(frame)
+                if self.garbled:
+                    return
         except _GARBLED as error:
+            self.distrust(error)
+
+    def distrust(self, reason: object) -> None:
+        """Kill a slave that does not speak as slaves do, for a reason to be told; nothing more of it is listened to."""
+        if not self.garbled:
             self.garbled = True
-            log.warning("slave %s says what no slave says (%s), so it is killed", self.name, error)
+            log.warning("slave %s says what no slave says (%s), so it is killed", self.name, reason)
             self.kill()
 
     def _events(self, frame: Frame) -> Iterator[Outcomes | Part | Printed | Heard | Lent]:
@@ -385,14 +405,15 @@ class SlaveProcess:
     def _outcomes(self, frame: Frame) -> Outcomes:
         start = protocol.ORDINAL.size
         after = start + 8 * frame.number
-        seconds = array("d")
-        seconds.frombytes(frame.body[start:after])
+        seconds = seconds_column(frame.body[start:after])
         encoded = split_column(frame.body, frame.number, after)
         self._check_order(frame)
-        if self._begun or self.jobs > len(self.queue):  # else there is no bundle
-            for task, told in zip(self.queue, encoded, strict=False):
-                if task.terms.jobs > 1:
-                    check_told(told, task.terms.jobs, over=True)
+        bundled = [task.terms.jobs for task in self.queue] if self._begun or self.jobs > len(self.queue) else []
+        for jobs, told in zip(bundled or itertools.repeat(1), encoded, strict=False):
+            if jobs > 1:
+                check_told(told, jobs, over=True)
+            elif is_of_bundle(told):
+                raise ValueError("what is told of bundles only came of a single job")
         tasks = [self.queue.popleft() for _ in encoded]
         self._received += frame.number
         if self.cut is not None and any(task is self.cut[0] for task in tasks):
@@ -412,7 +433,7 @@ class SlaveProcess:
         started = self._slate.started
         if first != (self._received + 1) % protocol.ORDINALS:
             raise ValueError(f"outcomes from task {first} on after those of {self._received}")
-        if frame.number > min(started - self._received, len(self.queue)):
+        if not 0 < frame.number <= min(started - self._received, len(self.queue)):
             raise ValueError(f"{frame.number} outcomes for {len(self.queue)} tasks, and {started} were started in all")
 
     def _find(self, ordinal: int) -> Task | None:
@@ -424,7 +445,11 @@ class SlaveProcess:
         while True:
             try:
                 frames = self._reader.read()
-            except (BlockingIOError, EOFError, OSError):  # that it died is noticed elsewhere
+            except BlockingIOError:
+                return
+            except (EOFError, OSError):
+                if not self.dismissed:
+                    self.kill()  # it has died; or a job has put another program in its place, which is nobody's slave
                 return
             yield from frames
             if self._reader.drained:
@@ -438,7 +463,20 @@ class SlaveProcess:
         position = started - self._received - 1
         if started == self._slate.finished or not 0 <= position < len(self.queue):
             return None
-        return self.queue[position], self._slate.moment
+        now, since = time.monotonic(), self._slate.moment
+        if not since <= now:  # a job has put another clock in place of the real one: it is since it was seen first
+            if self._seen[0] != started:
+                self._seen = started, now
+            since = self._seen[1]
+        return self.queue[position], since
+
+    def check_slate(self) -> None:
+        """Kill the slave if what is on its slate cannot be true: a job has written there."""
+        finished = self._slate.finished  # first: in this moment, the slave may begin with another one
+        started = self._slate.started
+        if not self._received <= finished <= started <= self._received + len(self.queue):
+            self.spoilt = True
+            self.distrust(f"it has ended {finished} tasks, begun {started} and told of {self._received}")
 
     def position(self) -> int:
         """Return the position of the job that the slave runs, or ran when it died, in its bundle."""
@@ -460,16 +498,33 @@ class SlaveProcess:
         started = self._slate.started - self._received
         return [self.queue[position] for position in range(min(started, len(self.queue)))]
 
+    def taken(self) -> list[Task]:
+        """Return the tasks of which a slave that is dead had taken tokens: whatever its slate says, no others ran."""
+        queue = list(self.queue)
+        left = len(self._take_tokens().removeprefix(protocol.CUT)) // protocol.TOKEN_BYTES
+        while queue and queue[-1].terms.jobs <= left:
+            left -= queue.pop().terms.jobs
+        return queue
+
+    def _take_tokens(self) -> bytes:
+        """Take all tokens that the slave has not."""
+        tokens = b""
+        with contextlib.suppress(BlockingIOError):
+            while taken := os.read(self._token_out, 1 << 16):
+                tokens += taken
+        return tokens
+
     def is_deaf(self) -> bool:
         """Look whether it goes on with what it was sent; return whether it did not for so many looks in a row.
 
         By looks and not by time, since whoever looks may have been stopped as well, as with a machine that sleeps.
         """
-        started, finished = self._slate.started, self._slate.finished
-        waits = bool(self.queue) and started == finished and not len(self.outbox)
-        self._deaf_looks = self._deaf_looks + 1 if waits and (started, finished) == self._progress else 0
-        self._progress = started, finished
-        return self._deaf_looks >= DEAF_LOOKS
+        started, finished, unsent = self._slate.started, self._slate.finished, self.outbox.size()
+        waits = bool(self.queue) and started == finished
+        self._deaf_looks = self._deaf_looks + 1 if waits and (started, finished, unsent) == self._progress else 0
+        self._progress = started, finished, unsent
+        self.deaf = self._deaf_looks >= DEAF_LOOKS
+        return self.deaf
 
     def kill(self) -> None:
         """Kill the slave, whatever it does; that it died is noticed as with every death."""
@@ -540,5 +595,16 @@ def _parted(blobs: list[Buffer | Parts]) -> Iterator[tuple[int, int]]:
 def _memory_file() -> IO[bytes]:
     """Return a file in memory; where the system has none, one that is gone from its folder at once."""
     if hasattr(os, "memfd_create"):
-        return open(os.memfd_create("papyros-slate"), "r+b", buffering=0)
+        return open(os.memfd_create("papyros-slate", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "r+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)
+
+
+def _fix_size(file: IO[bytes]) -> None:
+    """Let nobody change the size of a file in memory, where the system can see to that.
+
+    Who reads what a job has cut off is killed by the system, and that would be the crew.
+    """
+    with contextlib.suppress(ImportError, AttributeError, OSError):
+        import fcntl
+
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

@@ -446,6 +446,8 @@ class _NetworkSource:
         elif question == "stop":
             host._crew.cancel({tag})
             self.returned([tag], *arguments)
+        else:
+            raise ValueError(f"no job asks {question!r}")
 
     def lent(self, places: int) -> None:
         host = self._host
