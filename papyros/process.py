@@ -265,7 +265,8 @@ class SlaveProcess:
         Of those that are to run at most once, or of all where the crew is `careful`, the slave tells one by one.
         Returns how many bytes there are of them.
         """
-        self.queue.extend(tasks)  # first: who is interrupted in what follows can tell by that
+        ordinal = self._received + len(self.queue) + 1
+        self.queue.extend(tasks)  # before all else: who is interrupted in what follows can tell by that
         jobs = jobs_in(tasks)
         self.jobs += jobs
         epoch = self._epoch.to_bytes(protocol.TOKEN_BYTES, "little")
@@ -283,7 +284,8 @@ class SlaveProcess:
         size = sum(map(len, blobs))
         for start, end in [(0, len(blobs))] if size < PART_BYTES else _parted(blobs):
             part = blobs[start:end]
-            columns = (epoch, numbers[start:end].tobytes(), flags[start:end], *join_column(part))
+            first = protocol.ORDINAL.pack((ordinal + start) % protocol.ORDINALS)
+            columns = (epoch, first, numbers[start:end].tobytes(), flags[start:end], *join_column(part))
             self.outbox.put(pack_frame(protocol.JOBS, len(part), columns))
         return size
 

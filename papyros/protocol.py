@@ -53,7 +53,8 @@ __all__ = [
 HELLO = 1
 #: A definition; the frame's number is the one by which jobs refer to it.
 DEFINE = 2
-#: As many jobs as the frame's number says: epoch, column of definitions, of flags, of blobs.
+#: As many jobs as the frame's number says: epoch, which task the first one is (`ORDINAL`, as in `OUTCOMES`), column of
+#: definitions, of flags, of blobs.
 JOBS = 3
 #: For the job that runs, of its children.
 NEWS = 4

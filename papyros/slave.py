@@ -27,6 +27,7 @@ import time
 from array import array
 from collections import deque
 from functools import partial
+from itertools import repeat
 from typing import Any, NoReturn
 
 from papyros.bundles import Untold, blobs_of
@@ -101,6 +102,9 @@ LOOK_SECONDS = 0.005
 #: Of a bundle that runs, outcomes of so many bytes are sent before it ends.
 PART_BYTES = 1 << 20
 
+#: Nobody has the tokens of a slave in its hands for longer than this, but who keeps them.
+TOKEN_SECONDS = 10.0
+
 #: A slave whose crew is gone ends its job after so long.
 ORPHAN_SECONDS = 0.5
 
@@ -133,7 +137,8 @@ class Slave:
         self._families = 0
         self._news: deque[memoryview] = deque()
         self._classes = JobClasses()
-        self._queue: deque[tuple[bytes, int, int, Buffer]] = deque()  # epoch, definition, flags, blob
+        self._queue: deque[tuple[bytes, int, int, int, Buffer]] = deque()  # epoch, ordinal, definition, flags, blob
+        self._astray = False  # tokens are gone that the crew has not taken back
         self.echo = False
         #: What jobs print to.
         self.streams: tuple[Any, Any] = sys.stdout, sys.stderr
@@ -170,14 +175,14 @@ class Slave:
                 if at_once or flags & ONCE:
                     self._flush()  # what has become of it must not die with the job after it
         except OtherModuleError as error:
+            self._slate.leave(self._started)
+            self._started -= 1
             self._retire(str(error))
         except (EOFError, OSError):
             return  # the crew is gone, or has no more use for this slave
 
     def _retire(self, reason: str) -> NoReturn:
-        """Leave the job to a fresh slave: here, a module that it needs was imported for another program."""
-        self._slate.leave(self._started)
-        self._started -= 1
+        """Leave all jobs that were not started to a fresh slave, for a reason to be told."""
         try:
             self._flush()
             self._send(RETIRES, 0, reason.encode(errors="replace"))
@@ -191,6 +196,8 @@ class Slave:
     def _next_job(self) -> tuple[bytes, int, int, Buffer]:
         """Wait for a job that this slave may start."""
         while True:
+            if self._astray:
+                self._retire("a job has read what was meant for its slave")
             while not self._queue:
                 self._receive()
             try:
@@ -205,7 +212,10 @@ class Slave:
                     self._queue.popleft()  # of an earlier epoch: taken back
                 else:
                     self._receive()  # its token came first; the job itself is on its way
-            return self._queue.popleft()
+            _, ordinal, definition, flags, blob = self._queue.popleft()
+            if ordinal == (self._started + 1) % ORDINALS:
+                return epoch, definition, flags, blob
+            self._astray = True  # those before it were taken for taken back
 
     def _receive(self) -> None:
         self._flush()
@@ -235,12 +245,15 @@ class Slave:
     def _enqueue(self, frame: Frame) -> None:
         count, body = frame.number, frame.body
         epoch = bytes(body[:TOKEN_BYTES])
+        first = ORDINAL.unpack_from(body, TOKEN_BYTES)[0]
         definitions = array("I")
-        after = TOKEN_BYTES + 4 * count
-        definitions.frombytes(body[TOKEN_BYTES:after])
+        start = TOKEN_BYTES + ORDINAL.size
+        after = start + 4 * count
+        definitions.frombytes(body[start:after])
         flags = body[after : after + count]
         blobs = split_column(body, count, after + count)
-        self._queue.extend((epoch, *job) for job in zip(definitions, flags, blobs, strict=True))
+        ordinals = [ordinal % ORDINALS for ordinal in range(first, first + count)]
+        self._queue.extend(zip(repeat(epoch, count), ordinals, definitions, flags, blobs, strict=True))
         self._few = len(self._queue) // 2
 
     def print(self, stream: bytes, text: str) -> bool:
@@ -328,8 +341,11 @@ class Slave:
             try:
                 token = os.read(self._tokens, TOKEN_BYTES)
             except BlockingIOError:
-                self._token_poll.poll()  # in this moment, the crew has them in its hands
-                continue
+                # In this moment, the crew has them in its hands; or somebody else has, for good.
+                if self._token_poll.poll(TOKEN_SECONDS * 1000):
+                    continue
+                self._astray = True
+                return False
             if not token:
                 raise EOFError("the pipe of tokens was closed")
             return token == epoch

@@ -213,8 +213,9 @@ def test_what_is_asked_of_a_crew_that_has_ended_is_done_at_once(source):
     assert source.given_back == []
 
 
+@pytest.mark.parametrize("argument", [2, bytes(1 << 23)], ids=["small", "large"])
 @pytest.mark.parametrize("slaves", [1, 2])
-def test_a_slave_that_is_stopped_between_two_jobs_is_replaced_and_nobody_charged(source, monkeypatch, slaves):
+def test_a_slave_that_is_stopped_between_two_jobs_is_replaced_and_nobody_charged(source, monkeypatch, slaves, argument):
     monkeypatch.setattr(limits, "DEAF_LOOK_SECONDS", 0.1)
     with crew_of(source, slaves) as crew:
         assert crew.wait_ready(PATIENCE)
@@ -222,11 +223,29 @@ def test_a_slave_that_is_stopped_between_two_jobs_is_replaced_and_nobody_charged
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         for number in range(10):
-            source.add(number, Square(number))
+            source.add(number, double(argument))
         source.wait_for_outcomes(10)
         wait_until(lambda: all(map(gone, pids)), "those that were stopped to be gone")
     assert source.deaths == []
     assert set(source.finishes.values()) == {1}
+
+
+def test_slaves_that_die_while_they_start_are_tried_again_while_others_work(source, monkeypatch, tmp_path):
+    monkeypatch.setattr("papyros.crew.HIRE_AGAIN_SECONDS", 0.01)
+    tries = tmp_path / "tries"
+    with crew_of(source, 2) as crew:
+        assert crew.wait_ready(PATIENCE)
+        with monkeypatch.context() as patch:
+            patch.setattr("papyros.process.PROGRAM", f"open({str(tries)!r}, 'a').write('x'); import os; os._exit(1)")
+            os.kill(crew.views()[0].pid, signal.SIGKILL)
+            wait_until(
+                lambda: tries.exists() and tries.stat().st_size > crew_module.MAX_FALSE_STARTS + 1,
+                "it to be tried again",
+            )
+            source.add("one", Square(3))
+            source.wait_for_outcomes(1)
+        wait_until(lambda: [view.ready for view in crew.views()] == [True, True], "one that starts")
+    assert source.reasons == []
 
 
 def test_a_slave_is_left_alone_while_its_job_takes_long(source, monkeypatch, tmp_path):

@@ -30,6 +30,7 @@ from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
 from tests.contract.jobs_for_tests import Square, hang, say, scribble, starts, wait_at, write_without_end
 from tests.contract.sharing import pick
+from tests.contract.vandals import spoil
 from tests.distributed.jobs import blob, this_slave
 from tests.support import PATIENCE, Gate, wait_until
 
@@ -403,6 +404,20 @@ def test_of_a_slave_whose_slate_is_spoilt_no_more_has_ended_than_it_had(slave, p
     assert slave.ended() == 5
     assert slave.left() == (0, 0)
     assert finished(receive_until(slave, lambda _: slave.garbled)) == [0, 1, 2]
+
+
+def test_a_slave_whose_tokens_a_job_has_read_leaves_what_comes_after_it_to_another_one(slave, packer, tmp_path):
+    receive_until(slave, lambda _: slave.ready)
+    vandal, *others = tasks_of(packer, spoil(str(tmp_path), "job", "drain_pipes"), *map(Square, range(3)))
+    slave.send([vandal, *others[:2]], packer.definitions.__getitem__)
+    slave.outbox.flush()
+    assert finished(receive_until(slave, finished)) == [vandal.tag]
+    slave.send(others[2:], packer.definitions.__getitem__)  # of the same epoch: its token was not read
+    slave.outbox.flush()
+    events = receive_until(slave, lambda _: slave.retired)
+    assert finished(events) == []
+    assert list(slave.queue) == others
+    assert slave.started() == []
 
 
 @papyros.job

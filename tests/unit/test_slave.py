@@ -20,7 +20,7 @@ from papyros.slate import SLATE_BYTES, Slate
 from papyros.slave import GATHER_SECONDS, LEFT_SECONDS, PAUSE_SECONDS, Slave
 from tests.support import PATIENCE, wait_until
 
-JOB = (b"\0\0\0\0", 0, 0, b"")
+JOB = (b"\0\0\0\0", 1, 0, 0, b"")
 
 
 @pytest.fixture
@@ -135,3 +135,11 @@ def test_a_slave_asks_for_more_when_half_of_its_jobs_are_left_unless_these_take_
     made._queue.pop()
     made._note_end(0, b"two", LEFT_SECONDS / 2 / len(made._queue), now + 2 * PAUSE_SECONDS)
     assert heard(crew) == [b"one", b"two"]
+
+
+def test_the_rest_of_a_bundle_whose_tokens_are_gone_for_good_is_left_to_others(slave, monkeypatch):
+    monkeypatch.setattr("papyros.slave.TOKEN_SECONDS", 0.05)
+    made, _ = slave
+    os.set_blocking(made._tokens, False)
+    assert not made._may_go_on(b"\0\0\0\0")
+    assert made._astray
