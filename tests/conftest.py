@@ -18,7 +18,7 @@ import pytest
 from tests.support import hear_ctrl_c
 
 #: How long a thread, a process or a socket may take to go after the test that made it.
-TEARDOWN_SECONDS = 3.0
+TEARDOWN_SECONDS = 10.0
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -235,6 +235,7 @@ def _run_host(
     try:
         stop.wait()
         if stop.number == signal.SIGTERM and not host.broken:
+            host.take_no_more()
             tell(DRAINING)
             host.drain(options.drain or DRAIN_SECONDS)
     finally:

@@ -128,13 +128,17 @@ class SlaveHost:
             return False
         return deadline.wait_for(self._connected) and not self._stop.is_set() and not self.broken
 
-    def drain(self, timeout: float | None = None) -> bool:
-        """Take no more jobs, give back what was not started, let the rest end; return whether it did in time."""
-        deadline = Deadline(timeout)
+    def take_no_more(self) -> None:
+        """Take no more jobs, and give those back that no slave has; `drain` sees to the others."""
         self._draining.set()
         with self._lock:
             queue, self._queue = self._queue, deque()
             self._outbox.returned([task.tag for task in queue])
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Take no more jobs, give back what was not started, let the rest end; return whether it did in time."""
+        deadline = Deadline(timeout)
+        self.take_no_more()
         drained = self._crew.drain(deadline.remaining())
         with self._lock:
             while self._outbox.is_owed():

@@ -91,7 +91,10 @@ def test_row_11_what_runs_for_a_client_that_is_killed_is_stopped_after_a_grace_t
     client = launch.script(RUNNING, group, names, str(tmp_path), gate.path, name="client")
     gate.wait_for_arrivals(2)
     uri = uri_of(names, group)
-    status = wait_until(lambda: (s := ask_status(uri, security())).waiting == 18 and s, "20 jobs at the master")
+    status = wait_until(
+        lambda: (s := ask_status(uri, security())).waiting == 18 and all(slave.pid for slave in s.slaves) and s,
+        "20 jobs at the master",
+    )
     assert status.assigned == 2
     busy = [slave.pid for slave in status.slaves]
     client.end(signal.SIGKILL)

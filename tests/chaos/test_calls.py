@@ -90,9 +90,10 @@ def test_row_08_a_call_that_fails_changes_nothing(launch, names, group, tmp_path
         for number in range(20):
             client.addJob(note(str(tmp_path), str(number)))
         assert sorted(job.result for job in client.processedJobs(20)) == sorted(map(str, range(20)))
-        # Leaving the loop drops the rest of its jobs.
-        for job in client.execute(double(number) for number in range(50)):
+        # Leaving the loop drops the rest of its jobs, one of which runs for as long as its slave lives.
+        for job in client.execute([wait_for_host(str(tmp_path), "dropped"), *map(double, range(50))]):
             assert job.result is not None
+            wait_until(lambda: starts(tmp_path, "dropped"), "what will be dropped to run")
             break
         if method == "tell":
             client.status()

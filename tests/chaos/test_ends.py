@@ -86,14 +86,15 @@ def test_row_22_sigterm_lets_a_standalone_cluster_finish_what_runs_and_twice_end
 ):
     gate = gates()
     address = f"localhost:{free_port()}"
-    cluster = launch.part("--standalone", "--slaves=1", f"--group={group}", f"--nameserver={address}", name="all")
+    options = "--logging", f"--group={group}", f"--nameserver={address}"
+    cluster = launch.part("--standalone", "--slaves=1", *options, name="all")
     cluster.wait_for(STANDALONE_UP)
     with DistributedMaster(group, address, host_master=False) as client:
         client.addJob(trace(str(tmp_path), "running", gate.path))
         gate.wait_for_arrivals(1)
         client.addJob(note(str(tmp_path), "waiting"))
         cluster.send(signal.SIGTERM)
-        cluster.wait_for("draining")
+        wait_until(lambda: cluster.text.count("draining") == 2, "the slave host, too, drains")
         if signals == 2:
             sent = time.monotonic()
             cluster.send(signal.SIGTERM)

@@ -31,7 +31,7 @@ def let_pass(seconds):
 # Row 6 ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lease", [0.5, pytest.param(LEASE, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lease", [1.0, pytest.param(LEASE, marks=pytest.mark.slow)])
 def test_row_06_a_master_that_slept_for_three_leases_gives_nobody_up(launch, names, group, gates, tmp_path, lease):
     gate = gates()
     master = launch.master(group, names, f"--lease={lease}", f"--grace={2 * lease}")
@@ -168,7 +168,7 @@ def test_row_10_a_slave_host_without_a_name_server_asks_ever_less_often_and_says
             silent.accept()[0].close()
             moments.append(time.monotonic())
         gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
-        assert gaps[-1] > 4 * gaps[0], gaps
+        assert max(gaps[-3:]) > 4 * min(gaps[:3]), gaps
         assert moments[-1] - moments[0] < 10, gaps
         assert host.text.count(f"waiting for a name server at {address}") == 1
         assert host.text.count("\n") == 1, host.text

@@ -84,7 +84,7 @@ def test_row_02_a_slave_that_is_killed_is_noticed_and_replaced_and_only_its_job_
     before = workshop.wait_for_slaves(2)
     [victim] = starts(tmp_path, "victim")
     os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: workshop.lost() == 1, "the death noticed", 1)
+    wait_until(lambda: workshop.lost() == 1, "the death noticed", 1 + SLACK)
     gate.wait_for_arrivals(3)
     after = workshop.wait_for_slaves(2)
     assert len(set(before) & set(after)) == 1

@@ -89,7 +89,8 @@ def test_others_are_not_harmed(make_process_master, tmp_path):
 
 def test_many_jobs_run_late_one_after_the_other(make_process_master, tmp_path):
     master = make_process_master(slaves=2)
-    jobs = [limited(hang(str(tmp_path), f"job{number}", "sleep"), 0.2) for number in range(8)]
+    # A slave that has just started has to import what they need, which is of their time.
+    jobs = [limited(hang(str(tmp_path), f"job{number}", "sleep"), 1.0) for number in range(8)]
     squares = [Square(number) for number in range(40)]
     for number, job in enumerate(jobs):
         for square in squares[5 * number : 5 * number + 5]:

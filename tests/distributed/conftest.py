@@ -19,7 +19,7 @@ from tests.distributed.programs import CHECKOUT, MARK, PART, Programs, processes
 from tests.support import PATIENCE, Gates, wait_until
 
 #: How long the last process of a test may take to go.
-GONE_SECONDS = 3.0
+GONE_SECONDS = 10.0
 
 
 @pytest.fixture(scope="session")

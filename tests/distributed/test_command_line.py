@@ -135,7 +135,7 @@ def test_an_empty_text_is_refused(option, capsys, launch):
     port = free_port()  # where nothing is: a part that starts all the same has to wait
     program = launch.part("--nameserver", f"localhost:{port}", f"{option}=")
     wait_until(lambda: program.text, "any words")
-    assert program.ended(1) == 2
+    assert program.ended() == 2
     assert option in program.text
 
 
@@ -348,13 +348,12 @@ def test_standalone_that_lost_a_part_says_so_and_fails_in_the_end(launch, group)
     assert "the cluster ended without its slave host" in cluster.text
 
 
-def test_standalone_whose_parts_are_told_to_end_with_it_ends_in_order(launch, group, mark):
+def test_standalone_whose_parts_are_told_to_end_with_it_ends_in_order(launch, group):
     """As service managers do, which signal all processes of a service."""
     cluster = launch.part("--standalone", "--slaves=1", f"--group={group}", f"--nameserver=localhost:{free_port()}")
     cluster.wait_for(STANDALONE_UP)
-    for pid, command in processes(mark).items():
-        if "--lifeline" in command:
-            os.kill(pid, signal.SIGTERM)
+    for pid in children_of(cluster.pid, "--lifeline"):
+        os.kill(pid, signal.SIGTERM)
     assert cluster.end() == 0
 
 

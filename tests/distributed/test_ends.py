@@ -76,7 +76,7 @@ def test_a_signal_ends_a_part_whichever_thread_it_reaches(kind, launch, names, g
     program = start_part(kind, launch, names, group)
     threads = {int(folder.name) for folder in Path(f"/proc/{program.pid}/task").iterdir()} - {program.pid}
     os.kill(max(threads), signal.SIGTERM)  # a number of a thread means its process, but that thread first
-    assert program.ended(2) == 0
+    assert program.ended() == 0
 
 
 @pytest.mark.parametrize("kind", ["master", "host", "standalone"])

@@ -273,6 +273,7 @@ def test_map_has_a_timeout(concurrent_executor):
 
 def test_map_yields_what_is_there_before_its_time_is_up(concurrent_executor):
     gate = concurrent_executor.factory.gates()
+    assert concurrent_executor.submit(operator.add, 1, 1).result(PATIENCE) == 2  # slaves have started
     calls = [lambda: "here", functools.partial(pass_gate, gate.path), lambda: "too late"]
     results = concurrent_executor.map(operator.call, calls, timeout=2)
     assert next(results) == "here"
