@@ -145,8 +145,12 @@ class Alarm:
                 return
             heapq.heappush(self._calls, (moment, next(self._tickets), call))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._serve, name="papyros-alarm", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._serve, name="papyros-alarm", daemon=True)
+                try:
+                    thread.start()
+                    self._thread = thread
+                except RuntimeError as error:
+                    log.warning("an alarm has to wait for the next one: %s", error)
             self._changed.notify()
 
     def close(self) -> None:

@@ -228,14 +228,16 @@ class FrameReader:
     Args:
         sock: where it comes from.
         kinds: the kinds of frames that may come; None = any.
+        most: no frame has more bytes than this.
 
     Attributes:
         drained: whether the last `read` took all that was there.
     """
 
-    def __init__(self, sock: socket.socket, kinds: Container[int] | None = None) -> None:
+    def __init__(self, sock: socket.socket, kinds: Container[int] | None = None, most: float = math.inf) -> None:
         self._sock = sock
         self._kinds = kinds
+        self._most = most
         self._garbled: Exception | None = None  # what follows is no frame
         # One buffer for good: to make one for each read costs more than most reads do.
         self._space = memoryview(bytearray(max(CHUNK, HEADER.size)))
@@ -295,6 +297,8 @@ class FrameReader:
         kind, number, length = HEADER.unpack_from(self._space, self._start)
         if self._kinds is not None and kind not in self._kinds:
             raise ValueError(f"there is no frame of the kind {kind}")
+        if length > self._most:
+            raise ValueError(f"no frame has {length:,} bytes")
         end = start + length
         if end <= self._end:
             self._start = end

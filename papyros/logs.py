@@ -8,6 +8,7 @@ that hands it to the handlers once there is some.
 from __future__ import annotations
 
 import array
+import contextlib
 import logging
 import os
 import select
@@ -66,8 +67,10 @@ class _Unread(logging.Filter):
                 return True
             self._kept.append(record)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._hand_on, name="papyros-log", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._hand_on, name="papyros-log", daemon=True)
+                with contextlib.suppress(RuntimeError):  # the system has none to spare: with the next record, then
+                    thread.start()
+                    self._thread = thread
             return False
 
     def _hand_on(self) -> None:

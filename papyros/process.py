@@ -49,6 +49,7 @@ from papyros.store import Held, needs_of
 from papyros.streams import TOLD_CHARACTERS, SlaveStream
 from papyros.sweeping import MARK, sweep
 from papyros.terms import Terms
+from papyros.wire import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from papyros.tasks import CrewOptions, Task
@@ -68,6 +69,9 @@ PART_BYTES = 1 << 19
 
 #: A slave has no more tokens than this at a time, which always fit into a pipe: elsewhere they would be lost.
 MOST_TOKENS = 1024
+
+#: No frame of a slave has more bytes, but for those of a job: there is one large outcome in it, beside small ones.
+MOST_BYTES = MAX_PAYLOAD_BYTES + (64 << 20)
 
 #: What reading a connection raises to which a job has written.
 _GARBLED = (ValueError, IndexError, OverflowError, MemoryError)
@@ -186,7 +190,7 @@ class SlaveProcess:
         with contextlib.ExitStack() as undo:
             self._start(undo)
             undo.pop_all()
-        self._reader = FrameReader(self._sock, protocol.FROM_SLAVE)
+        self._reader = FrameReader(self._sock, protocol.FROM_SLAVE, MOST_BYTES)
         self.outbox = Outbox(self._sock)
         self.pid = self._popen.pid
         self.name = f"{socket.gethostname()}/{self.pid}"
@@ -410,6 +414,8 @@ class SlaveProcess:
         seconds = seconds_column(frame.body[start:after])
         encoded = split_column(frame.body, frame.number, after)
         self._check_order(frame)
+        if len(frame.body) > MAX_PAYLOAD_BYTES and max(map(len, encoded)) > MAX_PAYLOAD_BYTES:
+            raise ValueError("an outcome that is too large for any message")
         bundled = [task.terms.jobs for task in self.queue] if self._begun or self.jobs > len(self.queue) else []
         for jobs, told in zip(bundled or itertools.repeat(1), encoded, strict=False):
             if jobs > 1:

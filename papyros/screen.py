@@ -50,8 +50,9 @@ class Screen:
                 self._keep(stream, rest)
 
     def show_print(self, job: str, slave: str, text: str) -> None:
-        """Show what a job printed, each line with the job and its slave before it."""
-        self.show(sys.stdout, "".join(f"[{job} on {slave}] {line}\n" for line in text.splitlines()))
+        """Show what a job printed, each line with the job and its slave before it; of a long text, the end."""
+        lines = text[-KEPT_CHARACTERS:].splitlines()
+        self.show(sys.stdout, "".join(f"[{job} on {slave}] {line}\n" for line in lines))
 
     def close(self) -> None:
         """Give up what nobody reads, after half a second."""
@@ -67,8 +68,10 @@ class Screen:
         while self._characters > KEPT_CHARACTERS:
             self._characters -= len(self._kept.popleft()[1])
         if self._thread is None and self._closed_at is None:
-            self._thread = threading.Thread(target=self._wait_for_readers, name="papyros-screen", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._wait_for_readers, name="papyros-screen", daemon=True)
+            with contextlib.suppress(RuntimeError):  # the system has none to spare: when there is more to keep, then
+                thread.start()
+                self._thread = thread
 
     def _wait_for_readers(self) -> None:
         while True:

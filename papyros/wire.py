@@ -55,6 +55,12 @@ Buffer = bytes | bytearray | memoryview
 #: Larger arguments or results are refused, unless a master is told otherwise: what one Pyro message can hold.
 MAX_PAYLOAD_BYTES = (1 << 30) - (1 << 20)
 
+#: An exception that takes more bytes than this arrives as a `RemoteError`, ...
+MOST_OF_AN_EXCEPTION = 64 << 20
+
+#: ... and of what it says, and of its traceback, so many characters arrive.
+MOST_CHARACTERS = 1 << 20
+
 #: Arguments and results of so many bytes are not to be copied more often than need be.
 LARGE_BYTES = 1 << 20
 
@@ -385,7 +391,15 @@ def _dumps(value: Any) -> bytes:
 
 def _encode_error(error: BaseException, traceback: str) -> bytes:
     name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    return pickle.dumps((_pickle_exception(error), name, text_of(error), traceback), PROTOCOL)
+    return pickle.dumps((_pickle_exception(error), name, _legible(text_of(error)), _legible(traceback)), PROTOCOL)
+
+
+def _legible(text: str) -> str:
+    """Return a text without the middle of it, if nobody will read that."""
+    if len(text) <= MOST_CHARACTERS:
+        return text
+    half = MOST_CHARACTERS // 2
+    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters are left out here ...\n{text[-half:]}"
 
 
 def _pickle_exception(error: Any) -> bytes | None:
@@ -394,6 +408,7 @@ def _pickle_exception(error: Any) -> bytes | None:
     An exception whose constructor takes other arguments than it hands on to
     `Exception` pickles, but does not unpickle, or not to the same: it is
     rebuilt without its constructor. What its class has made of `args` and `__dict__` may be anything.
+    One that has too much with it is told by its name and text, too.
     """
     for rebuilt in (False, True):
         try:
@@ -401,7 +416,7 @@ def _pickle_exception(error: Any) -> bytes | None:
             pickled = _dumps(form)
             copy = pickle.loads(pickled)
             if isinstance(copy, BaseException) and text_of(copy) == text_of(error):
-                return pickled
+                return pickled if len(pickled) <= MOST_OF_AN_EXCEPTION else None
         except BaseException:  # noqa: BLE001, S112 - the next form is tried, and in the end the stand-in does
             continue
     return None

@@ -18,6 +18,10 @@ def alarm():
     alarm.close()
 
 
+def none_to_spare(thread):
+    raise RuntimeError("can't start new thread")
+
+
 def alarms():
     return [thread for thread in threading.enumerate() if thread.name == "papyros-alarm"]
 
@@ -125,3 +129,15 @@ def test_a_call_may_close_its_alarm(alarm):
 
     alarm.set(time.monotonic(), call)
     assert done.wait(PATIENCE)
+
+
+def test_an_alarm_for_which_no_thread_can_be_started_comes_with_the_next_one(alarm, monkeypatch):
+    """A job may have taken all that there are; whoever sets the alarm, in the crew's thread, say, is not to fail."""
+    calls, done = [], threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_to_spare)
+        alarm.set(time.monotonic(), lambda: calls.append("first"))
+    assert alarms() == []
+    alarm.set(time.monotonic(), done.set)
+    assert done.wait(PATIENCE)
+    assert calls == ["first"]

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import signal
+import threading
 
 import pytest
 
@@ -85,3 +86,19 @@ def test_warnings_are_shown_once_and_not_where_a_program_handles_them_already(mo
     show_warnings()
     show_warnings()
     assert len(ours.handlers) == 1
+
+
+def test_a_record_for_which_no_thread_can_be_started_is_handed_on_with_the_next_one(full_pipe, monkeypatch):
+    def none_to_spare(thread):
+        raise RuntimeError("can't start new thread")
+
+    logger = logger_of("papyros.of_this_test")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_to_spare)
+        logger.warning("the first")
+    logger.warning("the second")
+    read = b""
+    with full_pipe:
+        while b"the second\n" not in read:
+            read += os.read(full_pipe.fileno(), 1 << 16)
+    assert b"the first\nthe second\n" in read

@@ -432,7 +432,7 @@ def announce(length):
     threading.Event().wait()
 
 
-@pytest.mark.parametrize("length", [1 << 62, 1 << 63, (1 << 64) - 1])
+@pytest.mark.parametrize("length", [1 << 31, 1 << 62, 1 << 63, (1 << 64) - 1])
 def test_a_job_that_announces_more_than_there_is_memory_for_costs_its_slave_and_no_more(slave, packer, length):
     receive_until(slave, lambda _: slave.ready)
     slave.send(tasks_of(packer, announce(length)), packer.definitions.__getitem__)

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 
 import pytest
 
@@ -22,6 +23,10 @@ class Gone(io.StringIO):
 
     def write(self, text):
         raise self.error
+
+
+def none_to_spare(thread):
+    raise RuntimeError("can't start new thread")
 
 
 @pytest.fixture
@@ -100,3 +105,19 @@ def test_closing_does_not_wait_for_a_reader(pipe):
     with at_most(2):
         screen.close()
         screen.show(stream, "too late")
+
+
+def test_what_waits_for_a_reader_waits_on_where_no_thread_can_be_started(screen, pipe, monkeypatch):
+    stream, end = pipe
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_to_spare)
+        screen.show(stream, "x" * (1 << 18))
+    screen.show(stream, "the end")
+    read = []
+    wait_until(lambda: read.append(read_all(end)) or "".join(read).endswith("the end"), "all of it")
+
+
+def test_of_a_print_of_very_many_lines_the_end_is_shown(screen, capsys):
+    screen.show_print("job", "slave", "\n" * KEPT_CHARACTERS + "the end\n")
+    assert len((shown := capsys.readouterr().out).splitlines()) <= KEPT_CHARACTERS
+    assert shown.endswith("[job on slave] the end\n")

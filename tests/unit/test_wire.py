@@ -214,6 +214,19 @@ def test_an_exception_arrives_with_its_traceback(error):
     assert "raise kind(*args)" in str(outcome.exception.__cause__)
 
 
+def test_of_an_exception_that_carries_too_much_its_name_and_the_ends_of_its_text_arrive(monkeypatch):
+    monkeypatch.setattr("papyros.wire.MOST_OF_AN_EXCEPTION", 10_000)
+    monkeypatch.setattr("papyros.wire.MOST_CHARACTERS", 1000)
+    error = there_and_back(run_job(fail(ValueError, "a" * 10_000 + "z" * 10_000), "here")).exception
+    assert type(error) is papyros.RemoteError
+    assert error.type_name == "ValueError"
+    for text in (str(error), error.traceback):
+        assert "characters are left out here" in text
+        assert "zzz" in text
+        assert len(text) < 2000
+    assert type(there_and_back(run_job(fail(ValueError, "a" * 900), "here")).exception) is ValueError
+
+
 @pytest.mark.parametrize("kind", [LockedError, StrangelyReducedError])
 def test_an_exception_that_cannot_travel_has_a_stand_in(kind):
     outcome = there_and_back(run_job(fail(kind, "the text"), "here"))
