@@ -84,6 +84,7 @@ class Crew:
         self._screen = Screen()
         self._feeder = Feeder(source, self._watch_outbox)
         self._false_starts = 0
+        self._late_starts = 0  # so many in a row, while others were ready
         self._retirements = 0  # of slaves that left a job to a fresh one
         self._staff_at: float | None = None  # when a spare may have to be sent away
         self._hire_at: float | None = None  # when to try again to start slaves, since the system did not let us
@@ -318,7 +319,8 @@ class Crew:
         for slave in unneeded:
             slave.dismissed = True
             slave.dismiss()
-        self._staffed = len(self._slaves) == self._wanted and not any(slave.lent for slave in self._slaves)
+        complete = len(self._slaves) == self._wanted and not any(slave.lent for slave in self._slaves)
+        self._staffed = complete and self._hire_at is None
 
     def _hire_missing(self) -> None:
         if self._hire_at is not None and time.monotonic() < self._hire_at:
@@ -340,6 +342,25 @@ class Crew:
         self._false_starts += 1  # there never were any: it may not pass at all
         if self._false_starts >= MAX_FALSE_STARTS:
             self._give_up(str(error))
+
+    def _start_failed(self, death: Death) -> None:
+        """Try again: later, where others show that slaves can be started; a few times, where none does."""
+        if not any(other.ready for other in self._slaves):
+            self._false_starts += 1
+            if self._false_starts >= MAX_FALSE_STARTS:
+                self._give_up(death)
+            return
+        self._hire_at = time.monotonic() + HIRE_AGAIN_SECONDS
+        self._late_starts += 1
+        if self._late_starts >= MAX_FALSE_STARTS:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Say that slaves are ready, those that can be had."""
+        if not self._ready.is_set():
+            self._ready.set()
+            # Once they are fed: sooner, it would take time that slaves need to start.
+            self._request(lambda: self._sweeper.start(self._selector))
 
     def _give_up(self, reason: object) -> None:
         self._ready.set()
@@ -363,10 +384,9 @@ class Crew:
         self._take_in(slave)
         if slave.ready and not was_ready:
             self._false_starts = 0
-            if all(other.ready for other in self._slaves) and not self._ready.is_set():
-                self._ready.set()
-                # Once they are fed: sooner, it would take time that slaves need to start.
-                self._request(lambda: self._sweeper.start(self._selector))
+            self._late_starts = 0
+            if all(other.ready for other in self._slaves):
+                self._begin()
         if slave.watched_outbox or len(slave.outbox):
             slave.outbox.flush()
             self._watch_outbox(slave)
@@ -391,7 +411,7 @@ class Crew:
         try:
             self._source.heard(said.task.tag, said.message)
         except Exception as error:
-            log.debug("a slave says of children of its job what cannot be", exc_info=True)
+            log.warning("what a job says of its children cannot be", exc_info=True)  # or we have a bug
             slave.distrust(f"of children of its job, {type(error).__name__}: {error}")
 
     def _note_lent(self, slave: SlaveProcess) -> None:
@@ -417,10 +437,7 @@ class Crew:
         self._take_in(slave)  # what it sent before it died
         slave.check_slate()
         running = slave.running()
-        started = slave.started()
-        if slave.spoilt or not (started or slave.retired or slave.deaf):
-            started = slave.taken()
-            slave.spoilt = bool(started)  # its slate does not tell of these
+        started = self._started(slave)
         position = slave.position() if running is not None else MOST_JOBS  # of one that has ended, the last job
         self._dying = slave, started
         death = self._bury(slave)
@@ -430,12 +447,18 @@ class Crew:
         self._settle(slave, culprit_of(slave, running, started), started, death, position)
         if slave.lent:
             self._source.lent(sum(other.lent for other in self._slaves))
-        if not slave.ready and any(other.ready for other in self._slaves):
-            self._hire_at = time.monotonic() + HIRE_AGAIN_SECONDS  # it can be done, and so will be again
-        elif not slave.ready:
-            self._false_starts += 1
-        if self._false_starts >= MAX_FALSE_STARTS:
-            self._give_up(death)
+        if not slave.ready:
+            self._start_failed(death)
+
+    def _started(self, slave: SlaveProcess) -> list[Task]:
+        """Return the tasks that a dead slave has started, as its slate says, or else the tokens that it had taken."""
+        started, taken = slave.started(), slave.taken()
+        if len(started) > len(taken):
+            slave.spoilt = True
+        if slave.spoilt:
+            return taken
+        # It has died as it began, or a job has wiped out its traces.
+        return started or ([] if slave.retired else taken[:1])
 
     def _settle(
         self, slave: SlaveProcess, running: Task | None, started: list[Task], death: Death, position: int

@@ -52,11 +52,11 @@ class DeathWatch:
         os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT)
         os.close(end)
 
-    def wait(self, timeout: float) -> None:
-        """Wait until the process has ended, or the time is up."""
+    def wait(self, timeout: float) -> bool:
+        """Wait until the process has ended, or the time is up; return whether it has."""
         poll = select.poll()  # which takes no file descriptor, of which there may be none left
         poll.register(self.fd, select.POLLIN)
-        poll.poll(timeout * 1000)
+        return bool(poll.poll(timeout * 1000))
 
     def close(self) -> None:
         """Let go of the file descriptor; the process has ended."""

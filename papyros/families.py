@@ -15,9 +15,9 @@ from papyros.entries import ASSIGNED, PROCESSED, Entry, Session
 from papyros.ledger import Ledger
 from papyros.relay import pack_words, unpack_words
 from papyros.status import Status
-from papyros.store import Held
+from papyros.store import Held, needs_of
 from papyros.terms import Terms, check_terms
-from papyros.wire import Payload
+from papyros.wire import Payload, definition_digest
 
 __all__ = ["Families"]
 
@@ -65,7 +65,7 @@ class Families:
         """Take what a job has to say of its children; return whether there may be jobs to assign now.
 
         Raises:
-            Exception: of any class, since it says what no job should.
+            Exception: of any class. The job has said what no master of children says.
         """
         (kind, number, *rest), parts = unpack_words(message)
         family = self._families.get((parent, number))
@@ -78,8 +78,7 @@ class Families:
                 digest = bytes.fromhex(rest[0])
                 family.values[digest] = Held.at(digest, rest[1])
         elif kind == "define":
-            family.definitions[bytes.fromhex(rest[0])] = bytes(parts[0])
-            family.labels[bytes.fromhex(rest[0])] = rest[1]
+            family.define(bytes.fromhex(rest[0]), bytes(parts[0]), str(rest[1]))
         elif kind == "add":
             children = [
                 (_checked_number(child), Payload(bytes.fromhex(digest), blob), _checked_terms(terms))
@@ -188,6 +187,14 @@ class _Family:
         self.labels: dict[bytes, str] = {}
         self.values: dict[bytes, Held] = {}
 
+    def define(self, digest: bytes, definition: bytes, label: str) -> None:
+        """Keep the definition of a class of children, and what to call it."""
+        if definition_digest(definition) != digest:
+            raise ValueError("a definition that has another digest")
+        needs_of(definition)  # which raises an error here, and not when it is sent, if it is none
+        self.definitions[digest] = definition
+        self.labels[digest] = label
+
 
 # What a job says of its children, it may have made up. ------------------------------------
 
@@ -199,8 +206,9 @@ def _checked_number(child: int) -> int:
 
 
 def _checked_terms(told: list[Any]) -> Terms:
-    terms = Terms(*told)
+    priority, timeout, retries, backoff, once, echo, jobs, deaths = told
+    terms = Terms(priority, timeout, retries, backoff, once, bool(echo))
     check_terms(terms, (), lambda: "a child")
-    if terms.jobs != 1:
-        raise ValueError("a child is a single job")
+    if (jobs, deaths) != (1, 0):
+        raise ValueError("a child is a single job, of which no slave has died")
     return terms

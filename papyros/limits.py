@@ -50,7 +50,7 @@ def kill_overdue(slaves: Iterable[SlaveProcess]) -> None:
 def _next_look(slave: SlaveProcess, now: float) -> float | None:
     """Kill a slave that begins none of its tasks, so that others get them: somebody has stopped it, say.
 
-    Also one of which cannot be told what it does.
+    Also one whose slate cannot be true.
     """
     slave.check_slate()
     if slave.is_deaf():
@@ -100,9 +100,7 @@ def _condemn(slave: SlaveProcess, task: Task, verdict: str) -> None:
 
 def culprit_of(slave: SlaveProcess, running: tuple[Task, float] | None, started: list[Task]) -> Task | None:
     """Return the task of which a slave died, of those that it had started."""
-    if slave.spoilt:
-        return started[-1] if started else None  # tokens are taken one by one
-    if started and slave.garbled:
+    if started and (slave.garbled or slave.spoilt):
         return started[0]  # by the next time slaves tell of each outcome at once, so that it is this one
     if running is not None:
         return running[0]

@@ -79,6 +79,9 @@ _GARBLED = (ValueError, IndexError, OverflowError, MemoryError)
 #: A slave that has begun nothing, though it could have, in so many looks of its crew in a row hears nothing any more.
 DEAF_LOOKS = 4
 
+#: How long after its connections a process that dies is gone.
+DEATH_SECONDS = 0.2
+
 #: How long a process that was killed may take to be gone.
 REAP_SECONDS = 5.0
 
@@ -152,7 +155,7 @@ class SlaveProcess:
         lent: whether it lends its place, since the job that it runs waits for children.
         dismissed: whether it was sent away.
         idle_since: since when it is one too many, and has nothing to do.
-        retired: why it has left its next job to a fresh slave, and ends.
+        retired: why it has left the jobs that it has not started to a fresh slave, and ends.
         garbled: whether what came from it could not be true, so that no outcome after that is taken.
         spoilt: whether what is on its slate cannot be true.
         deaf: whether it has gone on with nothing for too long.
@@ -414,7 +417,8 @@ class SlaveProcess:
         seconds = seconds_column(frame.body[start:after])
         encoded = split_column(frame.body, frame.number, after)
         self._check_order(frame)
-        if len(frame.body) > MAX_PAYLOAD_BYTES and max(map(len, encoded)) > MAX_PAYLOAD_BYTES:
+        most = 1 + MAX_PAYLOAD_BYTES  # a byte says of what kind it is
+        if len(frame.body) > most and max(map(len, encoded)) > most:
             raise ValueError("an outcome that is too large for any message")
         bundled = [task.terms.jobs for task in self.queue] if self._begun or self.jobs > len(self.queue) else []
         for jobs, told in zip(bundled or itertools.repeat(1), encoded, strict=False):
@@ -456,8 +460,9 @@ class SlaveProcess:
             except BlockingIOError:
                 return
             except (EOFError, OSError):
-                if not self.dismissed:
-                    self.kill()  # it has died; or a job has put another program in its place, which is nobody's slave
+                if not (self.dismissed or self._death.wait(DEATH_SECONDS)):
+                    # A job has closed it, or put another program in the place of this one, which is nobody's slave.
+                    self.distrust("its connection is closed")
                 return
             yield from frames
             if self._reader.drained:

@@ -77,7 +77,7 @@ PRINTED = 12
 FAMILY = 13
 #: 1: the slave lends its place, since its job waits for children; 0: it takes it back.
 LENT = 14
-#: Why the slave leaves the job at which it is, and which it has not started, to a fresh one.
+#: Why the slave leaves the jobs that it has not started to a fresh one.
 RETIRES = 15
 #: What has become of jobs of the bundle that runs, so far; the frame's number says which task it is, as above.
 PART = 16

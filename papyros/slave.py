@@ -23,11 +23,11 @@ import signal
 import socket
 import sys
 import threading
-import time
 from array import array
 from collections import deque
 from functools import partial
 from itertools import repeat
+from time import monotonic, sleep  # themselves: a job may put others in their place
 from typing import Any, NoReturn
 
 from papyros.bundles import Untold, blobs_of
@@ -105,6 +105,9 @@ PART_BYTES = 1 << 20
 #: Nobody has the tokens of a slave in its hands for longer than this, but who keeps them.
 TOKEN_SECONDS = 10.0
 
+#: Of what is printed at a time, so much is sent: the end.
+PRINT_CHARACTERS = 1 << 20
+
 #: A slave whose crew is gone ends its job after so long.
 ORPHAN_SECONDS = 0.5
 
@@ -138,7 +141,7 @@ class Slave:
         self._news: deque[memoryview] = deque()
         self._classes = JobClasses()
         self._queue: deque[tuple[bytes, int, int, int, Buffer]] = deque()  # epoch, ordinal, definition, flags, blob
-        self._astray = False  # tokens are gone that the crew has not taken back
+        self._tokens_gone = False  # tokens are gone that the crew has not taken back
         self.echo = False
         #: What jobs print to.
         self.streams: tuple[Any, Any] = sys.stdout, sys.stderr
@@ -196,7 +199,7 @@ class Slave:
     def _next_job(self) -> tuple[bytes, int, int, Buffer]:
         """Wait for a job that this slave may start."""
         while True:
-            if self._astray:
+            if self._tokens_gone:
                 self._retire("a job has read what was meant for its slave")
             while not self._queue:
                 self._receive()
@@ -215,7 +218,7 @@ class Slave:
             _, ordinal, definition, flags, blob = self._queue.popleft()
             if ordinal == (self._started + 1) % ORDINALS:
                 return epoch, definition, flags, blob
-            self._astray = True  # those before it were taken for taken back
+            self._tokens_gone = True  # those before it were taken for taken back
 
     def _receive(self) -> None:
         self._flush()
@@ -260,7 +263,7 @@ class Slave:
         """Send what the running job prints to its client; return False if nobody there wants it."""
         if not self.echo:
             return False
-        body = stream + text.encode(errors="replace")
+        body = stream + text[-PRINT_CHARACTERS:].encode(errors="replace")
         with self._lock:
             self._sock.sendall(b"".join(pack_frame(PRINTED, self._started % ORDINALS, [body])))
         return True
@@ -281,12 +284,12 @@ class Slave:
     def _run(self, definition: int, blob: Buffer) -> bool:
         """Run a job; return whether it is to be tried again, if it has retries left."""
         self._started += 1
-        started = time.monotonic()
+        started = monotonic()
         self._slate.start(self._started, started)
         encoded = self._outcome_of(definition, blob)
         if self._forked:
             os._exit(1)  # loading or packing something has forked it
-        finished = time.monotonic()
+        finished = monotonic()
         self._note_end(definition, encoded, finished - started, finished)
         return not isinstance(encoded, Parts) and asks_for_retry(encoded)
 
@@ -317,12 +320,12 @@ class Slave:
         for position, blob in enumerate(blobs_of(bundle)):
             if position and (cut := not self._may_go_on(epoch)):
                 break
-            started = time.monotonic()
+            started = monotonic()
             self._slate.start(self._started, started, position)
             encoded = self._outcome_of(definition, blob)
             if self._forked:
                 os._exit(1)  # as in `_run`
-            finished = time.monotonic()
+            finished = monotonic()
             seconds = finished - started
             spent += seconds
             if part.size + len(encoded) > PART_BYTES:
@@ -344,7 +347,7 @@ class Slave:
                 # In this moment, the crew has them in its hands; or somebody else has, for good.
                 if self._token_poll.poll(TOKEN_SECONDS * 1000):
                     continue
-                self._astray = True
+                self._tokens_gone = True
                 return False
             if not token:
                 raise EOFError("the pipe of tokens was closed")
@@ -361,7 +364,7 @@ class Slave:
         """Return whether a job is not known to be quick, or may be stopped when its time is up."""
         if definition not in self._quick:
             return True
-        return bool(flags & TIMED) and time.monotonic() - self._flushed > PAUSE_SECONDS
+        return bool(flags & TIMED) and monotonic() - self._flushed > PAUSE_SECONDS
 
     def _is_time_to_tell(self, now: float, seconds: float) -> bool:
         """Return whether outcomes should be sent, the last of which has just come, of a task that took so long."""
@@ -448,7 +451,7 @@ class Slave:
 
     def _flush(self) -> None:
         with self._lock:
-            self._flushed = time.monotonic()
+            self._flushed = monotonic()
             self._few = len(self._queue) // 2
             if not self._outcomes:
                 return
@@ -480,8 +483,8 @@ class Slave:
 
     def _nap(self, seconds: float) -> None:
         """Let the guard sleep."""
-        self._guard_due = time.monotonic() + seconds
-        time.sleep(seconds)
+        self._guard_due = monotonic() + seconds
+        sleep(seconds)
         self._guard_due = math.inf
         self._looked.set()
 
@@ -498,7 +501,7 @@ class Slave:
     def _patience(self) -> float:
         """Return for how many seconds the outcome that waits for the longest time may wait still; inf if none does."""
         since = min(self._since, self._part.since)
-        return since if since == math.inf else since + GATHER_SECONDS - time.monotonic()
+        return since if since == math.inf else since + GATHER_SECONDS - monotonic()
 
     # The end ----------------------------------------------------------------------------
 
@@ -514,9 +517,9 @@ class Slave:
         poll = select.poll()
         poll.register(self._sock, getattr(select, "POLLRDHUP", 0))
         poll.poll()
-        deadline = time.monotonic() + ORPHAN_SECONDS
-        while time.monotonic() < deadline and not self._idle:
-            time.sleep(0.01)
+        deadline = monotonic() + ORPHAN_SECONDS
+        while monotonic() < deadline and not self._idle:
+            sleep(0.01)
         if not self._idle:
             os._exit(1)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import stat
 import threading
 import weakref
 from collections import deque
@@ -108,12 +109,14 @@ class Held:
             OSError: it is not there any more.
         """
         path, inode, size = place
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # It may be anything by now, and nobody is to wait for that.
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         held = cls.__new__(cls)
         held._start(fd, "", size)
         held._digest, held.filled = digest, size
         held._path = "" if path.startswith("/proc/") else path
-        if os.fstat(fd).st_ino != inode:
+        found = os.fstat(fd)
+        if (found.st_ino, found.st_size) != (inode, size) or not stat.S_ISREG(found.st_mode):
             raise FileNotFoundError(f"what is at {path} is another file by now")
         return held
 

@@ -208,3 +208,8 @@ def is_all_sent(client: Any) -> bool:
     """Whether all that was added to a client of a cluster is with its master: a thread sees to that."""
     with client._lock:
         return bool(client._sender.idle and not client._sender._something_to_send())
+
+
+def none_to_spare(thread: Thread) -> None:
+    """Stand in for `Thread.start` where the system has no more threads."""
+    raise RuntimeError("can't start new thread")

@@ -448,8 +448,11 @@ class _NetworkSource:
         if question == "who":
             host._crew.tell(tag, pack_words([*tag, host._uri]))
         elif question == "stop":
+            [reason] = arguments
+            if not (isinstance(reason, str) and reason):
+                raise ValueError("a job is to be stopped for no reason")
             host._crew.cancel({tag})
-            self.returned([tag], *arguments)
+            self.returned([tag], reason)
         else:
             raise ValueError(f"no job asks {question!r}")
 

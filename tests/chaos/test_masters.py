@@ -168,7 +168,7 @@ def test_row_10_a_slave_host_without_a_name_server_asks_ever_less_often_and_says
             silent.accept()[0].close()
             moments.append(time.monotonic())
         gaps = [later - earlier for earlier, later in itertools.pairwise(moments)]
-        assert max(gaps[-3:]) > 4 * min(gaps[:3]), gaps
+        assert sorted(gaps[-3:])[1] > 4 * min(gaps[:3]), gaps
         assert moments[-1] - moments[0] < 10, gaps
         assert host.text.count(f"waiting for a name server at {address}") == 1
         assert host.text.count("\n") == 1, host.text

@@ -56,6 +56,11 @@ def turn_clock():
     time.monotonic = lambda: math.inf
 
 
+def turn_clock_back():
+    """Leave a clock behind at which nothing has happened yet."""
+    time.monotonic = lambda: 0.0
+
+
 def become_another():
     """Put another program in the place of the slave."""
     os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(600)"])
@@ -91,10 +96,28 @@ def drain_pipes():
                 os.read(fd, 1 << 16)
 
 
+def invent():
+    """Say of children what cannot be sent to any slave."""
+    from papyros.relay import pack_words
+
+    _say(FAMILY, _slave()._started, [pack_words(["define", 1, "00", "label"], [b"J\xff\xff\xff\xff"])])
+
+
 def wipe_slate():
     """End the slave, and all traces of who did."""
     _write_slate([0, 0, 0, 0])
     os._exit(3)
+
+
+def wipe_all():
+    """End the slave, and all traces of who did, and of who did not."""
+    drain_pipes()
+    wipe_slate()
+
+
+def wipe_and_hang():
+    """Wipe out all traces, and go on for ever."""
+    _write_slate([0, 0, 0, 0])
 
 
 def fill_slate():
@@ -109,12 +132,16 @@ def forge_slate():
     time.sleep(600)
 
 
+#: These are found out at the next look only, which is after a while.
+SLOW = {"wipe_and_hang": wipe_and_hang}
+
 VANDALS = {
     vandal.__name__: vandal
     for vandal in (
         cut_files,
         stop_clock,
         turn_clock,
+        turn_clock_back,
         become_another,
         say_nothing,
         say_part,
@@ -122,13 +149,15 @@ VANDALS = {
         dream,
         drain_pipes,
         wipe_slate,
+        wipe_all,
+        invent,
         fill_slate,
         forge_slate,
     )
 }
 
 #: These harm nobody, so they have a result.
-HARMLESS = {"cut_files", "drain_pipes", "stop_clock", "turn_clock"}
+HARMLESS = {"cut_files", "drain_pipes", "stop_clock", "turn_clock", "turn_clock_back"}
 
 
 @papyros.job
@@ -141,7 +170,7 @@ def leave_trace(folder, name):
 def spoil(folder, name, how):
     """Do it, and wait to be stopped, or return if it harms nobody."""
     note_start(folder, name)
-    VANDALS[how]()
+    (VANDALS | SLOW)[how]()
     if how not in HARMLESS:
         time.sleep(600)
     return how

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from papyros.deadlines import Alarm
-from tests.support import PATIENCE, at_most
+from tests.support import PATIENCE, at_most, none_to_spare
 
 
 @pytest.fixture
@@ -16,10 +16,6 @@ def alarm():
     alarm = Alarm()
     yield alarm
     alarm.close()
-
-
-def none_to_spare(thread):
-    raise RuntimeError("can't start new thread")
 
 
 def alarms():

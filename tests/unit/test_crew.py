@@ -17,6 +17,7 @@ import papyros
 from papyros import crew as crew_module
 from papyros import limits, process
 from papyros.pace import AHEAD_BYTES
+from tests.contract import vandals
 from tests.contract.jobs_for_tests import (
     Square,
     double,
@@ -216,7 +217,7 @@ def test_what_is_asked_of_a_crew_that_has_ended_is_done_at_once(source):
 @pytest.mark.parametrize("argument", [2, bytes(1 << 23)], ids=["small", "large"])
 @pytest.mark.parametrize("slaves", [1, 2])
 def test_a_slave_that_is_stopped_between_two_jobs_is_replaced_and_nobody_charged(source, monkeypatch, slaves, argument):
-    monkeypatch.setattr(limits, "DEAF_LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(limits, "DEAF_LOOK_SECONDS", 0.4)
     with crew_of(source, slaves) as crew:
         assert crew.wait_ready(PATIENCE)
         pids = [view.pid for view in crew.views()]
@@ -228,6 +229,26 @@ def test_a_slave_that_is_stopped_between_two_jobs_is_replaced_and_nobody_charged
         wait_until(lambda: all(map(gone, pids)), "those that were stopped to be gone")
     assert source.deaths == []
     assert set(source.finishes.values()) == {1}
+
+
+def test_a_job_that_wipes_out_its_traces_and_hangs_is_charged(source, monkeypatch, tmp_path):
+    monkeypatch.setattr(limits, "DEAF_LOOK_SECONDS", 0.2)
+    with crew_of(source, 1):
+        source.add("vandal", vandals.spoil(str(tmp_path), "vandal", "wipe_and_hang"))
+        source.wait_for(lambda: source.deaths, "it to be charged")
+    assert len(starts(tmp_path, "vandal")) == 1
+
+
+def test_a_crew_is_ready_though_one_of_its_slaves_cannot_be_started(source, monkeypatch, tmp_path):
+    monkeypatch.setattr("papyros.crew.HIRE_AGAIN_SECONDS", 0.01)
+    first = tmp_path / "first"
+    program = f"import os; os.close(os.open({str(first)!r}, os.O_CREAT | os.O_EXCL)); {process.PROGRAM}"
+    monkeypatch.setattr("papyros.process.PROGRAM", program)  # only one of them can make that file
+    with crew_of(source, 2) as crew:
+        assert crew.wait_ready(PATIENCE)
+        source.add("one", Square(3))
+        source.wait_for_outcomes(1)
+    assert source.reasons == []
 
 
 def test_slaves_that_die_while_they_start_are_tried_again_while_others_work(source, monkeypatch, tmp_path):

@@ -14,7 +14,7 @@ import pytest
 import papyros
 from papyros.logs import logger_of, show_warnings
 from tests.contract.jobs_for_tests import end_slave, hang
-from tests.support import Background, processed
+from tests.support import Background, none_to_spare, processed
 
 
 @pytest.fixture
@@ -89,9 +89,6 @@ def test_warnings_are_shown_once_and_not_where_a_program_handles_them_already(mo
 
 
 def test_a_record_for_which_no_thread_can_be_started_is_handed_on_with_the_next_one(full_pipe, monkeypatch):
-    def none_to_spare(thread):
-        raise RuntimeError("can't start new thread")
-
     logger = logger_of("papyros.of_this_test")
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", none_to_spare)

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from papyros.screen import KEPT_CHARACTERS, Screen
-from tests.support import at_most, wait_until
+from tests.support import at_most, none_to_spare, wait_until
 
 
 class Gone(io.StringIO):
@@ -23,10 +23,6 @@ class Gone(io.StringIO):
 
     def write(self, text):
         raise self.error
-
-
-def none_to_spare(thread):
-    raise RuntimeError("can't start new thread")
 
 
 @pytest.fixture

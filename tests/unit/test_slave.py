@@ -142,4 +142,4 @@ def test_the_rest_of_a_bundle_whose_tokens_are_gone_for_good_is_left_to_others(s
     made, _ = slave
     os.set_blocking(made._tokens, False)
     assert not made._may_go_on(b"\0\0\0\0")
-    assert made._astray
+    assert made._tokens_gone
