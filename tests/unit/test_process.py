@@ -143,6 +143,7 @@ def test_what_has_ended_is_not_among_what_is_left_though_it_was_not_told(slave, 
     wait_until(lambda: slave.started()[-1:] == others[:1], "the one that stops it")
     wait_until(lambda: [*slave.receive()] == [], "what it has told")
     assert slave.left() == (6, 6)
+    os.waitid(os.P_PID, slave.pid, os.WSTOPPED)  # it may be about to stop itself only
     os.kill(slave.pid, signal.SIGCONT)
     receive_until(slave, lambda _: not slave.queue)
     assert slave.left() == (0, 0)
