@@ -100,6 +100,8 @@ def _condemn(slave: SlaveProcess, task: Task, verdict: str) -> None:
 
 def culprit_of(slave: SlaveProcess, running: tuple[Task, float] | None, started: list[Task]) -> Task | None:
     """Return the task of which a slave died, of those that it had started."""
+    if started and slave.spoilt and len(started) < len(slave.queue):
+        return started[-1]  # tokens are taken one by one; unless a job has read them all
     if started and (slave.garbled or slave.spoilt):
         return started[0]  # by the next time slaves tell of each outcome at once, so that it is this one
     if running is not None:

@@ -6,6 +6,7 @@ Everything that depends on the operating system is in here.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
 import json
 import mmap
@@ -16,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 import uuid
 from array import array
@@ -49,7 +51,6 @@ from papyros.store import Held, needs_of
 from papyros.streams import TOLD_CHARACTERS, SlaveStream
 from papyros.sweeping import MARK, sweep
 from papyros.terms import Terms
-from papyros.wire import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from papyros.tasks import CrewOptions, Task
@@ -71,7 +72,7 @@ PART_BYTES = 1 << 19
 MOST_TOKENS = 1024
 
 #: No frame of a slave has more bytes, but for those of a job: there is one large outcome in it, beside small ones.
-MOST_BYTES = MAX_PAYLOAD_BYTES + (64 << 20)
+MOST_BYTES = protocol.OUTCOME_BYTES + (64 << 20)
 
 #: What reading a connection raises to which a job has written.
 _GARBLED = (ValueError, IndexError, OverflowError, MemoryError)
@@ -336,7 +337,10 @@ class SlaveProcess:
 
         Also what it has not started of the bundle that it runs, if it is `worth` it: at least so many jobs.
         """
-        tokens = self._take_tokens()
+        tokens = b""
+        with contextlib.suppress(BlockingIOError):
+            while taken := os.read(self._token_out, 1 << 16):
+                tokens += taken
         was_cut = tokens.startswith(protocol.CUT)  # the slave has not come to it yet
         left = len(tokens) // protocol.TOKEN_BYTES - was_cut
         tasks = []
@@ -417,8 +421,7 @@ class SlaveProcess:
         seconds = seconds_column(frame.body[start:after])
         encoded = split_column(frame.body, frame.number, after)
         self._check_order(frame)
-        most = 1 + MAX_PAYLOAD_BYTES  # a byte says of what kind it is
-        if len(frame.body) > most and max(map(len, encoded)) > most:
+        if len(frame.body) > protocol.OUTCOME_BYTES and max(map(len, encoded)) > protocol.OUTCOME_BYTES:
             raise ValueError("an outcome that is too large for any message")
         bundled = [task.terms.jobs for task in self.queue] if self._begun or self.jobs > len(self.queue) else []
         for jobs, told in zip(bundled or itertools.repeat(1), encoded, strict=False):
@@ -445,7 +448,8 @@ class SlaveProcess:
         started = self._slate.started
         if first != (self._received + 1) % protocol.ORDINALS:
             raise ValueError(f"outcomes from task {first} on after those of {self._received}")
-        if not 0 < frame.number <= min(started - self._received, len(self.queue)):
+        begun = min(started - self._received, len(self.queue))
+        if not 0 < frame.number <= max(begun, len(self.taken()) if frame.number > begun else 0):
             raise ValueError(f"{frame.number} outcomes for {len(self.queue)} tasks, and {started} were started in all")
 
     def _find(self, ordinal: int) -> Task | None:
@@ -512,20 +516,14 @@ class SlaveProcess:
         return [self.queue[position] for position in range(min(started, len(self.queue)))]
 
     def taken(self) -> list[Task]:
-        """Return the tasks of which a slave that is dead had taken tokens: whatever its slate says, no others ran."""
+        """Return the tasks of which the slave has taken tokens: whatever its slate says, it has started no others."""
         queue = list(self.queue)
-        left = len(self._take_tokens().removeprefix(protocol.CUT)) // protocol.TOKEN_BYTES
+        unread = array("i", [0])
+        fcntl.ioctl(self._token_out, termios.FIONREAD, unread)
+        left = unread[0] // protocol.TOKEN_BYTES
         while queue and queue[-1].terms.jobs <= left:
             left -= queue.pop().terms.jobs
         return queue
-
-    def _take_tokens(self) -> bytes:
-        """Take all tokens that the slave has not."""
-        tokens = b""
-        with contextlib.suppress(BlockingIOError):
-            while taken := os.read(self._token_out, 1 << 16):
-                tokens += taken
-        return tokens
 
     def is_deaf(self) -> bool:
         """Look whether it goes on with what it was sent; return whether it did not for so many looks in a row.
@@ -617,7 +615,5 @@ def _fix_size(file: IO[bytes]) -> None:
 
     Who reads what a job has cut off is killed by the system, and that would be the crew.
     """
-    with contextlib.suppress(ImportError, AttributeError, OSError):
-        import fcntl
-
+    with contextlib.suppress(AttributeError, OSError):
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)

@@ -37,6 +37,7 @@ __all__ = [
     "ORDINAL",
     "ORDINALS",
     "OUTCOMES",
+    "OUTCOME_BYTES",
     "PART",
     "PRINTED",
     "READY",
@@ -83,6 +84,9 @@ RETIRES = 15
 PART = 16
 
 FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT, RETIRES, PART])
+
+#: No outcome has more bytes, with the one that says of what kind it is: no message could hold it.
+OUTCOME_BYTES = (1 << 30) - (1 << 20) + 1
 
 ON_STDOUT, ON_STDERR = b"o", b"e"
 

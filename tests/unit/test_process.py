@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import papyros
+from papyros import protocol
 from papyros.bundles import pack_bundle, read
 from papyros.deaths import Death
 from papyros.environment import python_environment
@@ -419,6 +420,10 @@ def test_a_slave_whose_tokens_a_job_has_read_leaves_what_comes_after_it_to_anoth
     assert finished(events) == []
     assert list(slave.queue) == others
     assert slave.started() == []
+
+
+def test_no_result_that_a_master_allows_is_too_large_for_a_slave_to_tell():
+    assert MAX_PAYLOAD_BYTES + len(b"R") == protocol.OUTCOME_BYTES
 
 
 @papyros.job
