@@ -243,10 +243,20 @@ def test_a_job_that_wipes_out_its_traces_and_hangs_is_charged(source, monkeypatc
 
 def test_a_crew_is_ready_though_one_of_its_slaves_cannot_be_started(source, monkeypatch, tmp_path):
     monkeypatch.setattr("papyros.crew.HIRE_AGAIN_SECONDS", 0.01)
-    first = tmp_path / "first"
-    program = f"import os; os.close(os.open({str(first)!r}, os.O_CREAT | os.O_EXCL)); {process.PROGRAM}"
-    monkeypatch.setattr("papyros.process.PROGRAM", program)  # only one of them can make that file
+    first, go = str(tmp_path / "first"), tmp_path / "go"
+    others = f"""
+import os, time
+try:
+    os.close(os.open({first!r}, os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    while not os.path.exists({str(go)!r}):
+        time.sleep(0.01)
+    os._exit(1)
+"""
+    monkeypatch.setattr("papyros.process.PROGRAM", others + process.PROGRAM)
     with crew_of(source, 2) as crew:
+        wait_until(lambda: any(view.ready for view in crew.views()), "the first of them")
+        go.touch()
         assert crew.wait_ready(PATIENCE)
         source.add("one", Square(3))
         source.wait_for_outcomes(1)
