@@ -7,8 +7,9 @@ import os
 import pytest
 
 import papyros
+from tests.contract.families import note
 from tests.contract.jobs_for_tests import Square, starts
-from tests.contract.vandals import HARMLESS, VANDALS, leave_trace, spoil
+from tests.contract.vandals import HARMLESS, VANDALS, spoil
 from tests.support import PATIENCE, processed
 
 pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="what is open is found by /proc only")
@@ -34,7 +35,7 @@ def test_what_a_job_does_to_its_slave_costs_no_other_job_anything(make_process_m
 @pytest.mark.parametrize("how", sorted(VANDALS.keys() - HARMLESS))
 def test_a_vandal_that_may_run_once_runs_once_nor_do_others_run_twice(make_process_master, tmp_path, how):
     master = make_process_master(slaves=1)
-    jobs = [leave_trace(str(tmp_path), f"job{number}") for number in range(20)]
+    jobs = [note(str(tmp_path), f"job{number}") for number in range(20)]
     vandal = spoil(str(tmp_path), "vandal", how)
     for job in (*jobs[:5], vandal, *jobs[5:]):
         job.at_most_once = True

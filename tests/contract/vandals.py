@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import math
 import os
 import select
@@ -14,21 +13,16 @@ from array import array
 import papyros
 from papyros.frames import join_column, pack_frame
 from papyros.protocol import FAMILY, ORDINAL, OUTCOMES
-from papyros.slave import Slave
 from tests.contract.jobs_for_tests import note_start
+from tests.distributed.jobs import this_slave
 
 #: What a slave, or its crew, may have open.
 FDS = range(3, 64)
 
 
-def _slave():
-    [slave] = [each for each in gc.get_objects() if type(each) is Slave]
-    return slave
-
-
 def _say(kind, number, body):
     """Write a frame to the connection of the slave, as only that should."""
-    _slave()._sock.sendall(b"".join(pack_frame(kind, number, body)))
+    this_slave()._sock.sendall(b"".join(pack_frame(kind, number, body)))
 
 
 def _write_slate(numbers):
@@ -68,24 +62,25 @@ def become_another():
 
 def say_nothing():
     """Send outcomes of no job."""
-    _say(OUTCOMES, 0, [ORDINAL.pack(_slave()._started)])
+    _say(OUTCOMES, 0, [ORDINAL.pack(this_slave()._started)])
 
 
 def say_part():
     """Send what can be told of bundles only."""
-    _say(OUTCOMES, 1, [ORDINAL.pack(_slave()._started), array("d", [0.0]).tobytes(), *join_column([b"+" + bytes(8)])])
+    ordinal = ORDINAL.pack(this_slave()._started)
+    _say(OUTCOMES, 1, [ordinal, array("d", [0.0]).tobytes(), *join_column([b"+" + bytes(8)])])
 
 
 def babble():
     """Say of children what cannot be understood."""
-    _say(FAMILY, _slave()._started, [b"{" * 100])
+    _say(FAMILY, this_slave()._started, [b"{" * 100])
 
 
 def dream():
     """Say of children what cannot be."""
     from papyros.relay import pack_words
 
-    _say(FAMILY, _slave()._started, [pack_words(["add", 1, [[-1, "00", [0, "soon"]]]], [b"blob"])])
+    _say(FAMILY, this_slave()._started, [pack_words(["add", 1, [[-1, "00", [0, "soon"]]]], [b"blob"])])
 
 
 def drain_pipes():
@@ -100,7 +95,7 @@ def invent():
     """Say of children what cannot be sent to any slave."""
     from papyros.relay import pack_words
 
-    _say(FAMILY, _slave()._started, [pack_words(["define", 1, "00", "label"], [b"J\xff\xff\xff\xff"])])
+    _say(FAMILY, this_slave()._started, [pack_words(["define", 1, "00", "label"], [b"J\xff\xff\xff\xff"])])
 
 
 def wipe_slate():
@@ -158,12 +153,6 @@ VANDALS = {
 
 #: These harm nobody, so they have a result.
 HARMLESS = {"cut_files", "drain_pipes", "stop_clock", "turn_clock", "turn_clock_back"}
-
-
-@papyros.job
-def leave_trace(folder, name):
-    note_start(folder, name)
-    return name
 
 
 @papyros.job
