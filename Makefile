@@ -8,7 +8,7 @@ COMPILED_UNITS = bundles compiled crew feeding frames jobclasses jobs ledger led
 ON_COMPILED = tests/contract tests/distributed/test_bundles.py $(COMPILED_UNITS:%=tests/unit/test_%.py)
 EXECUTORS = tests/executor/test_executor.py tests/executor/test_waiting.py tests/executor/test_ending.py tests/executor/test_joblib.py
 RUN = $(VENV)/bin/python -m
-TEST_SOURCES = $(RUN) pytest -n $(WORKERS) --dist worksteal --ignore=tests/chaos -m "not slow and not alone"
+TEST_SOURCES = $(RUN) pytest -n $(WORKERS) --dist worksteal --ignore=tests/chaos
 STAMP = $(VENV)/.installed
 COMPILED = build/compiled
 IN_COMPILED = cd $(COMPILED) && $(abspath $(VENV))/bin/python -m
@@ -45,12 +45,12 @@ $(COMPILED)/.built: setup.py pyproject.toml $(wildcard papyros/*.py papyros/*/*.
 	@touch $@
 
 test: $(STAMP) ## run the tests, all but the slow ones
-	$(TEST_SOURCES)
+	$(TEST_SOURCES) -m "not slow and not alone and not compiled"
 	$(RUN) pytest --ignore=tests/chaos -m "alone and not slow"
 	$(MAKE) test-compiled
 
 coverage: $(STAMP) ## run the tests that need not run alone, and tell which lines none of them runs; takes half as long again
-	$(TEST_SOURCES) --cov --cov-report=term
+	$(TEST_SOURCES) -m "not slow and not alone" --cov --cov-report=term
 
 test-compiled: compiled ## run the tests of the contract, of compiled rooms and of chaos on what users have
 	$(IN_COMPILED) pytest -n $(WORKERS) --dist worksteal $(ON_COMPILED) -m "not slow and not alone and not pure" -k "multiprocess or test_bundles or unit"

@@ -19,6 +19,8 @@ import papyros
 from tests.contract import engines
 from tests.support import Gate, Gates
 
+FOLDER = Path(__file__).parent
+
 IN_PROCESS = ["singlethreaded", "multithreaded"]
 CONCURRENT = ["multithreaded", "multiprocess", "distributed"]
 PROCESSES = ["multiprocess", "distributed"]
@@ -151,8 +153,13 @@ def make_process_master(request: pytest.FixtureRequest, gates: Gates) -> Iterato
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave out what an engine cannot do, each for a reason that is told."""
+    """Leave out what an engine cannot do, each for a reason that is told; mark what `make test` does where.
+
+    What is compiled of a `MultiProcessMaster` is in a slave host, too: its sources run in the tests of clusters.
+    """
     for item in items:
+        if item.path.parent == FOLDER and "[multiprocess" in item.name and item.get_closest_marker("pure") is None:
+            item.add_marker(pytest.mark.compiled)
         spec = getattr(item, "callspec", None)
         for kind in (value for value in (spec.params.values() if spec else ()) if isinstance(value, str)):
             if kind in engines.KINDS and (reason := engines.cannot(kind, item)):

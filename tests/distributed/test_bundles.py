@@ -25,6 +25,8 @@ from tests.support import PATIENCE, at_most, wait_until
 
 __all__ = ["real_interrupts"]
 
+pytestmark = pytest.mark.compiled
+
 #: Less than any job here takes that takes long.
 SOON = 5.0
 
