@@ -14,6 +14,7 @@ from setuptools.command.build_ext import build_ext
 
 #: The modules that are compiled: what is done for each job, and no more.
 COMPILED = [
+    "briefing",
     "bundles",
     "crew",
     "delays",
@@ -30,6 +31,7 @@ COMPILED = [
     "limits",
     "pace",
     "process",
+    "progress",
     "shares",
     "slate",
     "slave",

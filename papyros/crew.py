@@ -218,9 +218,9 @@ class Crew:
         for slave in list(self._slaves):
             # The crew's thread may bury the slave meanwhile: then there is nothing to see.
             with contextlib.suppress(ValueError, IndexError):
-                running = slave.running()
+                running = slave.progress.running()
                 tag, seconds = (running[0].tag, now - running[1]) if running else (None, 0.0)
-                ahead = slave.jobs - (running is not None)
+                ahead = slave.progress.jobs - (running is not None)
                 views.append(SlaveView(slave.name, slave.pid, tag, seconds, max(0, ahead), slave.ready))
         return views
 
@@ -229,7 +229,7 @@ class Crew:
         ended = 0
         for slave in list(self._slaves):
             with contextlib.suppress(ValueError, IndexError):  # it is buried meanwhile: see `views`
-                ended += slave.ended()
+                ended += slave.progress.ended()
         return ended
 
     def close(self) -> None:
@@ -436,9 +436,10 @@ class Crew:
         self._feeder.starved = False  # what it had may be with the source again
         self._take_in(slave)  # what it sent before it died
         slave.check_slate()
-        running = slave.running()
-        started = self._started(slave)
-        position = slave.position() if running is not None else MOST_JOBS  # of one that has ended, the last job
+        running = slave.progress.running()
+        started = slave.progress.had_started(bool(slave.retired))
+        # Of a bundle that has ended, it died with the last job.
+        position = slave.progress.position() if running is not None else MOST_JOBS
         self._dying = slave, started
         death = self._bury(slave)
         self._dying = None
@@ -449,16 +450,6 @@ class Crew:
             self._source.lent(sum(other.lent for other in self._slaves))
         if not slave.ready:
             self._start_failed(death)
-
-    def _started(self, slave: SlaveProcess) -> list[Task]:
-        """Return the tasks that a dead slave has started, as its slate says, or else the tokens that it had taken."""
-        started, taken = slave.started(), slave.taken()
-        if len(started) > len(taken):
-            slave.spoilt = True
-        if slave.spoilt:
-            return taken
-        # It has died as it began, or a job has wiped out its traces.
-        return started or ([] if slave.retired else taken[:1])
 
     def _settle(
         self, slave: SlaveProcess, running: Task | None, started: list[Task], death: Death, position: int
@@ -528,7 +519,7 @@ class Crew:
         try:
             self._take_in(slave)
         finally:  # whatever that raises, it is neither left alive nor are its tasks forgotten
-            started = slave.started()
+            started = slave.progress.started()
             try:
                 self._bury(slave)
             finally:

@@ -15,7 +15,8 @@ from typing import Any
 from papyros.bundles import MOST_JOBS, cut_off
 from papyros.limits import watch_times
 from papyros.pace import Pace
-from papyros.process import MOST_TOKENS, SlaveProcess, jobs_in
+from papyros.process import SlaveProcess
+from papyros.progress import MOST_TOKENS, jobs_in
 from papyros.tasks import Source, Task
 
 __all__ = ["Feeder"]
@@ -69,7 +70,7 @@ class Feeder:
         wants = {
             slave: target - len(slave.queue)
             for slave in slaves
-            if len(slave.queue) <= enough and slave.jobs <= MOST_TOKENS - MOST_JOBS
+            if len(slave.queue) <= enough and slave.progress.jobs <= MOST_TOKENS - MOST_JOBS
         }
         if not wants:
             return
@@ -97,8 +98,8 @@ class Feeder:
 
     def _send(self, slave: SlaveProcess, tasks: list[Task]) -> None:
         jobs = jobs_in(tasks)
-        if slave.jobs + jobs > MOST_TOKENS:
-            tasks, left = _parted(tasks, MOST_TOKENS - slave.jobs)
+        if slave.progress.jobs + jobs > MOST_TOKENS:
+            tasks, left = _parted(tasks, MOST_TOKENS - slave.progress.jobs)
             self.returned.extendleft(reversed(left))
             if not tasks:
                 return
@@ -123,7 +124,7 @@ class Feeder:
             self.level_at = None
             return
         # Without what has ended: of that, slaves that gather outcomes may have more than others have to do.
-        left = {slave: slave.left() for slave in slaves}
+        left = {slave: slave.progress.left() for slave in slaves}
         victim = max(left, key=left.__getitem__)
         tasks, jobs = left[victim]
         if jobs < 2:
@@ -153,7 +154,7 @@ class Feeder:
 
     def _worth_cutting(self, slave: SlaveProcess) -> int:
         """Return how many jobs of the bundle that a slave runs are worth the trip to their client and back."""
-        running = slave.running()
+        running = slave.progress.running()
         if running is not None and time.monotonic() - running[1] > TRIP_SECONDS:
             return 1
         return self.pace.jobs_in(TRIP_SECONDS)
@@ -165,10 +166,10 @@ class Feeder:
             return
         self.slow_at = None
         for slave in slaves:
-            if slave.jobs == len(slave.queue):
+            if slave.progress.jobs == len(slave.queue):
                 continue  # it has no bundle of which something could be taken back
             self.slow_at = now + SLOW_SECONDS
-            running = slave.running()
+            running = slave.progress.running()
             if running is not None and running[0].terms.jobs > 1 and now - running[1] >= SLOW_SECONDS:
                 self.spread(self.take_back(slave), [slave])
 
@@ -180,7 +181,7 @@ class Feeder:
         If it is `worth` it, that is, at least so many jobs, also what it has not started of the bundle that it runs,
         which is told to the source: the jobs go back to their client.
         """
-        recalled = slave.recall(worth)
+        recalled = slave.progress.recall(worth)
         if recalled.cut is not None:
             self._tell_cut(slave, *recalled.cut)
         return recalled.tasks
@@ -197,15 +198,15 @@ class Feeder:
         tasks = list(self.returned)
         self.returned.clear()
         for slave in slaves:
-            if slave.cut is not None:
-                self._tell_cut(slave, *slave.cut)
+            if slave.progress.cut is not None:
+                self._tell_cut(slave, *slave.progress.cut)
             tasks += self.take_back(slave)
         return tasks
 
     def shed(self, count: int, slaves: list[SlaveProcess]) -> list[Task]:
         """Take back up to so many: first of those that have waited for the longest time behind a task that runs."""
         shed = [self.returned.pop() for _ in range(min(count, len(self.returned)))]
-        since = {slave: running[1] for slave in slaves if (running := slave.running()) is not None}
+        since = {slave: running[1] for slave in slaves if (running := slave.progress.running()) is not None}
         for slave in sorted(since, key=since.__getitem__):
             if len(shed) >= count:
                 break

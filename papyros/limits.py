@@ -62,7 +62,7 @@ def _next_look(slave: SlaveProcess, now: float) -> float | None:
 
 def _next_check(slave: SlaveProcess, now: float) -> float | None:
     moments = []
-    running = slave.running()
+    running = slave.progress.running()
     for task in slave.queue:
         if slave.unwanted and task.tag in slave.unwanted:
             if running is not None and task is running[0]:
@@ -84,7 +84,7 @@ def _next_check(slave: SlaveProcess, now: float) -> float | None:
 
 def stop(slave: SlaveProcess, tags: Collection[Any]) -> None:
     """Kill a slave that runs one of the tasks with these tags, now or as soon as it is seen to."""
-    running = slave.running()
+    running = slave.progress.running()
     if running is not None and running[0].tag in tags:
         _condemn(slave, running[0], CANCELLED)
     elif any(task.tag in tags for task in slave.queue):
@@ -100,9 +100,9 @@ def _condemn(slave: SlaveProcess, task: Task, verdict: str) -> None:
 
 def culprit_of(slave: SlaveProcess, running: tuple[Task, float] | None, started: list[Task]) -> Task | None:
     """Return the task of which a slave died, of those that it had started."""
-    if started and slave.spoilt and len(started) < len(slave.queue):
+    if started and slave.progress.spoilt and len(started) < len(slave.queue):
         return started[-1]  # tokens are taken one by one; unless a job has read them all
-    if started and (slave.garbled or slave.spoilt):
+    if started and (slave.garbled or slave.progress.spoilt):
         return started[0]  # by the next time slaves tell of each outcome at once, so that it is this one
     if running is not None:
         return running[0]

@@ -13,7 +13,8 @@ Apart from its standard streams a slave has three things of its crew:
 
 Tokens carry the epoch of the jobs that they are for; the crew begins a new one each time that it takes tokens back.
 
-Words only: `papyros.slave` speaks for the slave, `papyros.process` for the crew.
+Words only: `papyros.slave` speaks for the slave; for the crew, `papyros.process` does, with `papyros.progress` and
+`papyros.briefing`.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from papyros.distributed.line import LineBrokenError
 from papyros.distributed.outbox import ended_in
 from papyros.distributed.seals import ticket_of
 from papyros.frames import pack_message
-from papyros.process import Recalled
+from papyros.progress import Recalled
 from papyros.staff import at_work, missing, spares
 from papyros.wire import encode_overdue
 from tests.simulation.client import number_in
@@ -213,7 +213,7 @@ class Slave:
             self.family.crash()
 
     def recall(self, worth: int) -> Recalled:
-        """Take back what was not started; see `SlaveProcess`."""
+        """Take back what was not started; see `papyros.progress`."""
         tasks = []
         while len(self.queue) > self.begun:
             tasks.append(self.queue.pop())

@@ -18,7 +18,7 @@ STOREYS = [
     {"courtesy", "echo", "ending", "logs", "memory"},
     {"errors", "cpus", "deadlines", "deaths", "environment", "forensics", "frames", "screen", "sharing", "status"}
     | {"protocol", "slate", "store", "story", "streams", "sweeping", "terms", "threads"},
-    {"bundles", "byvalue", "checks", "outcome", "sources", "sweeper", "tasks"},
+    {"briefing", "bundles", "byvalue", "checks", "outcome", "progress", "sources", "sweeper", "tasks"},
     {"jobs", "pickling"},
     {"keeping", "waiting", "turns", "delays", "shares"},
     {"entries"},
@@ -140,7 +140,7 @@ def test_only_the_wire_pickles_for_a_trip():
 
 
 def test_the_crew_hands_bytes_on_and_never_looks_into_them():
-    for name in ("crew", "process", "tasks", "frames", "store"):
+    for name in ("briefing", "crew", "process", "progress", "tasks", "frames", "store"):
         assert ours(HOUSE / f"{name}.py").isdisjoint({"wire", "pickling"})
 
 

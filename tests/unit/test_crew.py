@@ -404,7 +404,7 @@ def test_a_job_that_ends_in_the_moment_in_which_its_time_is_up_is_not_lost(sourc
 
     def kill_when_it_has_ended(self):
         (tmp_path / "gate").touch()
-        wait_until(lambda: self.running() is None, "the job to end")
+        wait_until(lambda: self.progress.running() is None, "the job to end")
         kill(self)
 
     with crew_of(source, 1):

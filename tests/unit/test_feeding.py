@@ -23,7 +23,8 @@ from papyros.bundles import (
 )
 from papyros.feeding import Feeder
 from papyros.keeping import keeper_of, terms_of
-from papyros.process import MOST_TOKENS, Recalled, SlaveProcess
+from papyros.process import SlaveProcess
+from papyros.progress import MOST_TOKENS, Recalled
 from papyros.tasks import Task
 from papyros.terms import DEFAULT_TERMS
 from tests.contract.jobs_for_tests import Square, hang, wait_at
@@ -258,7 +259,7 @@ def test_a_slave_never_has_more_tokens_than_it_may_and_all_bundles_are_run(monke
 
     def watched(slave, *args, **kwds):
         size = send(slave, *args, **kwds)
-        most.append(slave.jobs)
+        most.append(slave.progress.jobs)
         return size
 
     monkeypatch.setattr(SlaveProcess, "send", watched)
@@ -325,12 +326,13 @@ def test_of_a_bundle_whose_slave_dies_it_is_told_which_job_ran(tmp_path):
 
 
 class Stub:
-    """A slave that runs nothing, as the feeder sees it; the first so many of its tasks have ended."""
+    """A slave that runs nothing, and its progress, as the feeder sees them; the first so many tasks have ended."""
 
     check_at = look_at = cut = None
 
     def __init__(self, *tags, ended=0):
         self.name = "stub"
+        self.progress = self
         self.queue = deque(tasks(tags))
         self.ended = ended
         self.recalls = 0

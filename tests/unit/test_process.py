@@ -23,9 +23,9 @@ from papyros.process import (
     Outcomes,
     Part,
     Printed,
-    Recalled,
     SlaveProcess,
 )
+from papyros.progress import Recalled
 from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
@@ -88,8 +88,8 @@ def test_it_says_who_it_is_when_it_is_ready(slave):
     assert not slave.ready
     receive_until(slave, lambda _: slave.ready)
     assert slave.name == f"{os.uname().nodename}/{slave.pid}"
-    assert slave.running() is None
-    assert slave.started() == []
+    assert slave.progress.running() is None
+    assert slave.progress.started() == []
 
 
 def test_outcomes_come_in_the_order_of_the_tasks(slave, packer):
@@ -105,11 +105,11 @@ def test_what_was_not_started_can_be_taken_back_and_only_that(slave, packer, tmp
     tasks = tasks_of(packer, *jobs)
     slave.send(tasks, packer.definitions.__getitem__)
     wait_until(lambda: starts(tmp_path, "job"), "the first one to run")
-    assert slave.recall().tasks == tasks[1:]
+    assert slave.progress.recall().tasks == tasks[1:]
     assert list(slave.queue) == tasks[:1]
-    assert slave.running()[0] is tasks[0]
-    assert slave.started() == tasks[:1]
-    assert slave.recall() == Recalled([], None)
+    assert slave.progress.running()[0] is tasks[0]
+    assert slave.progress.started() == tasks[:1]
+    assert slave.progress.recall() == Recalled([], None)
 
 
 def test_what_was_taken_back_can_be_sent_again(slave, packer):
@@ -117,7 +117,7 @@ def test_what_was_taken_back_can_be_sent_again(slave, packer):
     events, left = [], tasks
     for _ in range(20):
         slave.send(left, packer.definitions.__getitem__)
-        left = slave.recall().tasks
+        left = slave.progress.recall().tasks
         assert [*slave.queue, *left] == tasks[len(finished(events)) :], "nothing is lost, and all is in order"
         events += slave.receive()
     slave.send(left, packer.definitions.__getitem__)
@@ -140,14 +140,14 @@ def test_what_has_ended_is_not_among_what_is_left_though_it_was_not_told(slave, 
     bundle = bundle_of(packer, "bundle", *map(stop_if, [False] * 3))
     slave.send([first, bundle, *others], packer.definitions.__getitem__)
     slave.outbox.flush()
-    assert slave.jobs == 10
-    wait_until(lambda: slave.started()[-1:] == others[:1], "the one that stops it")
+    assert slave.progress.jobs == 10
+    wait_until(lambda: slave.progress.started()[-1:] == others[:1], "the one that stops it")
     wait_until(lambda: [*slave.receive()] == [], "what it has told")
-    assert slave.left() == (6, 6)
+    assert slave.progress.left() == (6, 6)
     os.waitid(os.P_PID, slave.pid, os.WSTOPPED)  # it may be about to stop itself only
     os.kill(slave.pid, signal.SIGCONT)
     receive_until(slave, lambda _: not slave.queue)
-    assert slave.left() == (0, 0)
+    assert slave.progress.left() == (0, 0)
 
 
 def bundle_of(packer, tag, *jobs):
@@ -177,10 +177,10 @@ def told(events):
 def test_a_bundle_is_run_to_its_end_and_told_in_order(slave, packer):
     tasks = [bundle_of(packer, tag, *(Square(10 * tag + n) for n in range(10))) for tag in range(5)]
     slave.send(tasks, packer.definitions.__getitem__)
-    assert slave.jobs == 50
+    assert slave.progress.jobs == 50
     events = receive_until(slave, lambda events: len(finished(events)) == 5)
     assert told(events) == {(tag, n): (10 * tag + n) ** 2 for tag in range(5) for n in range(10)}
-    assert slave.jobs == 0
+    assert slave.progress.jobs == 0
 
 
 def long_bundle(packer, path, behind=9):
@@ -196,20 +196,20 @@ def test_of_a_bundle_that_runs_what_it_has_not_started_is_cut_off_once(slave, pa
     tasks = [long, *tasks_of(packer, *map(Square, range(3))), bundle_of(packer, "behind", *map(Square, range(5)))]
     slave.send(tasks, packer.definitions.__getitem__)
     gate.wait_for_arrivals()
-    assert slave.recall() == Recalled(tasks[1:], (long, 4))
-    assert slave.jobs == len(slave.queue) == 1
+    assert slave.progress.recall() == Recalled(tasks[1:], (long, 4))
+    assert slave.progress.jobs == len(slave.queue) == 1
     for _ in range(3):
-        assert slave.recall() == Recalled([], None), "it was said once"
+        assert slave.progress.recall() == Recalled([], None), "it was said once"
         slave.send(tasks[1:], packer.definitions.__getitem__)
-        assert slave.jobs == 9
-        assert slave.recall() == Recalled(tasks[1:], None)
+        assert slave.progress.jobs == 9
+        assert slave.progress.recall() == Recalled(tasks[1:], None)
     slave.send(tasks[1:], packer.definitions.__getitem__)
     gate.open()
     events = receive_until(slave, lambda events: len(finished(events)) == 5)
     results = told(events)
     assert {n for tag, n in results if tag == "long"} == {0, 1, 2, 3}
     assert len(results) == 4 + 3 + 5
-    assert slave.jobs == 0
+    assert slave.progress.jobs == 0
 
 
 def test_of_a_bundle_that_runs_nothing_is_cut_off_that_is_not_worth_it(slave, packer, tmp_path):
@@ -218,21 +218,21 @@ def test_of_a_bundle_that_runs_nothing_is_cut_off_that_is_not_worth_it(slave, pa
     slave.send([long, *behind], packer.definitions.__getitem__)
     gate.wait_for_arrivals()
     for _ in range(3):
-        assert slave.recall(worth=10) == Recalled(behind, None)
-        assert slave.jobs == 13
+        assert slave.progress.recall(worth=10) == Recalled(behind, None)
+        assert slave.progress.jobs == 13
         slave.send(behind, packer.definitions.__getitem__)
     gate.open()
     events = receive_until(slave, lambda events: len(finished(events)) == 4)
     assert len(told(events)) == 13 + 3
-    assert slave.jobs == 0
+    assert slave.progress.jobs == 0
 
 
 def test_of_the_last_job_of_a_bundle_nothing_is_cut_off(slave, packer, tmp_path):
     gate, long = long_bundle(packer, tmp_path, behind=0)
     slave.send([long], packer.definitions.__getitem__)
     gate.wait_for_arrivals()
-    assert slave.recall() == Recalled([], None)
-    assert slave.jobs == 1, "as one of which nothing can be taken back"
+    assert slave.progress.recall() == Recalled([], None)
+    assert slave.progress.jobs == 1, "as one of which nothing can be taken back"
     gate.open()
     assert len(told(receive_until(slave, lambda events: len(finished(events)) == 1))) == 4
 
@@ -254,7 +254,7 @@ def test_in_a_storm_of_recalls_each_job_of_a_bundle_is_run_or_cut_off(slave, pac
         if left:
             slave.send(left, packer.definitions.__getitem__)
         worth = chance.choice([1, 1, 30, 64])
-        recalled = slave.recall(worth)
+        recalled = slave.progress.recall(worth)
         if recalled.cut is not None:
             task, kept = recalled.cut
             assert 0 < kept < 64
@@ -265,7 +265,7 @@ def test_in_a_storm_of_recalls_each_job_of_a_bundle_is_run_or_cut_off(slave, pac
     results = told(events)
     assert results.keys() | cut == {(tag, n) for tag in range(10) for n in range(64)}
     assert not results.keys() & cut
-    assert slave.jobs == 0
+    assert slave.progress.jobs == 0
 
 
 def test_a_large_result_in_a_bundle_is_told_by_itself(slave, packer):
@@ -380,10 +380,10 @@ def test_outcomes_that_are_read_together_with_garbage_count(slave, packer, tmp_p
     receive_until(slave, lambda _: slave.ready)
     slave.send(tasks_of(packer, *map(Square, range(3)), scribble(str(tmp_path), "job")), packer.definitions.__getitem__)
     slave.outbox.flush()
-    wait_until(lambda: starts(tmp_path, "job") and slave.running() is None, "the job to have written all over")
+    wait_until(lambda: starts(tmp_path, "job") and slave.progress.running() is None, "the job to have written all over")
     events = receive_until(slave, lambda _: slave.garbled)
     assert finished(events) == [0, 1, 2]
-    assert [task.tag for task in slave.started()] == [3]
+    assert [task.tag for task in slave.progress.started()] == [3]
 
 
 @papyros.job
@@ -402,9 +402,9 @@ def test_of_a_slave_whose_slate_is_spoilt_no_more_has_ended_than_it_had(slave, p
     tasks = tasks_of(packer, *map(Square, range(3)), scribble_and_wait(str(tmp_path)), Square(4))
     slave.send(tasks, packer.definitions.__getitem__)
     slave.outbox.flush()
-    wait_until(lambda: slave.ended() > 3, "the slate to be written over")
-    assert slave.ended() == 5
-    assert slave.left() == (0, 0)
+    wait_until(lambda: slave.progress.ended() > 3, "the slate to be written over")
+    assert slave.progress.ended() == 5
+    assert slave.progress.left() == (0, 0)
     assert finished(receive_until(slave, lambda _: slave.garbled)) == [0, 1, 2]
 
 
@@ -419,7 +419,7 @@ def test_a_slave_whose_tokens_a_job_has_read_leaves_what_comes_after_it_to_anoth
     events = receive_until(slave, lambda _: slave.retired)
     assert finished(events) == []
     assert list(slave.queue) == others
-    assert slave.started() == []
+    assert slave.progress.started() == []
 
 
 def test_no_result_that_a_master_allows_is_too_large_for_a_slave_to_tell():
