@@ -28,6 +28,7 @@ from typing import Any
 
 from papyros.bundles import MOST_JOBS
 from papyros.bundles import death as tell_death
+from papyros.cpus import usable_cpus
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
 from papyros.feeding import Feeder
@@ -82,7 +83,7 @@ class Crew:
         self._slaves: list[SlaveProcess] = []
         self._sweeper = Sweeper()
         self._screen = Screen()
-        self._feeder = Feeder(source, self._watch_outbox)
+        self._feeder = Feeder(source, self._watch_outbox, usable_cpus())
         self._false_starts = 0
         self._late_starts = 0  # so many in a row, while others were ready
         self._retirements = 0  # of slaves that left a job to a fresh one
@@ -120,7 +121,8 @@ class Crew:
     def may_be_fed(self) -> bool:
         """Whether all slaves are there, one has nothing to do, and nor has the crew's thread, at this moment."""
         # Without a generator: one that is left early is closed where Ctrl-C cannot be raised.
-        if self._busy or self._draining or self._requests or self._feeder.returned or not self._staffed:
+        feeder = self._feeder
+        if self._busy or self._draining or self._requests or feeder.returned or feeder.sparing or not self._staffed:
             return False
         return bool([slave for slave in self._slaves if slave.ready and not slave.queue])
 

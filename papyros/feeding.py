@@ -41,6 +41,7 @@ class Feeder:
     Args:
         source: where tasks come from.
         watch: is told of each slave that was sent something, which may take the rest of it only later.
+        cpus: how many of them the slaves may use.
 
     Attributes:
         pace: how fast the tasks go.
@@ -48,12 +49,15 @@ class Feeder:
         starved: whether the source had less than it was asked for, and nothing but outcomes has come since.
         level_at: when to share out what was not, should it wait still.
         slow_at: when to look whether a bundle of jobs is held up by one of them.
+        sparing: whether some slaves have nothing to do since the others are enough for so quick jobs.
     """
 
-    def __init__(self, source: Source, watch: Callable[[SlaveProcess], None]) -> None:
+    def __init__(self, source: Source, watch: Callable[[SlaveProcess], None], cpus: int) -> None:
         self._source = source
         self._watch = watch
+        self._cpus = cpus
         self.pace = Pace()
+        self.sparing = False
         self.returned: deque[Task] = deque()
         self.starved = False
         self.level_at: float | None = None
@@ -65,6 +69,7 @@ class Feeder:
 
         That is, in the crew's thread. In another one, which is `here`, only the former: nobody else is touched there.
         """
+        slaves = self._needed(slaves)
         target = self.pace.target
         enough = 0 if here else target * 2 // 3  # slaves tell what they did when half of what they had is left, or less
         wants = {
@@ -79,6 +84,25 @@ class Feeder:
             eager = sorted(wants, key=lambda slave: len(slave.queue))
             self.spread(tasks, eager[: self.pace.parts(len(tasks))])
         self._level(slaves, len(tasks) < len(wants), here)
+
+    def _needed(self, slaves: list[SlaveProcess]) -> list[SlaveProcess]:
+        """Return those slaves that are needed: where jobs are quick, fewer than there are.
+
+        More slaves than CPUs are of use to jobs that wait for something. To wake them all for quick ones only costs.
+        """
+        enough = self.pace.slaves(self._cpus)
+        if len(slaves) <= enough:
+            self.sparing = False
+            return slaves
+        busy = [slave for slave in slaves if slave.queue]
+        idle = [slave for slave in slaves if not slave.queue]
+        moment = time.monotonic()
+        for slave in busy:
+            running = slave.progress.running()
+            # One that runs a long job does not count.
+            enough -= running is None or moment - running[1] < TRIP_SECONDS
+        self.sparing = enough <= 0 and bool(idle)
+        return busy + idle[: max(0, enough)]
 
     def _take(self, limit: int) -> list[Task]:
         tasks: list[Task] = []
@@ -121,7 +145,9 @@ class Feeder:
         """Share out what waits behind other tasks while slaves have nothing to do: now, or if it waits for long."""
         idle = [slave for slave in slaves if not slave.queue]
         if not idle:
-            self.level_at = None
+            # Those that are spared are needed once what the others run takes long.
+            waits = self.sparing and any(len(slave.queue) > 1 for slave in slaves)
+            self.level_at = time.monotonic() + TRIP_SECONDS if waits else None
             return
         # Without what has ended: of that, slaves that gather outcomes may have more than others have to do.
         left = {slave: slave.progress.left() for slave in slaves}

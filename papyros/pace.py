@@ -5,11 +5,13 @@ Arithmetic only: what is sent to whom is decided in `papyros.feeding`.
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Sequence
 
 from papyros.shares import LONG_SECONDS
 
-__all__ = ["AHEAD_BYTES", "Pace"]
+__all__ = ["AHEAD_BYTES", "MOST_A_SECOND", "Pace"]
 
 #: A slave is sent so many seconds' worth of jobs ahead, as far as durations are known.
 AHEAD_SECONDS = 0.3
@@ -20,6 +22,9 @@ AHEAD_BYTES = 4 << 20
 
 #: Few quick jobs go to few slaves, so many seconds' worth to each: to wake one takes about as long.
 PART_SECONDS = 0.0005
+
+#: No crew is given more jobs than this in a second, by far.
+MOST_A_SECOND = 200_000
 
 #: To carry so many bytes to a slave takes about a second.
 BYTES_A_SECOND = 1e9
@@ -67,8 +72,17 @@ class Pace:
         """Return for how many slaves so many jobs are worth the while."""
         if self._seconds is None:
             return jobs
-        seconds = self._seconds + (self._bytes or 0.0) / BYTES_A_SECOND
-        return max(1, min(jobs, int(jobs * seconds / PART_SECONDS)))
+        return max(1, min(jobs, int(jobs * self._cost(self._seconds) / PART_SECONDS)))
+
+    def slaves(self, cpus: int) -> int:
+        """Return how many slaves are enough for as many jobs as there can be, on so many CPUs."""
+        if self._seconds is None:
+            return sys.maxsize
+        return max(cpus, math.ceil(MOST_A_SECOND * self._cost(self._seconds) / self._jobs))
+
+    def _cost(self, seconds: float) -> float:
+        """Return for how long a slave has to do with a task that takes so long."""
+        return seconds + (self._bytes or 0.0) / BYTES_A_SECOND
 
 
 def _moved(known: float | None, mean: float) -> float:

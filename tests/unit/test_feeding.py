@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
 from contextlib import contextmanager
 from functools import partial
@@ -23,6 +24,7 @@ from papyros.bundles import (
 )
 from papyros.feeding import Feeder
 from papyros.keeping import keeper_of, terms_of
+from papyros.pace import MOST_A_SECOND
 from papyros.process import SlaveProcess
 from papyros.progress import MOST_TOKENS, Recalled
 from papyros.tasks import Task
@@ -330,11 +332,12 @@ class Stub:
 
     check_at = look_at = cut = None
 
-    def __init__(self, *tags, ended=0):
+    def __init__(self, *tags, ended=0, since=0.0):
         self.name = "stub"
         self.progress = self
         self.queue = deque(tasks(tags))
         self.ended = ended
+        self.since = since
         self.recalls = 0
 
     @property
@@ -359,7 +362,7 @@ class Stub:
         return Recalled(others, None)
 
     def running(self):
-        return self.queue[self.ended], 0.0
+        return (self.queue[self.ended], self.since) if self.queue else None
 
 
 def tasks(tags):
@@ -378,8 +381,8 @@ class Stock(FakeSource):
         return taken
 
 
-def feeder_of(tags, seconds):
-    feeder = Feeder(Stock(tags), lambda slave: None)
+def feeder_of(tags, seconds, cpus=100):
+    feeder = Feeder(Stock(tags), lambda slave: None, cpus)
     feeder.pace.learn([seconds])
     return feeder
 
@@ -419,3 +422,64 @@ def test_nobody_looks_again_and_again_for_what_could_be_shared_out_where_all_has
     feeder.feed([gatherer, Stub()], here=False)
     assert feeder.level_at is None
     assert not gatherer.recalls
+
+
+@pytest.mark.pure
+@pytest.mark.parametrize(("seconds", "woken"), [(1e-6, 2), (3.5 / MOST_A_SECOND, 4), (0.001, 5)])
+def test_of_more_slaves_than_cpus_no_more_are_woken_than_so_quick_jobs_keep_busy(seconds, woken):
+    slaves = [Stub() for _ in range(5)]
+    feeder = feeder_of(range(10_000), seconds, cpus=2)
+    feeder.feed(slaves, here=False)
+    assert [bool(slave.tags) for slave in slaves] == [True] * woken + [False] * (5 - woken)
+
+
+@pytest.mark.pure
+def test_of_jobs_that_nobody_knows_all_slaves_get_some():
+    slaves = [Stub() for _ in range(5)]
+    Feeder(Stock(range(5)), lambda slave: None, 2).feed(slaves, here=False)
+    assert all(slave.tags for slave in slaves)
+
+
+@pytest.mark.pure
+def test_slaves_that_are_spared_take_over_what_waits_behind_long_jobs():
+    just_now = time.monotonic() + PATIENCE
+    busy = [Stub(*range(start, start + 20), since=just_now) for start in (0, 100)]
+    spared = [Stub(), Stub()]
+    feeder = feeder_of([], 0.00001, cpus=2)
+    feeder.feed([*busy, *spared], here=False)
+    assert feeder.sparing
+    assert feeder.level_at is not None, "somebody looks after what waits there"
+    assert not any(slave.recalls for slave in busy)
+    for slave in busy:
+        slave.since = 0.0
+    feeder.feed([*busy, *spared], here=False)
+    assert not feeder.sparing
+    assert any(slave.tags for slave in spared)
+
+
+@pytest.mark.pure
+def test_where_all_have_nothing_to_do_a_job_by_itself_may_be_given_to_one_at_once():
+    feeder = feeder_of([], 0.00001, cpus=2)
+    feeder.feed([Stub() for _ in range(5)], here=False)
+    assert not feeder.sparing
+
+
+@pytest.mark.pure
+def test_what_waits_behind_long_jobs_does_not_wait_for_their_end_though_other_slaves_were_spared(gates, monkeypatch):
+    monkeypatch.setattr("papyros.crew.usable_cpus", lambda: 2)
+    source, gate = Watched(), gates()
+    with crew_of(source, 4) as crew:
+        assert crew.wait_ready(PATIENCE)
+        for number in range(50):  # so that tasks are known to be quick
+            source.add(-number, Square(number))
+        source.wait_for_outcomes(50)
+        for number in range(2):
+            source.lay_down(f"long {number}", wait_at(gate.path, f"long {number}"))
+        for number in range(1, 100):
+            source.lay_down(number, Square(number))
+        crew.poke()
+        source.wait_for(lambda: source.outcomes.keys() >= set(range(1, 100)), "the quick ones")
+        assert "long 0" not in source.outcomes
+        assert "long 1" not in source.outcomes
+        gate.open()
+        source.wait_for_outcomes(151)
