@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import sys
 from collections import ChainMap
 from collections.abc import Callable
 from types import CodeType, FunctionType, ModuleType
@@ -34,10 +35,41 @@ def _reduce_code(code: CodeType) -> tuple[Any, ...]:
     return make, tuple(code.co_filename if isinstance(arg, str) and arg == "<dynamic-code>" else arg for arg in args)
 
 
+def _with_slots(made: type, reduced: Any) -> Any:
+    """Have a class that is pickled by value have its slots where it is made anew; cloudpickle drops them.
+
+    Its instances would have a `__dict__` there. What was pickled of them could not be unpickled here.
+    """
+    if not (isinstance(reduced, tuple) and len(reduced) > 2):
+        return reduced  # it is pickled by its name
+    make, (metaclass, name, bases, options, *others) = reduced[:2]
+    slots = vars(made)["__slots__"]
+    options = {**options, "__slots__": slots if isinstance(slots, str) else tuple(slots)}
+    return make, (metaclass, name, bases, options, *others), *reduced[2:]
+
+
+def _register_main() -> None:
+    """Have the script of a program go by value also in a process that `multiprocessing` has started.
+
+    There it has another name, by which nobody else can import it, either.
+    """
+    main = sys.modules.get("__mp_main__")
+    if main is not None:
+        cloudpickle.register_pickle_by_value(main)
+
+
+_register_main()
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no types
     """Pickles by value what cannot be imported."""
 
     dispatch_table: ClassVar[Any] = ChainMap({CodeType: _reduce_code}, cloudpickle.Pickler.dispatch_table)
+
+    def reducer_override(self, value: Any) -> Any:
+        """See `pickle.Pickler.reducer_override`."""
+        reduced = super().reducer_override(value)
+        return _with_slots(value, reduced) if isinstance(value, type) and "__slots__" in vars(value) else reduced
 
 
 class ReferringPickler(Pickler):

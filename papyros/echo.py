@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import threading
@@ -23,6 +24,7 @@ class Echo(io.TextIOBase):
         self._stream = stream
         self._send_on = send
         self._partial = ""
+        self._bytes = _Bytes(self)
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
 
@@ -67,7 +69,7 @@ class Echo(io.TextIOBase):
     @property
     def buffer(self) -> _Bytes:
         """What takes bytes."""
-        return _Bytes(self)
+        return self._bytes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -78,12 +80,14 @@ class _Bytes(io.RawIOBase):
 
     def __init__(self, echo: Echo) -> None:
         self._echo = echo
+        self._decoder = codecs.getincrementaldecoder(echo.encoding)(errors="replace")
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        self._echo.write(bytes(data).decode(self._echo.encoding, errors="replace"))
+        with self._echo._lock:
+            self._echo.write(self._decoder.decode(bytes(data)))  # of what comes in pieces, a character may be in two
         return len(data)
 
     def flush(self) -> None:

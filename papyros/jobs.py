@@ -27,6 +27,10 @@ _repr.maxstring = _repr.maxother = 60
 _repr.maxlong = 40
 
 
+def _is_async(function: object) -> bool:
+    return bool(getattr(getattr(function, "__code__", None), "co_flags", 0) & _COROUTINE)
+
+
 class Job:
     """A call to be made later: subclass it and override `__call__`.
 
@@ -57,13 +61,23 @@ class Job:
     backoff: float = DEFAULT_TERMS.backoff
     at_most_once: bool = False
 
+    _args: tuple[Any, ...]
     _outcome: Outcome | None = None
     _shared: Sequence[object] = ()  # the handles of shared values in its arguments, as they were when it was added
 
     def __init__(self, /, *args: Any, **kwds: Any) -> None:
-        self._args = args
+        # By no means that a class may have other ideas of, such as one whose instances are frozen.
+        self.__dict__["_args"] = args
         if kwds:  # most jobs have none, and there may be a million of them
-            self._kwds = kwds
+            self.__dict__["_kwds"] = kwds
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if _is_async(cls.__dict__.get("__call__")):
+            raise TypeError(
+                f"{cls.__name__}.__call__ is async, and would return a coroutine: "
+                "have a plain one call asyncio.run(...)"
+            )
 
     def __call__(self, /, *args: Any, **kwds: Any) -> Any:  # noqa: ARG002 - a signature to override
         """Do the work; override this."""
@@ -217,26 +231,29 @@ def _job_class(function: Callable[..., Any], options: dict[str, Any]) -> type[Jo
     if isinstance(function, type) and issubclass(function, Job):
         name = function.__name__
         raise TypeError(f"{name} is a class of jobs already: its options are attributes of it, as in timeout = 60")
-    if getattr(getattr(function, "__code__", None), "co_flags", 0) & _COROUTINE:
+    if _is_async(function):
         name = function.__name__
         raise TypeError(
             f"{name} is async, and would return a coroutine: have a plain function call asyncio.run({name}(...))"
         )
+    kind = type(function)  # an object that can be called, as a `functools.partial`, need not have a name
     body = {
         "function": staticmethod(function),
         "__doc__": function.__doc__,
-        "__module__": function.__module__,
-        "__qualname__": function.__qualname__,
+        "__module__": getattr(function, "__module__", None) or kind.__module__,
+        "__qualname__": getattr(function, "__qualname__", kind.__qualname__),
         **options,
     }
-    return type(function.__name__, (FunctionJob,), body)
+    return type(getattr(function, "__name__", kind.__name__), (FunctionJob,), body)
 
 
 def shorten(value: object) -> str:
     """Return a short text for any object, also for one that has none to offer."""
     try:
         return _repr.repr(value)
-    except Exception:  # noqa: BLE001 - a __repr__ may raise anything, and that of a very large int does
+    except KeyboardInterrupt:
+        raise  # the user's
+    except BaseException:  # noqa: BLE001 - a __repr__ may raise anything, and that of a very large int does
         return f"<{type(value).__name__}>"
 
 
@@ -244,5 +261,7 @@ def describe(job: object) -> str:
     """Return a job in words, also one whose `__repr__` raises: an error that names it is to be that error."""
     try:
         return repr(job)
-    except Exception:  # noqa: BLE001 - a __repr__ of the user's may raise anything
+    except KeyboardInterrupt:
+        raise  # the user's
+    except BaseException:  # noqa: BLE001 - a __repr__ of the user's may raise anything
         return f"a {type(job).__name__}"

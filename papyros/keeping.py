@@ -5,8 +5,10 @@ All that is private in a job is read and written here, and in `papyros.jobs`. No
 
 from __future__ import annotations
 
+import copyreg
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from papyros.errors import NotAJobError
 from papyros.jobs import FunctionJob, Job, describe, shorten
@@ -18,18 +20,26 @@ __all__ = [
     "check_job",
     "claim",
     "forget_outcome",
+    "keep_handles",
     "keeper_of",
     "named_arguments",
     "only_has_arguments",
+    "outcome_of",
+    "put_outcome",
+    "rebuild",
     "release",
     "settle",
     "terms_of",
+    "travels_plainly",
     "user_state",
     "wants_retry",
 ]
 
 #: What a job keeps for itself; all else in its `__dict__` is the user's and travels with it.
 _PRIVATE = frozenset({"_args", "_kwds", "_outcome", "_keeper", "_shared"})
+
+#: `Py_TPFLAGS_HEAPTYPE`: of classes that are made while a program runs, and not in C.
+_HEAP_TYPE = 1 << 9
 
 # The objects themselves, also where this is compiled: they are told apart by identity (see `terms_of`).
 _PRIORITY, _RETRIES, _BACKOFF, _RETRYABLE = (
@@ -80,7 +90,7 @@ def terms_of(job: Any) -> Terms:
 def wants_retry(job: Any, error: BaseException) -> bool:
     """Return whether `error` is one after which the job is to be tried again, if it has retries left."""
     try:
-        return isinstance(error, job.retryable)
+        return issubclass(type(error), job.retryable)
     except TypeError:  # the job has spoilt its own options while it ran
         return False
 
@@ -99,16 +109,30 @@ def keeper_of(job: object) -> object | None:
     return job.__dict__.get("_keeper") if isinstance(job, Job) else None
 
 
+def outcome_of(job: Job) -> Outcome | None:
+    """Return the outcome of a job that was processed, or None."""
+    return job.__dict__.get("_outcome")
+
+
+def put_outcome(job: Job, outcome: Outcome) -> None:
+    """Give the job its outcome."""
+    job.__dict__["_outcome"] = outcome  # by no means that the job's class may have other ideas of
+
+
 def forget_outcome(job: Job) -> None:
     """Make a job that was processed before an unprocessed one again."""
-    if job._outcome is not None:
-        del job._outcome  # what the class says holds again
+    job.__dict__.pop("_outcome", None)
 
 
 def settle(job: Job, outcome: Outcome) -> None:
     """Give the job its outcome; nobody keeps it any more."""
-    job._outcome = outcome
+    put_outcome(job, outcome)
     job.__dict__.pop("_keeper", None)
+
+
+def keep_handles(job: Job, handles: Sequence[object]) -> None:
+    """Have the shared values in the arguments of a job be there for as long as it is pending."""
+    job.__dict__["_shared"] = handles
 
 
 def release(job: Job) -> None:
@@ -135,9 +159,66 @@ def named_arguments(job: Job) -> dict[str, Any] | None:
     return job.__dict__.get("_kwds") or None
 
 
-def user_state(job: Job) -> dict[str, Any] | None:
-    """Return the attributes that the user gave the job, or None when there are none."""
-    state = job.__dict__
-    if _PRIVATE.issuperset(state):
-        return None
+def travels_plainly(job_class: type[Job]) -> bool:
+    """Return whether all that jobs of a class are is in their `__dict__`: it has no slots, nor a state of its own.
+
+    Raises:
+        TypeError: they have contents that cannot be had at all, as those of a `dict` that is a job, too.
+    """
+    for base in job_class.__mro__[:-1]:
+        if not base.__flags__ & _HEAP_TYPE:
+            raise TypeError(f"a job that is a {base.__name__} loses what is in it; keep that in an attribute instead")
+    own_state = job_class.__getstate__ is not Job.__getstate__ or hasattr(job_class, "__setstate__")
+    return not own_state and not _slots_of(job_class)
+
+
+def _slots_of(job_class: type[Job]) -> list[str]:
+    slots: list[str] = copyreg._slotnames(job_class)  # type: ignore[attr-defined] # as pickle does
+    return slots
+
+
+def user_state(job: Job) -> Any:
+    """Return the attributes that the user gave the job, or None when there are none; see `rebuild`.
+
+    Where its class has a `__getstate__`, what that returns, without what is ours.
+    """
+    job_class = type(job)
+    if job_class.__getstate__ is not Job.__getstate__:
+        state = job.__getstate__()
+        return _users(state) if isinstance(state, dict) else state
+    state = _users(job.__dict__)
+    slots = {name: getattr(job, name) for name in _slots_of(job_class) if hasattr(job, name)}
+    if slots:
+        return state, slots
+    return state if state or hasattr(job_class, "__setstate__") else None
+
+
+def _users(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name not in _PRIVATE}
+
+
+def rebuild(job_class: type[Job], args: Any, kwds: dict[str, Any] | None, state: Any) -> Job:
+    """Return the job of which these are the arguments, and the state as `user_state` returned it.
+
+    As with `pickle`, that goes to the `__setstate__` of the class, where it has one, which may raise anything.
+    """
+    job: Job = object.__new__(job_class)
+    attributes = job.__dict__
+    attributes["_args"] = args
+    if kwds:
+        attributes["_kwds"] = kwds
+    if state is None:
+        return job
+    if hasattr(job_class, "__setstate__"):
+        cast(Any, job).__setstate__(state)
+        job.__dict__.setdefault("_args", args)  # it may have put another dictionary in place of that one
+        if kwds:
+            job.__dict__.setdefault("_kwds", kwds)
+        return job
+    slots: dict[str, Any] = {}
+    if isinstance(state, tuple) and len(state) == 2:
+        state, slots = state
+    attributes.update(state or {})
+    for name, value in slots.items():
+        object.__setattr__(job, name, value)
+    return job

@@ -15,7 +15,17 @@ from papyros.deadlines import AT_ONCE, FOREVER, Deadline
 from papyros.entries import FORGOTTEN, WAITING, Entry, Session
 from papyros.errors import MasterClosedError, PayloadError, PendingJobError
 from papyros.jobs import Job, describe
-from papyros.keeping import check_job, claim, forget_outcome, keeper_of, release, settle, terms_of
+from papyros.keeping import (
+    check_job,
+    claim,
+    forget_outcome,
+    keeper_of,
+    outcome_of,
+    put_outcome,
+    release,
+    settle,
+    terms_of,
+)
 from papyros.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -43,7 +53,7 @@ class Lane:
         check_job(job)
         terms = master._terms(terms_of(job))
         entry = Entry(session, 0, None, 0, terms)
-        former = job._outcome
+        former = outcome_of(job)
         try:
             if not claim(job, entry):
                 raise PendingJobError(f"{describe(job)} is pending already: pop or cancel it before it is added again")
@@ -85,7 +95,7 @@ class Lane:
                 self._take_back(entry)
         if keeper_of(job) is entry:
             if former is not None:
-                job._outcome = former
+                put_outcome(job, former)
             release(job)
 
     def _take_back(self, entry: Entry) -> None:

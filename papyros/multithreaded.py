@@ -17,6 +17,7 @@ from papyros.deadlines import Deadline
 from papyros.entries import ASSIGNED, Entry, Session
 from papyros.errors import JobTimeout, SlaveLost
 from papyros.family import Family, WaitingParents
+from papyros.jobs import Job
 from papyros.keeping import wants_retry
 from papyros.outcome import Outcome
 from papyros.running import run_job
@@ -33,7 +34,7 @@ class MultiThreadedMaster(BookkeepingMaster):
     """Runs jobs in threads.
 
     The threads start with the first job. They are daemon threads: a program
-    that ends without closing its master does not wait for running jobs.
+    that ends without closing its master waits for running jobs for a few seconds.
 
     A thread cannot be stopped. When the `timeout` of a job is up, its outcome
     is a `JobTimeout` all the same and another thread takes the place of the
@@ -112,11 +113,11 @@ class MultiThreadedMaster(BookkeepingMaster):
 
     def _serve_next(self, mine: threading.Thread, running: list[Entry], place: Place) -> bool:
         """Wait for a job, and run it; False when this thread is to end. While it waits, it keeps nothing."""
-        entry = self._next_entry(mine)
-        if entry is None:
+        found = self._next_entry(mine)
+        if found is None:
             return False
+        entry, job = found
         running.append(entry)
-        job = entry.payload
         outcome = run_job(job, mine.name)
         place.end_job()
         running.clear()
@@ -128,7 +129,7 @@ class MultiThreadedMaster(BookkeepingMaster):
                 self._threads[mine] = None
         return True
 
-    def _next_entry(self, mine: threading.Thread) -> Entry | None:
+    def _next_entry(self, mine: threading.Thread) -> tuple[Entry, Job] | None:
         """Wait for a job to run; None when this thread is to end."""
         with self._lock:
             while True:
@@ -149,7 +150,7 @@ class MultiThreadedMaster(BookkeepingMaster):
             self._room.notify()
             if entry.terms.timeout is not None:
                 self._alarm.set(now + entry.terms.timeout, lambda: self._abandon(mine, entry, now))
-            return entry
+            return entry, entry.payload  # which it has no more once it is dropped, with the loop that added it
 
     def _abandon(self, thread: threading.Thread, entry: Entry, since: float) -> None:
         """Give up a thread whose job has run for too long, and let another one take its place."""

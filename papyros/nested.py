@@ -11,6 +11,7 @@ import threading
 
 from papyros.entries import Entry
 from papyros.errors import JobTimeout
+from papyros.jobs import Job
 from papyros.outcome import Outcome
 from papyros.singlethreaded import Interrupts, SingleThreadedMaster
 
@@ -31,14 +32,14 @@ class NestedMaster(SingleThreadedMaster):
         """Drop the children that are left."""
         self.close()
 
-    def _run_interruptibly(self, entry: Entry, interrupts: Interrupts) -> Outcome:
+    def _run_interruptibly(self, entry: Entry, job: Job, interrupts: Interrupts) -> Outcome:
         seconds = entry.terms.timeout
         if seconds is None:
-            return super()._run_interruptibly(entry, interrupts)
+            return super()._run_interruptibly(entry, job, interrupts)
         outcomes: list[Outcome] = []
 
         def run() -> None:
-            outcomes.append(SingleThreadedMaster._run_interruptibly(self, entry, Interrupts()))
+            outcomes.append(SingleThreadedMaster._run_interruptibly(self, entry, job, Interrupts()))
 
         thread = threading.Thread(target=run, name="papyros-timed-child", daemon=True)
         interrupts.let_through(thread.start)

@@ -7,12 +7,14 @@ affair; nothing in here pickles, runs a job or knows a master.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
+from types import TracebackType
 from typing import Any
 
 from papyros.errors import RemoteTraceback
 
-__all__ = ["Outcome", "describe_exception"]
+__all__ = ["Outcome", "describe_exception", "frames_of"]
 
 
 class Outcome:
@@ -41,7 +43,7 @@ class Outcome:
         self.traceback = traceback
         self.slave = slave
         self.seconds = seconds
-        self._frames = exception.__traceback__ if exception is not None else None
+        self._frames = frames_of(exception) if exception is not None else None
 
     @classmethod
     def failed(cls, exception: BaseException, slave: str = "", seconds: float = 0.0) -> Outcome:
@@ -66,12 +68,19 @@ class Outcome:
         if self.exception is None:
             return self.value
         # Raised once for each look at the result: the frames of an earlier look would pile up.
-        raise self.exception.with_traceback(self._frames)
+        raise BaseException.with_traceback(self.exception, self._frames)
 
 
 def attach_traceback(exception: BaseException, text: str) -> None:
-    """Set `exception.traceback`, also where its class has other ideas of setting attributes."""
-    BaseException.__setattr__(exception, "traceback", text)
+    """Set `exception.traceback`, unless its class has a property of that name, whatever it thinks of attributes."""
+    with contextlib.suppress(AttributeError):
+        BaseException.__setattr__(exception, "traceback", text)
+
+
+def frames_of(exception: BaseException) -> TracebackType | None:
+    """Return the frames of a traceback, whatever the exception's class thinks of attributes."""
+    frames: TracebackType | None = BaseException.__getattribute__(exception, "__traceback__")
+    return frames
 
 
 def describe_exception(exception: BaseException) -> str:
@@ -79,7 +88,7 @@ def describe_exception(exception: BaseException) -> str:
     try:
         return "".join(traceback.format_exception(exception))
     except BaseException as error:  # noqa: BLE001 - the user's __str__ or __repr__ may raise anything at all
-        frames = "".join(traceback.format_tb(exception.__traceback__))
+        frames = "".join(traceback.format_tb(frames_of(exception)))
         return (
             f"Traceback (most recent call last):\n{frames}"
             f"{type(exception).__qualname__}: <its text cannot be had: {type(error).__name__}>\n"

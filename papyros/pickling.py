@@ -161,7 +161,7 @@ def text_of(error: BaseException) -> str:
     """Return the text of an error, also of one that has none to offer."""
     try:
         return str(error)
-    except Exception as failure:  # noqa: BLE001 - a __str__ of the user's may raise anything
+    except BaseException as failure:  # noqa: BLE001 - a __str__ of the user's may raise anything at all
         return f"<its text cannot be had: {type(failure).__name__}>"
 
 

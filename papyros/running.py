@@ -9,7 +9,7 @@ import time
 from typing import Any, NoReturn
 
 from papyros.jobs import FunctionJob, Job
-from papyros.outcome import Outcome
+from papyros.outcome import Outcome, frames_of
 from papyros.sharing import arrived
 
 __all__ = ["leave_fork", "run_job"]
@@ -34,7 +34,7 @@ def run_job(job: Job, slave: str) -> Outcome:
 
 def _begin_with_the_job(error: BaseException) -> None:
     """Have a traceback begin with the frame of the job, or of the function that it was made of."""
-    trace = error.__traceback__
+    trace = frames_of(error)
     for ours in (run_job, FunctionJob.__call__):
         if trace is not None and trace.tb_next is not None and trace.tb_frame.f_code is ours.__code__:
             trace = trace.tb_next

@@ -111,9 +111,10 @@ class SingleThreadedMaster(BookkeepingMaster):
     def _run(self, entry: Entry, interrupts: Interrupts) -> bool:
         self._room.notify()
         self._since[entry] = time.monotonic()
+        job = entry.payload  # which the entry has no more, should the master be closed meanwhile
         self._lock.release()
         try:
-            outcome = self._run_interruptibly(entry, interrupts)
+            outcome = self._run_interruptibly(entry, job, interrupts)
         except BaseException:
             # It was the user who interrupted, not the job who raised: the job goes back.
             self._lock.acquire()
@@ -124,15 +125,15 @@ class SingleThreadedMaster(BookkeepingMaster):
             raise
         self._lock.acquire()
         del self._since[entry]
-        self._finish(entry, outcome, outcome.seconds, again=_wants_retry(entry, outcome))
+        self._finish(entry, outcome, outcome.seconds, again=_wants_retry(job, outcome))
         self._outcomes_came()
         return True
 
-    def _run_interruptibly(self, entry: Entry, interrupts: Interrupts) -> Outcome:
+    def _run_interruptibly(self, entry: Entry, job: Job, interrupts: Interrupts) -> Outcome:
         place = Place(lambda: Family(self, entry), lambda: entry)
         token = place.enter()
         try:
-            outcome = interrupts.let_through(run_job, entry.payload, threading.current_thread().name)
+            outcome = interrupts.let_through(run_job, job, threading.current_thread().name)
         finally:
             place.leave(token)
             place.end_job()
@@ -141,8 +142,8 @@ class SingleThreadedMaster(BookkeepingMaster):
         return outcome
 
 
-def _wants_retry(entry: Entry, outcome: Outcome) -> bool:
-    return outcome.exception is not None and wants_retry(entry.payload, outcome.exception)
+def _wants_retry(job: Job, outcome: Outcome) -> bool:
+    return outcome.exception is not None and wants_retry(job, outcome.exception)
 
 
 class Interrupts:
@@ -245,4 +246,4 @@ def _held_interrupts() -> Iterator[Interrupts]:
 def _quit_debugger(error: BaseException) -> bool:
     """Whether the user left a debugger in the job with ``quit``."""
     bdb = sys.modules.get("bdb")
-    return bdb is not None and isinstance(error, bdb.BdbQuit)
+    return bdb is not None and issubclass(type(error), bdb.BdbQuit)

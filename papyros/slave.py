@@ -401,7 +401,11 @@ class Slave:
             for stream in self.streams:
                 with contextlib.suppress(OSError, ValueError):  # the job has closed what is under it
                     stream.flush()
-        return outcome_in_parts(outcome, job, self.max_bytes)
+        encoded = outcome_in_parts(outcome, job, self.max_bytes)
+        if outcome.exception is not None:
+            # A job may raise the same object that one before it did: the frames of all of them would pile up.
+            BaseException.with_traceback(outcome.exception, None)
+        return encoded
 
     def _unshare(self, digests: list[str], definitions: list[int]) -> None:
         self._classes.forget(map(bytes.fromhex, digests), definitions)

@@ -12,6 +12,7 @@ payloads are framed is `papyros.frames`' affair.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pickle
@@ -23,7 +24,16 @@ from typing import Any, NamedTuple
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
 from papyros.frames import Parts
 from papyros.jobs import Job, describe
-from papyros.keeping import arguments_of, named_arguments, only_has_arguments, user_state, wants_retry
+from papyros.keeping import (
+    arguments_of,
+    keep_handles,
+    named_arguments,
+    only_has_arguments,
+    rebuild,
+    travels_plainly,
+    user_state,
+    wants_retry,
+)
 from papyros.outcome import Outcome, describe_exception
 from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_value, loads, modules_by_value, text_of
 from papyros.sharing import Shared
@@ -63,6 +73,9 @@ MOST_CHARACTERS = 1 << 20
 
 #: Arguments and results of so many bytes are not to be copied more often than need be.
 LARGE_BYTES = 1 << 20
+
+#: What of that which code of the user's may raise, as it is unpickled, says only that it does not want to be.
+_REFUSALS = (Exception, SystemExit, GeneratorExit)
 
 _plain_dumps = pickle.dumps
 
@@ -108,6 +121,7 @@ class Packer:
         #: The names of their classes, by their digests.
         self.labels: dict[bytes, str] = {}
         self._digests: dict[type[Job], bytes] = {}
+        self._peculiar: set[type[Job]] = set()  # the classes whose jobs are more than their attributes
         self._needing: dict[tuple[bytes, ...], bytes] = {}  # definitions of jobs with needs, by what they are made of
         self._class_handles: dict[bytes, list[Shared[Any]]] = {}
         note_sources()
@@ -131,7 +145,8 @@ class Packer:
         try:
             # Most jobs have one atom as their argument; those are told with the least effort.
             only = type(args[0]) if len(args) == 1 else None
-            if only_has_arguments(job) and (only in _ATOMS or _is_plain(args)):
+            peculiar = len(self._peculiar) > 0 and type(job) in self._peculiar
+            if not peculiar and only_has_arguments(job) and (only in _ATOMS or _is_plain(args)):
                 plain = (args, None, None)
                 large = self.in_parts and (only is bytes or only is None) and _is_large(args)
                 blob = _dumps_in_parts(plain) if large else _plain_dumps(plain, PROTOCOL)
@@ -149,7 +164,7 @@ class Packer:
             )
         if handles:
             digest = self._note_needs(digest, handles, job)
-            job._shared = handles  # they are there for as long as the job is pending, whatever becomes of its arguments
+            keep_handles(job, handles)
         return digest, blob
 
     def _note_needs(self, digest: bytes, handles: list[Shared[Any]], job: Job) -> bytes:
@@ -194,6 +209,7 @@ class Packer:
         """Let go of all shared values, since no jobs will be packed any more."""
         self._class_handles.clear()
         self._digests.clear()  # classes may refer to handles
+        self._peculiar.clear()
         with self.kept.lock:
             self.kept.clear()
 
@@ -207,6 +223,8 @@ class Packer:
             self._hold_for_class(digest, handles, job_class)
         self.definitions[digest] = definition
         self.labels[digest] = job_class.__qualname__
+        if not travels_plainly(job_class):
+            self._peculiar.add(job_class)
         self._digests[job_class] = digest
 
     def _hold_for_class(self, digest: bytes, handles: list[Shared[Any]], job_class: type[Job]) -> None:
@@ -220,6 +238,7 @@ class Packer:
         handles: list[Shared[Any]] = []
         met: list[Any] = []
         try:
+            travels_plainly(job_class)
             pickled = dumps_by_value(job_class, handles if self.sharing else None, met)
         except KeyboardInterrupt:
             raise  # the user's
@@ -262,8 +281,10 @@ def _search_path() -> list[str]:
     """Where modules of this program may lie that a slave on the same file system can import too."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     folders = [os.path.dirname(os.path.realpath(main))] if main else []
-    here = os.getcwd()
-    return folders if here in folders else [*folders, here]
+    with contextlib.suppress(OSError):  # somebody has deleted it
+        if (here := os.getcwd()) not in folders:
+            folders.append(here)
+    return folders
 
 
 def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | None = None) -> type[Job]:
@@ -283,7 +304,7 @@ def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | No
     check_sources(name, sources)
     try:
         job_class: type[Job] = pickle.loads(pickled) if plain is definition else loads(pickled, find)
-    except Exception as error:
+    except _REFUSALS as error:
         hint = ""
         if isinstance(error, ModuleNotFoundError):
             hint = (
@@ -304,16 +325,10 @@ def build_job(job_class: type[Job], blob: Buffer, find: Callable[[bytes], Shared
     """
     try:
         args, kwds, state = pickle.loads(blob) if find is None else loads(blob, find)
-    except Exception as error:
+        return rebuild(job_class, args, kwds, state)
+    except _REFUSALS as error:
         refusal = PayloadError(f"the arguments of a {job_class.__name__} cannot be unpickled: {brief(error)}")
         raise _caused(refusal, error) from error
-    job = job_class.__new__(job_class)
-    job._args = args
-    if kwds:
-        job._kwds = kwds
-    if state is not None:
-        job.__dict__.update(state)
-    return job
 
 
 def _caused(refusal: PayloadError, error: BaseException) -> PayloadError:

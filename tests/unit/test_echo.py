@@ -1,0 +1,43 @@
+"""What stands in for the streams of a slave: whole lines, also of bytes that come in pieces."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from papyros.echo import Echo
+
+
+@pytest.fixture
+def sent():
+    return []
+
+
+@pytest.fixture
+def echo(sent):
+    def send(text):
+        sent.append(text)
+        return True
+
+    return Echo(io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), send)
+
+
+def test_a_line_is_sent_when_it_is_whole(echo, sent):
+    echo.write("one, ")
+    assert sent == []
+    echo.write("two\nthree")
+    assert sent == ["one, two\n"]
+    echo.flush()
+    assert sent == ["one, two\n", "three"]
+
+
+def test_a_character_may_come_in_pieces(echo, sent):
+    for byte in "é☃\n".encode():
+        assert echo.buffer.write(bytes([byte])) == 1
+    assert sent == ["é☃\n"]
+
+
+def test_what_is_no_text_is_shown_as_well_as_can_be(echo, sent):
+    echo.buffer.write(b"\xff!\n")
+    assert sent == ["\N{REPLACEMENT CHARACTER}!\n"]
