@@ -286,15 +286,15 @@ class Crew:
                     self._feed()
         except Exception:
             # A bug, in here or in the source. Nobody would come to feed the slaves any more: say so to all.
-            log.exception("the crew of slaves broke down")
             broken = True
+            log.exception("the crew of slaves broke down")
         finally:
             self._ready.set()
             try:
                 self._dismiss_all()
             except Exception:
-                log.exception("the slaves of a crew could not be sent away in order")
                 broken = True
+                log.exception("the slaves of a crew could not be sent away in order")
             if broken:  # only now, since what is given back before it is among what nobody will do any more
                 self._source.broken("the crew of slaves broke down; the log has the traceback")
             self._sweeper.close()

@@ -172,5 +172,5 @@ class Alarm:
                 call = heapq.heappop(self._calls)[2]
             try:
                 call()
-            except Exception:
+            except BaseException:
                 log.exception("an alarm failed")  # the others are to come all the same

@@ -17,7 +17,14 @@ def python_command(*arguments: str) -> list[str]:
     """Return what starts another Python process that is to find this Papyros.
 
     A folder `papyros` in the working directory, as in a checkout, is another one: it is not looked into (``-P``).
+
+    Raises:
+        FileNotFoundError: nobody knows which program Python is here, since it is embedded in another one, say.
     """
+    if not sys.executable:
+        raise FileNotFoundError(
+            f"sys.executable is {sys.executable!r}, so no other Python process can be started: set it to a path of one"
+        )
     return [sys.executable, "-P", *arguments]
 
 
@@ -33,7 +40,14 @@ def python_environment() -> dict[str, str]:
 
 def search_path(folders: Iterable[object]) -> list[str]:
     """Return the folders of `sys.path` for another process; what is no text in there, Python passes over, too."""
-    return [folder or str(Path.cwd()) for folder in folders if isinstance(folder, str)]
+    texts = [folder for folder in folders if isinstance(folder, str)]
+    if "" not in texts:
+        return texts
+    try:
+        here = str(Path.cwd())
+    except OSError:  # somebody has deleted it
+        return [folder for folder in texts if folder]
+    return [folder or here for folder in texts]
 
 
 def slave_environment() -> dict[str, str]:

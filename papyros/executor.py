@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import weakref
 from collections import deque
@@ -20,7 +19,9 @@ from papyros.master import Master
 
 __all__ = ["ExecutorMaster", "JobFuture", "MasterExecutor"]
 
-log = logging.getLogger(__name__)
+from papyros.logs import logger_of
+
+log = logger_of(__name__)
 
 P = ParamSpec("P")
 R = TypeVar("R")

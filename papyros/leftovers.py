@@ -5,7 +5,6 @@ Nothing is said where the program has cancelled what it did not want any more, o
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 
@@ -13,7 +12,9 @@ from papyros.entries import Session
 
 __all__ = ["Leftovers"]
 
-log = logging.getLogger(__name__)
+from papyros.logs import logger_of
+
+log = logger_of(__name__)
 
 
 class Leftovers:

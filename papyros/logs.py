@@ -2,7 +2,7 @@
 
 A handler of the program's writes to a pipe, say, that nobody reads: once that is full, whoever logs waits. A
 crew whose thread waits keeps no time limits any more. So what has no room now is kept, up to a bound, for a thread
-that hands it to the handlers once there is some.
+that hands it to the handlers once there is some. Nor does what a handler raises end a thread that logs.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from typing import IO, Any
 
 __all__ = ["logger_of", "show_warnings"]
@@ -29,10 +30,19 @@ LOOK_SECONDS = 0.1
 
 
 def logger_of(name: str) -> logging.Logger:
-    """Return the logger of a module, which keeps nobody waiting for a reader."""
+    """Return the logger of a module, which keeps nobody waiting for a reader, and raises nothing of a handler's."""
     logger = logging.getLogger(name)
     logger.addFilter(_UNREAD)  # which does nothing when it is there already
+    logger.callHandlers = partial(_call_handlers, logger)  # type: ignore[method-assign]
     return logger
+
+
+def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Hand a record to the handlers of a logger; of one that raises, say so where errors of handlers are shown."""
+    try:
+        logging.Logger.callHandlers(logger, record)
+    except Exception:  # noqa: BLE001 - a handler of the program's may raise anything
+        logging.Handler().handleError(record)
 
 
 def show_warnings() -> None:
@@ -134,6 +144,6 @@ def _takes_more(stream: IO[Any]) -> bool:
             unread = array.array("i", [0])
             fcntl.ioctl(fd, termios.FIONREAD, unread)
             return unread[0] <= fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // 2
-    except (AttributeError, OSError, ValueError):
+    except (AttributeError, ImportError, OSError, ValueError):  # to import takes descriptors; there may be none left
         return True
     return True

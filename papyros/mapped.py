@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -24,16 +23,21 @@ class MappedValues:
     def __init__(self) -> None:
         self._held: dict[bytes, Held] = {}
         self._loaded: dict[bytes, Shared[Any]] = {}
+        self._refused: dict[bytes, str] = {}  # those that the system does not let a slave open, and what it says
 
     def offer(self, digest: bytes, place: Iterable[Any]) -> None:
         """Take note where a value is held on this machine."""
-        # One that is gone by now was of jobs that nobody waits for.
-        with contextlib.suppress(OSError):
+        try:
             self._held[digest] = Held.at(digest, place)
+        except PermissionError as error:
+            self._refused[digest] = str(error)
+        except OSError:
+            pass  # it is gone by now, so it was of jobs that nobody waits for
 
     def forget(self, digest: bytes) -> None:
         """Let go of a value, which no job will need any more; what a job keeps of it stays mapped."""
         self._held.pop(digest, None)
+        self._refused.pop(digest, None)
         self._loaded.pop(digest, None)
 
     def find(self, digest: bytes) -> Shared[Any]:
@@ -45,6 +49,11 @@ class MappedValues:
         handle = self._loaded.pop(digest, None)
         if handle is None:
             held = self._held.get(digest)
+            if held is None and digest in self._refused:
+                raise PayloadError(
+                    f"the shared value {digest.hex()[:8]}, which the job needs, cannot be opened by slave processes "
+                    f"({self._refused[digest]}): its program has changed its user since it began, say"
+                )
             if held is None:
                 raise PayloadError(
                     f"the shared value {digest.hex()[:8]}, which the job needs, is not held here any more"

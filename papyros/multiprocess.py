@@ -90,7 +90,11 @@ class MultiProcessMaster(PackingMaster):
         if not self._started:
             self._started = True
             atexit.register(self._end_with_program)
-            self._crew.start()
+            try:
+                self._crew.start()
+            except RuntimeError:  # the system has no thread to spare now, which may pass
+                self._started = False
+                raise
 
     _can_stop = True
     _in_parts = True

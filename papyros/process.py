@@ -158,7 +158,11 @@ class SlaveProcess:
         self._lines: deque[str] = deque(maxlen=LAST_LINES)
         with contextlib.ExitStack() as undo:
             self._start(undo)
+            self._greet(options, screen)
             undo.pop_all()
+
+    def _greet(self, options: CrewOptions, screen: Screen) -> None:
+        """Tell the process what to know first, and make what it takes to listen to it."""
         self.queue = self.progress.queue
         self._reader = FrameReader(self._sock, protocol.FROM_SLAVE, MOST_BYTES)
         self.outbox = Outbox(self._sock)
@@ -179,6 +183,8 @@ class SlaveProcess:
         """Start the process; `undo` is told how to let go of all that was made, should the rest of it fail."""
         self._sock, theirs = socket.socketpair()
         undo.callback(self._sock.close)
+        # It is to wait for what comes, whatever the program has made of `socket.setdefaulttimeout`.
+        theirs.setblocking(True)
         for sock in (self._sock, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._sock.setblocking(False)

@@ -27,8 +27,10 @@ def worker(name: str, work: Callable[[], None], broke: Callable[[str], None]) ->
     def run() -> None:
         try:
             work()
-        except BaseException as error:
-            log.critical("the thread %s broke down", name, exc_info=True)
-            broke(f"the thread {name} broke down ({type(error).__name__}: {error}); the log has the traceback")
+        except BaseException as error:  # noqa: BLE001 - a bug may raise anything; it is told
+            try:
+                log.critical("the thread %s broke down", name, exc_info=True)
+            finally:  # a handler of the program's logs may raise, too
+                broke(f"the thread {name} broke down ({type(error).__name__}: {error}); the log has the traceback")
 
     return threading.Thread(target=run, name=name, daemon=True)

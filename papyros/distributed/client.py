@@ -164,8 +164,12 @@ class DistributedMaster(PackingMaster):
             worker("papyros-send", self._sender.run, self._broke),
             worker("papyros-receive", self._receiver.run, self._broke),
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError:  # the system has none to spare
+            self.close()
+            raise
 
     def _find_security(self, key_file: str | os.PathLike[str] | None, names: Address) -> Security:
         return Security(find_key(key_file, make=is_here(names.host)))
@@ -366,14 +370,13 @@ class DistributedMaster(PackingMaster):
             self._news.notify_all()
             self._joined.notify_all()
         self._receiver.abort()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(LEAVE_SECONDS)
+        others = [thread for thread in self._threads if thread.ident and thread is not threading.current_thread()]
+        for thread in others:
+            thread.join(LEAVE_SECONDS)
         # A master that does not answer keeps them waiting: no longer.
         self._sender.line.abort()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join()
+        for thread in others:
+            thread.join()
         self._sender.line.close()
         self._finder.close()
 

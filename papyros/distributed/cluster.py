@@ -7,6 +7,7 @@ import os
 import selectors
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,8 @@ class LocalCluster:
         self._closed = False
         self._parts: list[Part] = []
         self._watch: threading.Thread | None = None
-        self._clients: list[DistributedMaster] = []
+        #: Those that are closed may go; those that are not, the end of the program knows.
+        self._clients: weakref.WeakSet[DistributedMaster] = weakref.WeakSet()
         deadline = time.monotonic() + READY_SECONDS
         atexit.register(self.close)
         try:
@@ -125,7 +127,7 @@ class LocalCluster:
         if self._closed:
             raise MasterClosedError("this LocalCluster is closed")
         client = DistributedMaster(self.group, self.nameserver, **{"key_file": self._key_file, **options})
-        self._clients.append(client)
+        self._clients.add(client)
         return client
 
     def drain(self, timeout: float = 60.0) -> None:
@@ -138,7 +140,7 @@ class LocalCluster:
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        for client in self._clients:
+        for client in list(self._clients):
             client.close()
         # Slaves first, so that they can say goodbye; the name server last, so that the name can be taken back.
         for part in reversed(self._parts):

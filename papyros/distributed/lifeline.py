@@ -66,10 +66,13 @@ class Lifeline:
         threading.Thread(target=wait, name="papyros-lifeline", daemon=True).start()
 
     def _wait_for_end(self) -> None:
-        with selectors.DefaultSelector() as selector:
+        # Of those that take no file descriptor: there may be none left.
+        with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
             selector.register(self._sock, selectors.EVENT_READ)
-            # The line alone may stay open: whatever the program has forked holds it, too.
-            death = os.pidfd_open(self._parent) if hasattr(os, "pidfd_open") else None
+            death = None
+            with contextlib.suppress(AttributeError, OSError):  # not all systems have it
+                # The line alone may stay open: whatever the program has forked holds it, too.
+                death = os.pidfd_open(self._parent)
             if death is not None:
                 selector.register(death, selectors.EVENT_READ)
             if os.getppid() == self._parent:  # else it was gone before it could be watched
@@ -94,16 +97,19 @@ class Part:
         self.asked = False
         #: Whether it ended by itself, and not in order.
         self.failed = False
+        hello = {"path": search_path(sys.path), "pyro": changed_pyro_items(), "key_file": key_file}
+        command = python_command("-m", module, *arguments, "--lifeline")
         self._sock, theirs = socket.socketpair()
+        for sock in (self._sock, theirs):
+            sock.setblocking(True)  # whatever the program has made of `socket.setdefaulttimeout`
         with theirs:
             self._process = subprocess.Popen(
-                python_command("-m", module, *arguments, "--lifeline", str(theirs.fileno())),
+                [*command, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 env=python_environment(),
                 start_new_session=True,  # Ctrl-C is for the program, which ends its parts in order
             )
-        hello = {"path": search_path(sys.path), "pyro": changed_pyro_items(), "key_file": key_file}
         with contextlib.suppress(OSError):  # it has ended already, which `wait_ready` notices
             self._sock.sendall(json.dumps(hello).encode() + b"\n")
 

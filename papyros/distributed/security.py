@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import hmac
 import ipaddress
-import logging
 import secrets
 import socket
 import ssl
@@ -41,7 +40,9 @@ from papyros.errors import KeyRefusedError, VersionMismatchError
 
 __all__ = ["HANDSHAKE_SECONDS", "NotAuthenticatedError", "Peer", "Role", "Security", "hang_up", "is_loopback"]
 
-log = logging.getLogger(__name__)
+from papyros.logs import logger_of
+
+log = logger_of(__name__)
 
 #: The version of what is said over connections, handshake and calls. Both sides must have the same.
 PROTOCOL = 1

@@ -1,0 +1,215 @@
+"""Programs and systems that are not as one would like them: nothing hangs, nothing is lost, and errors have words."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import textwrap
+import threading
+
+import pytest
+
+import papyros
+from papyros.distributed.lifeline import Part
+from papyros.environment import search_path
+from papyros.mapped import MappedValues
+from papyros.store import Held
+from tests.contract.jobs_for_tests import Square, end_slave
+from tests.support import PATIENCE
+
+
+@papyros.job
+def large(size):
+    return bytes(size)
+
+
+@contextlib.contextmanager
+def default_timeout(seconds):
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(None)
+
+
+def test_a_default_timeout_of_sockets_is_not_that_of_slaves():
+    with default_timeout(0.01), papyros.MultiProcessMaster(1) as master:
+        assert master.wait_ready(PATIENCE)
+        [slave] = master.status().slaves
+        for _ in range(3):
+            job = large(20_000_000)
+            job.at_most_once = True
+            master.addJob(job)
+            assert len(master.popProcessedJob(PATIENCE).result) == 20_000_000
+        assert [each.name for each in master.status().slaves] == [slave.name]
+
+
+def test_a_thread_that_could_not_be_started_is_started_with_the_next_job(monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "papyros-crew":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with papyros.MultiProcessMaster(1) as master:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start"):
+                master.addJob(Square(3))
+        assert master.numPendingJobs() == 0
+        master.addJob(Square(4))
+        assert master.popProcessedJob(PATIENCE).result == 16
+
+
+def test_a_client_whose_threads_cannot_be_started_leaves_nothing_behind(monkeypatch):
+    start = threading.Thread.start
+
+    def refuse(thread):
+        if thread.name == "papyros-receive":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with papyros.LocalCluster(slaves=1) as cluster:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start"):
+                cluster.master()
+        with cluster.master() as master:
+            master.addJob(Square(3))
+            assert master.popProcessedJob(PATIENCE).result == 9
+
+
+class RaisingHandler(logging.Handler):
+    """Raises whatever it is given, once."""
+
+    def emit(self, record):
+        raise RuntimeError(f"no {record.name}")
+
+
+@pytest.fixture
+def raising_handler():
+    handler = RaisingHandler()
+    logging.getLogger().addHandler(handler)
+    yield
+    logging.getLogger().removeHandler(handler)
+
+
+@pytest.mark.usefixtures("raising_handler")
+def test_a_handler_of_logs_that_raises_keeps_nobody_from_hearing_of_a_death(tmp_path):
+    with papyros.MultiProcessMaster(1) as master:
+        master.addJob(end_slave(str(tmp_path), "job", "kill"))
+        assert type(master.popProcessedJob(PATIENCE).exception) is papyros.SlaveLost
+        master.addJob(Square(3))
+        assert master.popProcessedJob(PATIENCE).result == 9
+
+
+@pytest.mark.usefixtures("raising_handler")
+def test_a_handler_of_logs_that_raises_keeps_no_client_from_going_on_without_its_master():
+    with papyros.LocalCluster(slaves=1) as cluster, cluster.master(host_after=0.0) as master:
+        master.addJob(Square(3))
+        assert master.popProcessedJob(PATIENCE).result == 9
+        os.kill(cluster.pids["master"], signal.SIGKILL)
+        master.addJob(Square(4))
+        assert master.popProcessedJob(PATIENCE).result == 16
+
+
+def test_a_program_whose_folder_was_deleted_goes_on(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert search_path(["", "/a"]) == ["/a"]
+
+    @papyros.job
+    def local(number):
+        return number + 1
+
+    with papyros.MultiProcessMaster(1) as master:
+        master.addJob(local(3))
+        assert master.popProcessedJob(PATIENCE).result == 4
+
+
+def test_clients_of_a_local_cluster_that_were_closed_are_let_go_of():
+    with papyros.LocalCluster(slaves=1) as cluster:
+        for _ in range(3):
+            with cluster.master() as master:
+                master.addJob(Square(3))
+        del master
+        gc.collect()
+        assert len(cluster._clients) == 0
+        forgotten = cluster.master()
+        name = id(forgotten)
+        del forgotten
+        gc.collect()
+        assert [id(client) for client in cluster._clients] == [name], "until it is closed, somebody has to close it"
+
+
+@pytest.mark.parametrize("executable", [None, ""])
+def test_where_nobody_knows_which_program_python_is_that_is_said(monkeypatch, executable):
+    monkeypatch.setattr(sys, "executable", executable)
+    with papyros.MultiProcessMaster(1) as master:
+        master.addJob(Square(3))
+        error = master.popProcessedJob(PATIENCE).exception
+        assert type(error) is papyros.SlaveLost
+        assert "sys.executable" in str(error)
+    with pytest.raises(FileNotFoundError, match=r"sys\.executable"):
+        Part("a part", "papyros", [])
+
+
+def test_a_value_that_slaves_may_not_open_is_said_to_be_one(monkeypatch):
+    def refuse(digest, place):
+        raise PermissionError(13, "Permission denied", place[0])
+
+    monkeypatch.setattr(Held, "at", refuse)
+    values = MappedValues()
+    values.offer(b"digest", ["/proc/1/fd/3", 1, 1])
+    with pytest.raises(papyros.PayloadError, match=r"cannot be opened by slave processes .*Permission denied"):
+        values.find(b"digest")
+    values.forget(b"digest")
+    with pytest.raises(papyros.PayloadError, match="not held here any more"):
+        values.find(b"digest")
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_classes_of_a_script_travel_from_processes_that_multiprocessing_has_started(tmp_path, method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"this system has no {method}")
+    import subprocess
+
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import multiprocessing
+            import papyros
+
+            class Pair:
+                def __init__(self, x):
+                    self.x = x
+
+            @papyros.job
+            def double(number):
+                return Pair(2 * number)
+
+            def child():
+                with papyros.MultiProcessMaster(1) as master:
+                    master.addJob(double(4))
+                    result = master.popProcessedJob().result
+                    print(result.x, type(result) is Pair)
+
+            if __name__ == "__main__":
+                process = multiprocessing.get_context({method!r}).Process(target=child)
+                process.start()
+                process.join()
+            """
+        )
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.stdout, done.stderr) == ("8 True\n", "")
