@@ -66,8 +66,10 @@ class Job:
     _shared: Sequence[object] = ()  # the handles of shared values in its arguments, as they were when it was added
 
     def __init__(self, /, *args: Any, **kwds: Any) -> None:
-        # By no means that a class may have other ideas of, such as one whose instances are frozen.
-        self.__dict__["_args"] = args
+        try:
+            self._args = args
+        except AttributeError:  # a class whose instances are frozen
+            self.__dict__["_args"] = args
         if kwds:  # most jobs have none, and there may be a million of them
             self.__dict__["_kwds"] = kwds
 

@@ -24,7 +24,6 @@ __all__ = [
     "keeper_of",
     "named_arguments",
     "only_has_arguments",
-    "outcome_of",
     "put_outcome",
     "rebuild",
     "release",
@@ -109,11 +108,6 @@ def keeper_of(job: object) -> object | None:
     return job.__dict__.get("_keeper") if isinstance(job, Job) else None
 
 
-def outcome_of(job: Job) -> Outcome | None:
-    """Return the outcome of a job that was processed, or None."""
-    return job.__dict__.get("_outcome")
-
-
 def put_outcome(job: Job, outcome: Outcome) -> None:
     """Give the job its outcome."""
     job.__dict__["_outcome"] = outcome  # by no means that the job's class may have other ideas of
@@ -126,8 +120,9 @@ def forget_outcome(job: Job) -> None:
 
 def settle(job: Job, outcome: Outcome) -> None:
     """Give the job its outcome; nobody keeps it any more."""
-    put_outcome(job, outcome)
-    job.__dict__.pop("_keeper", None)
+    attributes = job.__dict__
+    attributes["_outcome"] = outcome  # as in `put_outcome`
+    attributes.pop("_keeper", None)
 
 
 def keep_handles(job: Job, handles: Sequence[object]) -> None:
@@ -203,10 +198,12 @@ def rebuild(job_class: type[Job], args: Any, kwds: dict[str, Any] | None, state:
     As with `pickle`, that goes to the `__setstate__` of the class, where it has one, which may raise anything.
     """
     job: Job = object.__new__(job_class)
-    attributes = job.__dict__
-    attributes["_args"] = args
+    try:
+        job._args = args  # which makes no dictionary; most jobs that come to a slave need none
+    except Exception:  # noqa: BLE001 - a class whose instances are frozen
+        job.__dict__["_args"] = args
     if kwds:
-        attributes["_kwds"] = kwds
+        job.__dict__["_kwds"] = kwds
     if state is None:
         return job
     if hasattr(job_class, "__setstate__"):
@@ -218,7 +215,7 @@ def rebuild(job_class: type[Job], args: Any, kwds: dict[str, Any] | None, state:
     slots: dict[str, Any] = {}
     if isinstance(state, tuple) and len(state) == 2:
         state, slots = state
-    attributes.update(state or {})
+    job.__dict__.update(state or {})
     for name, value in slots.items():
         object.__setattr__(job, name, value)
     return job

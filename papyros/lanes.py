@@ -20,7 +20,6 @@ from papyros.keeping import (
     claim,
     forget_outcome,
     keeper_of,
-    outcome_of,
     put_outcome,
     release,
     settle,
@@ -53,7 +52,7 @@ class Lane:
         check_job(job)
         terms = master._terms(terms_of(job))
         entry = Entry(session, 0, None, 0, terms)
-        former = outcome_of(job)
+        former = job._outcome
         try:
             if not claim(job, entry):
                 raise PendingJobError(f"{describe(job)} is pending already: pop or cancel it before it is added again")
