@@ -405,7 +405,7 @@ class Crew:
             elif isinstance(event, Part):
                 self._source.finished([event.task.tag], [event.encoded], [0.0], slave.name)
             else:
-                self._feeder.pace.learn(event.seconds)
+                self._feeder.pace.learn(event.seconds, [task.terms.jobs for task in event.tasks])
                 self._source.finished([task.tag for task in event.tasks], event.encoded, event.seconds, slave.name)
 
     def _hear(self, slave: SlaveProcess, said: Heard) -> None:

@@ -99,8 +99,8 @@ class Feeder:
         moment = time.monotonic()
         for slave in busy:
             running = slave.progress.running()
-            # One that runs a long job does not count.
-            enough -= running is None or moment - running[1] < TRIP_SECONDS
+            # One that runs a long job does not count. (It may only seem so, since it was not given a CPU.)
+            enough -= running is None or moment - running[1] < SLOW_SECONDS
         self.sparing = enough <= 0 and bool(idle)
         return busy + idle[: max(0, enough)]
 
@@ -147,7 +147,7 @@ class Feeder:
         if not idle:
             # Those that are spared are needed once what the others run takes long.
             waits = self.sparing and any(len(slave.queue) > 1 for slave in slaves)
-            self.level_at = time.monotonic() + TRIP_SECONDS if waits else None
+            self.level_at = time.monotonic() + SLOW_SECONDS if waits else None
             return
         # Without what has ended: of that, slaves that gather outcomes may have more than others have to do.
         left = {slave: slave.progress.left() for slave in slaves}

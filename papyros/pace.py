@@ -23,8 +23,8 @@ AHEAD_BYTES = 4 << 20
 #: Few quick jobs go to few slaves, so many seconds' worth to each: to wake one takes about as long.
 PART_SECONDS = 0.0005
 
-#: No crew is given more jobs than this in a second, by far.
-MOST_A_SECOND = 200_000
+#: No crew is given more jobs than this in a second.
+MOST_A_SECOND = 100_000
 
 #: To carry so many bytes to a slave takes about a second.
 BYTES_A_SECOND = 1e9
@@ -38,11 +38,14 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: float | None = None
+        self._usual = 0.0  # what most jobs take: where slaves compete for CPUs, some seem to take very long
         self._bytes: float | None = None
         self._jobs = 1.0
 
-    def learn(self, seconds: Sequence[float]) -> None:
-        """Take note of how long the jobs of a batch took."""
+    def learn(self, seconds: Sequence[float], jobs: Sequence[int]) -> None:
+        """Take note of how long the tasks of a batch took, and how many jobs each of them was."""
+        middle = sorted([spent / count for spent, count in zip(seconds, jobs, strict=True)])[len(seconds) // 2]
+        self._usual = middle if self._seconds is None else _moved(self._usual, middle)
         self._seconds = _moved(self._seconds, sum(seconds) / len(seconds))
 
     def weigh(self, size: int, tasks: int, jobs: int) -> None:
@@ -72,17 +75,15 @@ class Pace:
         """Return for how many slaves so many jobs are worth the while."""
         if self._seconds is None:
             return jobs
-        return max(1, min(jobs, int(jobs * self._cost(self._seconds) / PART_SECONDS)))
+        seconds = self._seconds + (self._bytes or 0.0) / BYTES_A_SECOND
+        return max(1, min(jobs, int(jobs * seconds / PART_SECONDS)))
 
     def slaves(self, cpus: int) -> int:
         """Return how many slaves are enough for as many jobs as there can be, on so many CPUs."""
         if self._seconds is None:
             return sys.maxsize
-        return max(cpus, math.ceil(MOST_A_SECOND * self._cost(self._seconds) / self._jobs))
-
-    def _cost(self, seconds: float) -> float:
-        """Return for how long a slave has to do with a task that takes so long."""
-        return seconds + (self._bytes or 0.0) / BYTES_A_SECOND
+        carried = (self._bytes or 0.0) / self._jobs / BYTES_A_SECOND
+        return max(cpus, math.ceil(MOST_A_SECOND * (self._usual + carried)))
 
 
 def _moved(known: float | None, mean: float) -> float:

@@ -383,7 +383,7 @@ class Stock(FakeSource):
 
 def feeder_of(tags, seconds, cpus=100):
     feeder = Feeder(Stock(tags), lambda slave: None, cpus)
-    feeder.pace.learn([seconds])
+    feeder.pace.learn([seconds], [1])
     return feeder
 
 

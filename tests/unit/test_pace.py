@@ -10,7 +10,7 @@ from papyros.pace import AHEAD_BYTES, AHEAD_JOBS, AHEAD_SECONDS, PART_SECONDS, P
 def pace_of(seconds=None, size=None):
     pace = Pace()
     if seconds is not None:
-        pace.learn([seconds])
+        pace.learn([seconds], [1])
     if size is not None:
         pace.weigh(size, 1, 1)
     return pace
@@ -45,5 +45,20 @@ def test_few_quick_jobs_go_to_few_slaves_and_large_ones_to_all():
 def test_what_is_known_moves_towards_what_is_new():
     pace = pace_of(1.0)
     for _ in range(30):
-        pace.learn([0.001, 0.003])
+        pace.learn([0.001, 0.003], [1, 1])
     assert 40 < pace.target < 1 + round(AHEAD_SECONDS / 0.002)  # nearly there
+
+
+def test_how_many_slaves_are_enough_depends_on_what_most_jobs_take_also_in_bundles():
+    pace = Pace()
+    assert pace.slaves(2) > 1_000_000, "of jobs that nobody knows"
+    pace.learn([0.004, 0.00001, 0.00001], [1, 1, 1])  # one was not given a CPU for a while
+    assert pace.slaves(2) == 2
+    assert pace.slaves(8) == 8
+    pace = Pace()
+    pace.learn([0.00064], [64])
+    assert pace.slaves(1) == 1
+    pace = pace_of(0.001)
+    assert pace.slaves(2) == 100
+    pace = pace_of(0.0, 1_000_000)
+    assert pace.slaves(2) == 100, "to carry them takes as long"
