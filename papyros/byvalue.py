@@ -40,8 +40,8 @@ def _with_slots(made: type, reduced: Any) -> Any:
 
     Its instances would have a `__dict__` there. What was pickled of them could not be unpickled here.
     """
-    if not (isinstance(reduced, tuple) and len(reduced) > 2):
-        return reduced  # it is pickled by its name
+    if not (isinstance(reduced, tuple) and len(reduced) > 2 and len(reduced[1]) == 6):
+        return reduced  # it is pickled by its name; or it is an Enum, which is made in another way
     make, (metaclass, name, bases, options, *others) = reduced[:2]
     slots = vars(made)["__slots__"]
     options = {**options, "__slots__": slots if isinstance(slots, str) else tuple(slots)}

@@ -24,7 +24,7 @@ class Echo(io.TextIOBase):
         self._stream = stream
         self._send_on = send
         self._partial = ""
-        self._bytes = _Bytes(self)
+        self._decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
 
@@ -38,6 +38,17 @@ class Echo(io.TextIOBase):
             if newline and not self._send(lines + newline):
                 self._stream.write(lines + newline)
         return len(text)
+
+    def write_bytes(self, data: bytes) -> None:
+        """Write what is text in the encoding of the stream; a character may come in pieces."""
+        with self._lock:
+            self.write(self._decoder.decode(data))
+
+    def end_job(self) -> None:
+        """Send what is kept, also of a character of which the rest did not come: it is nobody else's."""
+        with self._lock:
+            self.write(self._decoder.decode(b"", final=True))
+            self.flush()
 
     def flush(self) -> None:
         """Send what is kept."""
@@ -69,7 +80,7 @@ class Echo(io.TextIOBase):
     @property
     def buffer(self) -> _Bytes:
         """What takes bytes."""
-        return self._bytes
+        return _Bytes(self)  # a new one for each who asks, who may close it
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -80,16 +91,17 @@ class _Bytes(io.RawIOBase):
 
     def __init__(self, echo: Echo) -> None:
         self._echo = echo
-        self._decoder = codecs.getincrementaldecoder(echo.encoding)(errors="replace")
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
-        with self._echo._lock:
-            self._echo.write(self._decoder.decode(bytes(data)))  # of what comes in pieces, a character may be in two
+        self._echo.write_bytes(bytes(data))
         return len(data)
 
     def flush(self) -> None:
         if not self.closed:
             self._echo.flush()
+
+    def __del__(self) -> None:
+        """Flush nothing in the end, as others do: who calls ``sys.stdout.buffer.write`` drops one with each piece."""

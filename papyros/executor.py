@@ -15,11 +15,10 @@ from papyros.calls import calls_of
 from papyros.courier import courier_of
 from papyros.executormaster import ExecutorMaster
 from papyros.jobfuture import JobFuture
+from papyros.logs import logger_of
 from papyros.master import Master
 
 __all__ = ["ExecutorMaster", "JobFuture", "MasterExecutor"]
-
-from papyros.logs import logger_of
 
 log = logger_of(__name__)
 

@@ -58,6 +58,7 @@ class Feeder:
         self._cpus = cpus
         self.pace = Pace()
         self.sparing = False
+        self._left_out = False  # some slaves that have nothing to do were not among those that are needed
         self.returned: deque[Task] = deque()
         self.starved = False
         self.level_at: float | None = None
@@ -78,6 +79,7 @@ class Feeder:
             if len(slave.queue) <= enough and slave.progress.jobs <= MOST_TOKENS - MOST_JOBS
         }
         if not wants:
+            self._level(slaves, False, here)
             return
         tasks = self._take(sum(wants.values()))
         if tasks:
@@ -92,7 +94,7 @@ class Feeder:
         """
         enough = self.pace.slaves(self._cpus)
         if len(slaves) <= enough:
-            self.sparing = False
+            self.sparing = self._left_out = False
             return slaves
         busy = [slave for slave in slaves if slave.queue]
         idle = [slave for slave in slaves if not slave.queue]
@@ -102,6 +104,7 @@ class Feeder:
             # One that runs a long job does not count. (It may only seem so, since it was not given a CPU.)
             enough -= running is None or moment - running[1] < SLOW_SECONDS
         self.sparing = enough <= 0 and bool(idle)
+        self._left_out = len(idle) > max(0, enough)
         return busy + idle[: max(0, enough)]
 
     def _take(self, limit: int) -> list[Task]:
@@ -146,7 +149,8 @@ class Feeder:
         idle = [slave for slave in slaves if not slave.queue]
         if not idle:
             # Those that are spared are needed once what the others run takes long.
-            waits = self.sparing and any(len(slave.queue) > 1 for slave in slaves)
+            more = bool(self.returned) or not self.starved or any(len(slave.queue) > 1 for slave in slaves)
+            waits = self._left_out and more
             self.level_at = time.monotonic() + SLOW_SECONDS if waits else None
             return
         # Without what has ended: of that, slaves that gather outcomes may have more than others have to do.

@@ -6,6 +6,8 @@ masters, slaves or wires; what a master notes on a job is `papyros.keeping`'s af
 
 from __future__ import annotations
 
+import copyreg
+import functools
 import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar, overload
@@ -27,8 +29,12 @@ _repr.maxstring = _repr.maxother = 60
 _repr.maxlong = 40
 
 
-def _is_async(function: object) -> bool:
-    return bool(getattr(getattr(function, "__code__", None), "co_flags", 0) & _COROUTINE)
+def _is_async(function: Any) -> bool:
+    """Whether a call of this, which may be a `functools.partial` or any object that can be called, is a coroutine."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    return bool(getattr(code, "co_flags", 0) & _COROUTINE)
 
 
 class Job:
@@ -75,7 +81,7 @@ class Job:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if _is_async(cls.__dict__.get("__call__")):
+        if _is_async(cls.__call__):
             raise TypeError(
                 f"{cls.__name__}.__call__ is async, and would return a coroutine: "
                 "have a plain one call asyncio.run(...)"
@@ -145,13 +151,20 @@ class Job:
         shown += [f"{name}={shorten(arg)}" for name, arg in self.__dict__.get("_kwds", {}).items()]
         return f"{type(self).__name__}({', '.join(shown)})"
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Any:
         # A copy or a pickle of a job is a new job: unprocessed, and pending nowhere.
         state = self.__dict__.copy()
         state.pop("_outcome", None)
         state.pop("_keeper", None)
         state.pop("_shared", None)
-        return state
+        slots = slots_of(self)
+        return (state, slots) if slots else state
+
+
+def slots_of(job: Job) -> dict[str, Any]:
+    """Return what a job has in slots, by the names of these."""
+    names = copyreg._slotnames(type(job))  # type: ignore[attr-defined] # as pickle does
+    return {name: getattr(job, name) for name in names if hasattr(job, name)}
 
 
 class FunctionJob(Job, Generic[P, R]):
@@ -234,7 +247,7 @@ def _job_class(function: Callable[..., Any], options: dict[str, Any]) -> type[Jo
         name = function.__name__
         raise TypeError(f"{name} is a class of jobs already: its options are attributes of it, as in timeout = 60")
     if _is_async(function):
-        name = function.__name__
+        name = getattr(function, "__name__", shorten(function))
         raise TypeError(
             f"{name} is async, and would return a coroutine: have a plain function call asyncio.run({name}(...))"
         )

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, cast
 
 from papyros.errors import NotAJobError
-from papyros.jobs import FunctionJob, Job, describe, shorten
+from papyros.jobs import FunctionJob, Job, describe, shorten, slots_of
 from papyros.outcome import Outcome
 from papyros.terms import DEFAULT_TERMS, Terms, check_terms
 
@@ -36,9 +36,6 @@ __all__ = [
 
 #: What a job keeps for itself; all else in its `__dict__` is the user's and travels with it.
 _PRIVATE = frozenset({"_args", "_kwds", "_outcome", "_keeper", "_shared"})
-
-#: `Py_TPFLAGS_HEAPTYPE`: of classes that are made while a program runs, and not in C.
-_HEAP_TYPE = 1 << 9
 
 # The objects themselves, also where this is compiled: they are told apart by identity (see `terms_of`).
 _PRIORITY, _RETRIES, _BACKOFF, _RETRYABLE = (
@@ -160,16 +157,13 @@ def travels_plainly(job_class: type[Job]) -> bool:
     Raises:
         TypeError: they have contents that cannot be had at all, as those of a `dict` that is a job, too.
     """
-    for base in job_class.__mro__[:-1]:
-        if not base.__flags__ & _HEAP_TYPE:
-            raise TypeError(f"a job that is a {base.__name__} loses what is in it; keep that in an attribute instead")
+    if not hasattr(job_class, "__del__"):  # which is not to see what has no arguments
+        try:
+            object.__new__(job_class)
+        except TypeError as error:
+            raise TypeError(f"what its jobs are beside jobs does not travel, keep it in attributes ({error})") from None
     own_state = job_class.__getstate__ is not Job.__getstate__ or hasattr(job_class, "__setstate__")
-    return not own_state and not _slots_of(job_class)
-
-
-def _slots_of(job_class: type[Job]) -> list[str]:
-    slots: list[str] = copyreg._slotnames(job_class)  # type: ignore[attr-defined] # as pickle does
-    return slots
+    return not own_state and not copyreg._slotnames(job_class)  # type: ignore[attr-defined] # as pickle does
 
 
 def user_state(job: Job) -> Any:
@@ -180,9 +174,11 @@ def user_state(job: Job) -> Any:
     job_class = type(job)
     if job_class.__getstate__ is not Job.__getstate__:
         state = job.__getstate__()
+        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], dict):
+            return _users(state[0]), state[1]
         return _users(state) if isinstance(state, dict) else state
     state = _users(job.__dict__)
-    slots = {name: getattr(job, name) for name in _slots_of(job_class) if hasattr(job, name)}
+    slots = slots_of(job)
     if slots:
         return state, slots
     return state if state or hasattr(job_class, "__setstate__") else None

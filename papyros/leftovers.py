@@ -9,10 +9,9 @@ import os
 import sys
 
 from papyros.entries import Session
+from papyros.logs import logger_of
 
 __all__ = ["Leftovers"]
-
-from papyros.logs import logger_of
 
 log = logger_of(__name__)
 

@@ -42,7 +42,8 @@ def _call_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
     try:
         logging.Logger.callHandlers(logger, record)
     except Exception:  # noqa: BLE001 - a handler of the program's may raise anything
-        logging.Handler().handleError(record)
+        with contextlib.suppress(Exception):  # standard error may be closed
+            logging.Handler().handleError(record)
 
 
 def show_warnings() -> None:

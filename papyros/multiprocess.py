@@ -94,6 +94,7 @@ class MultiProcessMaster(PackingMaster):
                 self._crew.start()
             except RuntimeError:  # the system has no thread to spare now, which may pass
                 self._started = False
+                atexit.unregister(self._end_with_program)
                 raise
 
     _can_stop = True

@@ -73,7 +73,7 @@ class Outcome:
 
 def attach_traceback(exception: BaseException, text: str) -> None:
     """Set `exception.traceback`, unless its class has a property of that name, whatever it thinks of attributes."""
-    with contextlib.suppress(AttributeError):
+    with contextlib.suppress(Exception):
         BaseException.__setattr__(exception, "traceback", text)
 
 

@@ -38,14 +38,17 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: float | None = None
-        self._usual = 0.0  # what most jobs take: where slaves compete for CPUs, some seem to take very long
+        self._usual = 0.0  # without the slowest tenth: where slaves compete for CPUs, some seem to take very long
         self._bytes: float | None = None
         self._jobs = 1.0
 
     def learn(self, seconds: Sequence[float], jobs: Sequence[int]) -> None:
         """Take note of how long the tasks of a batch took, and how many jobs each of them was."""
-        middle = sorted([spent / count for spent, count in zip(seconds, jobs, strict=True)])[len(seconds) // 2]
-        self._usual = middle if self._seconds is None else _moved(self._usual, middle)
+        usual = sorted([spent / count for spent, count in zip(seconds, jobs, strict=True)])
+        if len(usual) > 2:
+            usual = usual[: -max(1, len(usual) // 10)]
+        mean = sum(usual) / len(usual)
+        self._usual = mean if self._seconds is None else _moved(self._usual, mean)
         self._seconds = _moved(self._seconds, sum(seconds) / len(seconds))
 
     def weigh(self, size: int, tasks: int, jobs: int) -> None:

@@ -7,7 +7,6 @@ would not take them, and whatever a job does there, what comes back can be unpic
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import socket
 import sys
@@ -18,13 +17,14 @@ from typing import Any, NamedTuple
 from papyros.current import FamilyMaster, Place
 from papyros.errors import PayloadError
 from papyros.jobs import Job
+from papyros.logs import logger_of
 from papyros.outcome import Outcome
 from papyros.running import leave_fork, run_job
 from papyros.wire import Buffer, build_job, encode_outcome, encode_refusal, load_definition
 
 __all__ = ["Answer", "run_parcel"]
 
-log = logging.getLogger(__name__)
+log = logger_of(__name__)
 
 #: How a job gets a master for jobs of its own: a module that has an `open_family`, with what that one is called with.
 Family = tuple[Any, ...]

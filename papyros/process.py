@@ -1,6 +1,6 @@
 """One slave process, as its crew sees it: how to start it, talk to it, and learn why it died.
 
-Everything that depends on the operating system is in here.
+What depends on the operating system is in here, but for the pipe of tokens and the slate (`papyros.progress`).
 """
 
 from __future__ import annotations
@@ -210,6 +210,7 @@ class SlaveProcess:
             )
         undo.callback(abandon, self._popen)
         self._death = DeathWatch(self._popen)
+        undo.callback(self._death.close)
 
     # File descriptors, for a selector ---------------------------------------------------
 

@@ -400,7 +400,7 @@ class Slave:
         if self.echo:
             for stream in self.streams:
                 with contextlib.suppress(OSError, ValueError):  # the job has closed what is under it
-                    stream.flush()
+                    stream.end_job()
         encoded = outcome_in_parts(outcome, job, self.max_bytes)
         if outcome.exception is not None:
             # A job may raise the same object that one before it did: the frames of all of them would pile up.

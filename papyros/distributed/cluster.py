@@ -82,6 +82,7 @@ class LocalCluster:
         self._watch: threading.Thread | None = None
         #: Those that are closed may go; those that are not, the end of the program knows.
         self._clients: weakref.WeakSet[DistributedMaster] = weakref.WeakSet()
+        self._lock = threading.Lock()  # so that nobody adds one while they are gone through
         deadline = time.monotonic() + READY_SECONDS
         atexit.register(self.close)
         try:
@@ -127,7 +128,8 @@ class LocalCluster:
         if self._closed:
             raise MasterClosedError("this LocalCluster is closed")
         client = DistributedMaster(self.group, self.nameserver, **{"key_file": self._key_file, **options})
-        self._clients.add(client)
+        with self._lock:
+            self._clients.add(client)
         return client
 
     def drain(self, timeout: float = 60.0) -> None:
@@ -140,7 +142,9 @@ class LocalCluster:
         if self._closed or self._pid != os.getpid():
             return
         self._closed = True
-        for client in list(self._clients):
+        with self._lock:
+            clients = list(self._clients)
+        for client in clients:
             client.close()
         # Slaves first, so that they can say goodbye; the name server last, so that the name can be taken back.
         for part in reversed(self._parts):

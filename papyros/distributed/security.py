@@ -37,10 +37,9 @@ from typing import NamedTuple
 import papyros
 from papyros.distributed.keys import ClusterKey
 from papyros.errors import KeyRefusedError, VersionMismatchError
+from papyros.logs import logger_of
 
 __all__ = ["HANDSHAKE_SECONDS", "NotAuthenticatedError", "Peer", "Role", "Security", "hang_up", "is_loopback"]
-
-from papyros.logs import logger_of
 
 log = logger_of(__name__)
 

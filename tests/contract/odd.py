@@ -52,6 +52,13 @@ class Slotted(papyros.Job):
         return self.number + self.__added
 
 
+class SlottedAndMore(Slotted):
+    """Has a state of its own beside what is in slots."""
+
+    def __getstate__(self) -> Any:
+        return super().__getstate__()
+
+
 class HasLock(papyros.Job):
     """Has what cannot travel, which it makes anew where it arrives, in a dictionary of its own."""
 
@@ -61,7 +68,7 @@ class HasLock(papyros.Job):
         self.added = 2
 
     def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
+        state: dict[str, Any] = super().__getstate__()
         del state["lock"]
         return state
 

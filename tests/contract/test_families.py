@@ -215,7 +215,7 @@ def test_a_closed_master_does_not_wait_for_families(make_process_master, tmp_pat
 
 
 #: So many that those which a slave host is given ahead are the lesser part.
-CHILDREN = 1000
+CHILDREN = 2500
 
 
 def test_children_are_charged_to_the_client_of_their_parent(make_concurrent_master, tmp_path):

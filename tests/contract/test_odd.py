@@ -21,6 +21,7 @@ from tests.contract.odd import (
     ShowsNothing,
     ShowsNothingError,
     Slotted,
+    SlottedAndMore,
     throw,
 )
 from tests.support import PATIENCE
@@ -38,7 +39,7 @@ def run(master, job):
 
 def test_job_classes_may_have_ideas_of_their_own(make_master):
     master = make_master()
-    for job in [Frozen(7), FrozenData(7), Slotted(6), HasLock(5), MadeWithArguments(7)]:
+    for job in [Frozen(7), FrozenData(7), Slotted(6), SlottedAndMore(6), HasLock(5), MadeWithArguments(7)]:
         assert run(master, job).result == 7, type(job)
         assert run(master, job).result == 7, "and again"
 
@@ -74,7 +75,8 @@ def test_what_cannot_travel_is_refused_in_words(make_process_master):
     master = make_process_master()
     job = run(master, IsDict(number=3))
     assert type(job.exception) is papyros.PayloadError
-    assert "a job that is a dict loses what is in it" in str(job.exception)
+    assert "IsDict cannot be pickled" in str(job.exception)
+    assert "keep it in attributes" in str(job.exception)
     job = run(master, echo(EndsTheProgramWhenUnpickled()))
     assert type(job.exception) is papyros.PayloadError
     assert "SystemExit" in str(job.exception)
@@ -111,6 +113,20 @@ def test_a_call_that_is_async_is_refused_when_its_class_is_made():
         class Waits(papyros.Job):
             async def __call__(self):
                 pass
+
+    class Mixin:
+        async def __call__(self):
+            pass
+
+    with pytest.raises(TypeError, match=r"Inherits\.__call__ is async"):
+
+        class Inherits(Mixin, papyros.Job):
+            pass
+
+    with pytest.raises(TypeError, match="is async"):
+        papyros.job(functools.partial(Mixin.__call__, None))
+    with pytest.raises(TypeError, match="is async"):
+        papyros.job(Mixin())
 
 
 @papyros.job

@@ -38,6 +38,20 @@ def test_a_character_may_come_in_pieces(echo, sent):
     assert sent == ["é☃\n"]
 
 
+def test_half_a_character_is_not_kept_for_the_next_job(echo, sent):
+    echo.buffer.write(b"abc\xc3")
+    echo.flush()
+    echo.end_job()
+    echo.buffer.write(b"next\n")
+    assert "".join(sent) == "abc\N{REPLACEMENT CHARACTER}next\n"
+
+
+def test_who_closes_the_binary_side_closes_only_their_own(echo, sent):
+    io.TextIOWrapper(echo.buffer, encoding="utf-8").close()
+    echo.buffer.write(b"next\n")
+    assert sent == ["next\n"]
+
+
 def test_what_is_no_text_is_shown_as_well_as_can_be(echo, sent):
     echo.buffer.write(b"\xff!\n")
     assert sent == ["\N{REPLACEMENT CHARACTER}!\n"]

@@ -458,6 +458,35 @@ def test_slaves_that_are_spared_take_over_what_waits_behind_long_jobs():
 
 
 @pytest.mark.pure
+def test_nobody_looks_after_spared_slaves_in_a_moment_that_is_past():
+    busy = [Stub(*range(start, start + 1000), since=time.monotonic() + PATIENCE) for start in (0, 2000)]
+    feeder = feeder_of([], 0.00001, cpus=2)
+    feeder.level_at = time.monotonic() - 1.0
+    feeder.feed([*busy, Stub()], here=False)
+    assert feeder.level_at is None or feeder.level_at > time.monotonic() - 0.5
+
+
+@pytest.mark.pure
+def test_somebody_looks_after_what_was_given_to_few_slaves_from_the_moment_on_in_which_it_was():
+    slaves = [Stub() for _ in range(4)]
+    feeder = feeder_of(range(100), 0.00002, cpus=2)
+    feeder.feed(slaves, here=False)
+    assert [len(slave.tags) for slave in slaves] == [50, 50, 0, 0]
+    assert feeder.level_at is not None
+
+
+@pytest.mark.pure
+def test_somebody_looks_after_what_nobody_was_given_since_slaves_were_spared():
+    slaves = [Stub(since=time.monotonic() + PATIENCE) for _ in range(6)]
+    feeder = Feeder(Stock(range(100)), lambda slave: None, 2)
+    feeder.pace.learn([0.00001] * 9 + [3.0], [1] * 10)
+    for _ in range(2):
+        feeder.feed(slaves, here=False)
+        assert [len(slave.tags) for slave in slaves] == [1, 1, 0, 0, 0, 0]
+        assert feeder.level_at is not None
+
+
+@pytest.mark.pure
 def test_where_all_have_nothing_to_do_a_job_by_itself_may_be_given_to_one_at_once():
     feeder = feeder_of([], 0.00001, cpus=2)
     feeder.feed([Stub() for _ in range(5)], here=False)

@@ -52,9 +52,12 @@ def test_what_is_known_moves_towards_what_is_new():
 def test_how_many_slaves_are_enough_depends_on_what_most_jobs_take_also_in_bundles():
     pace = Pace()
     assert pace.slaves(2) > 1_000_000, "of jobs that nobody knows"
-    pace.learn([0.004, 0.00001, 0.00001], [1, 1, 1])  # one was not given a CPU for a while
+    pace.learn([0.004, *[0.000002] * 9], [1] * 10)  # one was not given a CPU for a while
     assert pace.slaves(2) == 2
     assert pace.slaves(8) == 8
+    pace = Pace()
+    pace.learn([0.000002] * 6 + [0.009] * 4, [1] * 10)
+    assert pace.slaves(2) > 100, "many of them wait"
     pace = Pace()
     pace.learn([0.00064], [64])
     assert pace.slaves(1) == 1

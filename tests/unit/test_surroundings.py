@@ -87,7 +87,7 @@ def test_a_client_whose_threads_cannot_be_started_leaves_nothing_behind(monkeypa
 
 
 class RaisingHandler(logging.Handler):
-    """Raises whatever it is given, once."""
+    """Raises whatever it is given."""
 
     def emit(self, record):
         raise RuntimeError(f"no {record.name}")
