@@ -18,6 +18,7 @@ from papyros.terms import DEFAULT_TERMS, Terms, check_terms
 __all__ = [
     "arguments_of",
     "check_job",
+    "check_travels",
     "claim",
     "forget_outcome",
     "keep_handles",
@@ -117,9 +118,8 @@ def forget_outcome(job: Job) -> None:
 
 def settle(job: Job, outcome: Outcome) -> None:
     """Give the job its outcome; nobody keeps it any more."""
-    attributes = job.__dict__
-    attributes["_outcome"] = outcome  # as in `put_outcome`
-    attributes.pop("_keeper", None)
+    put_outcome(job, outcome)
+    release(job)
 
 
 def keep_handles(job: Job, handles: Sequence[object]) -> None:
@@ -151,17 +151,21 @@ def named_arguments(job: Job) -> dict[str, Any] | None:
     return job.__dict__.get("_kwds") or None
 
 
-def travels_plainly(job_class: type[Job]) -> bool:
-    """Return whether all that jobs of a class are is in their `__dict__`: it has no slots, nor a state of its own.
+def check_travels(job_class: type[Job]) -> None:
+    """Refuse a class whose jobs have contents that cannot be had at all, as those of a `dict` that is a job, too.
 
     Raises:
-        TypeError: they have contents that cannot be had at all, as those of a `dict` that is a job, too.
+        TypeError: it is one.
     """
     if not hasattr(job_class, "__del__"):  # which is not to see what has no arguments
         try:
             object.__new__(job_class)
         except TypeError as error:
             raise TypeError(f"what its jobs are beside jobs does not travel, keep it in attributes ({error})") from None
+
+
+def travels_plainly(job_class: type[Job]) -> bool:
+    """Return whether all that jobs of a class are is in their `__dict__`: it has no slots, nor a state of its own."""
     own_state = job_class.__getstate__ is not Job.__getstate__ or hasattr(job_class, "__setstate__")
     return not own_state and not copyreg._slotnames(job_class)  # type: ignore[attr-defined] # as pickle does
 

@@ -26,6 +26,7 @@ from papyros.frames import Parts
 from papyros.jobs import Job, describe
 from papyros.keeping import (
     arguments_of,
+    check_travels,
     keep_handles,
     named_arguments,
     only_has_arguments,
@@ -74,7 +75,7 @@ MOST_CHARACTERS = 1 << 20
 #: Arguments and results of so many bytes are not to be copied more often than need be.
 LARGE_BYTES = 1 << 20
 
-#: What of that which code of the user's may raise, as it is unpickled, says only that it does not want to be.
+#: What is unpickled may be code of the user's, which raises anything. That it does not want to be is said by these.
 _REFUSALS = (Exception, SystemExit, GeneratorExit)
 
 _plain_dumps = pickle.dumps
@@ -238,7 +239,7 @@ class Packer:
         handles: list[Shared[Any]] = []
         met: list[Any] = []
         try:
-            travels_plainly(job_class)
+            check_travels(job_class)
             pickled = dumps_by_value(job_class, handles if self.sharing else None, met)
         except KeyboardInterrupt:
             raise  # the user's

@@ -21,6 +21,8 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pytest
+
     from papyros.distributed.security import Security
 
 
@@ -213,3 +215,13 @@ def is_all_sent(client: Any) -> bool:
 def none_to_spare(thread: Thread) -> None:
     """Stand in for `Thread.start` where the system has no more threads."""
     raise RuntimeError("can't start new thread")
+
+
+def refuse_threads(patch: pytest.MonkeyPatch, name: str) -> None:
+    """Have the system start no thread of that name."""
+    start = Thread.start
+
+    def start_others(thread: Thread) -> None:
+        (none_to_spare if thread.name == name else start)(thread)
+
+    patch.setattr(Thread, "start", start_others)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -13,7 +12,7 @@ import pytest
 
 import papyros
 from tests.executor.functions import add, fail, pass_gate
-from tests.support import PATIENCE, wait_until
+from tests.support import PATIENCE, refuse_threads, wait_until
 
 PROGRAM = """
 import papyros, time
@@ -80,15 +79,8 @@ def test_a_program_that_ends_after_its_cluster_was_closed_does_not_wait(tmp_path
 
 def test_a_connection_is_made_when_no_thread_can_be_started_any_more(monkeypatch):
     """From Python 3.12 on that is so when a program ends, before what it submitted is done."""
-    start = threading.Thread.start
-
-    def start_none_for_lines(thread):
-        if thread.name == "papyros-line":
-            raise RuntimeError("can't create new thread at interpreter shutdown")
-        start(thread)
-
     with papyros.LocalCluster(slaves=1) as cluster:
-        monkeypatch.setattr(threading.Thread, "start", start_none_for_lines)
+        refuse_threads(monkeypatch, "papyros-line")
         with cluster.master() as master, master.executor() as executor:
             assert executor.submit(add, 1, 2).result(PATIENCE) == 3
 

@@ -8,7 +8,7 @@ import pytest
 
 import papyros
 from tests.contract.jobs_for_tests import Square, call
-from tests.support import PATIENCE
+from tests.support import PATIENCE, none_to_spare
 
 
 def slaves():
@@ -52,11 +52,8 @@ def test_a_thread_that_cannot_be_started_adds_nothing(monkeypatch):
     master = papyros.MultiThreadedMaster(2)
     job = Square(3)
 
-    def refuse(thread):
-        raise RuntimeError("can't start new thread")
-
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+        patch.setattr(threading.Thread, "start", none_to_spare)
         with pytest.raises(RuntimeError, match="can't start new thread"):
             master.addJob(job)
     assert master.numPendingJobs() == 0

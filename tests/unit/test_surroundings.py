@@ -9,9 +9,9 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import textwrap
-import threading
 
 import pytest
 
@@ -21,7 +21,7 @@ from papyros.environment import search_path
 from papyros.mapped import MappedValues
 from papyros.store import Held
 from tests.contract.jobs_for_tests import Square, end_slave
-from tests.support import PATIENCE
+from tests.support import PATIENCE, refuse_threads
 
 
 @papyros.job
@@ -51,16 +51,9 @@ def test_a_default_timeout_of_sockets_is_not_that_of_slaves():
 
 
 def test_a_thread_that_could_not_be_started_is_started_with_the_next_job(monkeypatch):
-    start = threading.Thread.start
-
-    def refuse(thread):
-        if thread.name == "papyros-crew":
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
     with papyros.MultiProcessMaster(1) as master:
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", refuse)
+            refuse_threads(patch, "papyros-crew")
             with pytest.raises(RuntimeError, match="can't start"):
                 master.addJob(Square(3))
         assert master.numPendingJobs() == 0
@@ -69,16 +62,9 @@ def test_a_thread_that_could_not_be_started_is_started_with_the_next_job(monkeyp
 
 
 def test_a_client_whose_threads_cannot_be_started_leaves_nothing_behind(monkeypatch):
-    start = threading.Thread.start
-
-    def refuse(thread):
-        if thread.name == "papyros-receive":
-            raise RuntimeError("can't start new thread")
-        start(thread)
-
     with papyros.LocalCluster(slaves=1) as cluster:
         with monkeypatch.context() as patch:
-            patch.setattr(threading.Thread, "start", refuse)
+            refuse_threads(patch, "papyros-receive")
             with pytest.raises(RuntimeError, match="can't start"):
                 cluster.master()
         with cluster.master() as master:
@@ -181,8 +167,6 @@ def test_a_value_that_slaves_may_not_open_is_said_to_be_one(monkeypatch):
 def test_classes_of_a_script_travel_from_processes_that_multiprocessing_has_started(tmp_path, method):
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system has no {method}")
-    import subprocess
-
     script = tmp_path / "script.py"
     script.write_text(
         textwrap.dedent(
