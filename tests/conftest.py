@@ -96,16 +96,22 @@ def _threads() -> dict[Any, str]:
 def _children() -> dict[Any, str]:
     """The children of this process, those that ended without being waited for included."""
     found: dict[Any, str] = {}
-    for folder in Path("/proc").glob("[0-9]*"):
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return found  # there are none: what most tests find, at a hundredth of the price
+    for name in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            stat = (folder / "stat").read_text()
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            with open(f"/proc/{name}/stat", "rb") as file:
+                stat = file.read()
+            # The name in parentheses may hold anything, so what follows is read from the last one.
+            state, parent = stat.rpartition(b")")[2].split()[:2]
+            if int(parent) != os.getpid():
+                continue
+            command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it has gone meanwhile
-        # The name in parentheses may hold anything, so what follows is read from the last one.
-        state, parent = stat.rpartition(")")[2].split()[:2]
-        if int(parent) == os.getpid():
-            found["process", folder.name] = f"process {folder.name} ({state}) {command}"
+        found["process", name] = f"process {name} ({state.decode()}) {command}"
     return found
 
 

@@ -255,9 +255,9 @@ def note_start(folder, name):
 
 
 def starts(folder, name):
-    """When and in which processes a job was started, in order; the moments are in seconds."""
-    marks = sorted(path.name.removeprefix(f"{name}.") for path in Path(folder).glob(f"{name}.*.start"))
-    return [(int(nanoseconds) / 1e9, int(pid)) for nanoseconds, pid, *_ in (mark.split(".") for mark in marks)]
+    """When and in which processes a job was started, in order; the moments are in seconds. A * is for any name."""
+    marks = [path.name.rsplit(".", 4)[1:3] for path in Path(folder).glob(f"{name}.*.start")]
+    return sorted((int(nanoseconds) / 1e9, int(pid)) for nanoseconds, pid in marks)
 
 
 @papyros.job

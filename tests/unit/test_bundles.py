@@ -22,6 +22,8 @@ from papyros.terms import DEFAULT_TERMS
 from papyros.wire import definition_digest
 from tests.support import security
 
+pytestmark = pytest.mark.compiled
+
 QUICK, OTHER = b"q" * 16, b"o" * 16
 SECONDS = array("d", [0.1, 0.2])
 

@@ -48,12 +48,14 @@ def build(tmp_path, **environment):
     return done.stderr, [path.name for path in built.rglob("*.so")]
 
 
+@pytest.mark.pure
 def test_who_wants_pure_python_gets_it(tmp_path):
     told, compiled = build(tmp_path, PAPYROS_PURE="1")
     assert not compiled
     assert "without compiled parts" not in told
 
 
+@pytest.mark.pure
 def test_without_a_compiler_papyros_is_installed_as_it_is_and_says_so(tmp_path):
     told, compiled = build(tmp_path, CC="no-such-compiler")
     assert not compiled

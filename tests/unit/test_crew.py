@@ -32,7 +32,7 @@ from tests.contract.jobs_for_tests import (
 from tests.support import PATIENCE, Background, at_most, wait_until
 from tests.unit.crews import FakeSource, crew_of
 
-pytestmark = pytest.mark.measured
+pytestmark = [pytest.mark.compiled, pytest.mark.measured]
 
 
 @pytest.fixture

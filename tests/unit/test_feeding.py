@@ -35,6 +35,8 @@ from tests.distributed.jobs import step
 from tests.support import PATIENCE, Background, Gates, wait_until
 from tests.unit.crews import FakeSource, crew_of
 
+pytestmark = pytest.mark.compiled
+
 __all__ = ["real_interrupts"]
 
 

@@ -24,6 +24,8 @@ from papyros.frames import (
 )
 from tests.support import Background
 
+pytestmark = pytest.mark.compiled
+
 BLOBS = st.lists(st.binary(max_size=40), max_size=6)
 FRAMES = st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), BLOBS), max_size=5)
 

@@ -7,6 +7,8 @@ import pytest
 from papyros.ledger import MAX_LOSSES, Ledger
 from papyros.terms import Terms
 
+pytestmark = pytest.mark.compiled
+
 
 def filled(jobs, **options):
     ledger = Ledger()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
+import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
@@ -16,6 +17,8 @@ from papyros.ledger import MAX_DEATHS, MAX_LOSSES
 from papyros.shares import ALONE_SECONDS, LEAST_SECONDS
 from tests.unit.ledger_model import BACKOFF, HOLDERS, LIMITS, SIZES, Host
 from tests.unit.ledger_rules import ClientRules
+
+pytestmark = pytest.mark.compiled
 
 
 class LedgerMachine(ClientRules):

@@ -6,6 +6,8 @@ import pytest
 
 from papyros.pace import AHEAD_BYTES, AHEAD_JOBS, AHEAD_SECONDS, PART_SECONDS, Pace
 
+pytestmark = pytest.mark.compiled
+
 
 def pace_of(seconds=None, size=None):
     pace = Pace()

@@ -35,6 +35,8 @@ from tests.contract.vandals import spoil
 from tests.distributed.jobs import blob, this_slave
 from tests.support import PATIENCE, Gate, wait_until
 
+pytestmark = pytest.mark.compiled
+
 
 @pytest.fixture
 def slave():

@@ -12,6 +12,8 @@ from papyros.distributed.sent import SentJobs
 from papyros.entries import Entry, Session
 from papyros.wire import encode_lost
 
+pytestmark = pytest.mark.compiled
+
 
 def entry(number):
     return Entry(Session("client"), number, (bytes(16), b"blob"), 4)

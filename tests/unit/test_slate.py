@@ -14,6 +14,8 @@ from papyros.environment import python_environment
 from papyros.slate import SLATE_BYTES, Slate
 from tests.support import PATIENCE
 
+pytestmark = pytest.mark.compiled
+
 WRITER = """
 import mmap, sys
 from papyros.slate import SLATE_BYTES, Slate

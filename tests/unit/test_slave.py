@@ -20,6 +20,8 @@ from papyros.slate import SLATE_BYTES, Slate
 from papyros.slave import GATHER_SECONDS, LEFT_SECONDS, PAUSE_SECONDS, Slave
 from tests.support import PATIENCE, wait_until
 
+pytestmark = pytest.mark.compiled
+
 JOB = (b"\0\0\0\0", 1, 0, 0, b"")
 
 

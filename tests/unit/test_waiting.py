@@ -10,6 +10,8 @@ from papyros.entries import Entry, Session
 from papyros.terms import Terms
 from papyros.waiting import WaitingLine
 
+pytestmark = pytest.mark.compiled
+
 
 def entry(number, priority=0, size=0):
     return Entry(Session("client"), number, None, size, Terms(priority))

@@ -44,6 +44,8 @@ from tests.contract.jobs_for_tests import (
     fail_visibly,
 )
 
+pytestmark = pytest.mark.compiled
+
 JOB = Square(7)
 
 
