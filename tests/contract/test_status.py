@@ -175,7 +175,7 @@ def test_busy_is_not_stalled(make_concurrent_master):
     gate = make_concurrent_master.busy(master)
     for number in range(20):
         master.addJob(Square(number))
-    assert master.status().waiting
+    wait_until(lambda: master.status().waiting, "jobs to be counted: one that is on its way to a master may not be")
     assert master.status().stalled == ""
     assert "  stalled: " not in str(master.status())
     gate.open()
