@@ -37,6 +37,7 @@ COMPILED = [
     "slave",
     "staff",
     "tasks",
+    "telling",
     "terms",
     "turns",
     "waiting",

@@ -1,9 +1,9 @@
 """What a slave process does: a fresh interpreter, started by a crew with `PROGRAM`.
 
-It takes jobs off its connection, runs them one after the other, and sends back what becomes of them. What it and its
-crew say to each other, and by which means, is told in `papyros.protocol`. What a job says of its children goes the same
-way, and what the crew has to say of them is read while the job runs only if it has any; whatever else comes by then is
-kept for later.
+It takes jobs off its connection, runs them one after the other, and has `papyros.telling` send back what becomes of
+them. What it and its crew say to each other, and by which means, is told in `papyros.protocol`. What a job says of its
+children goes the same way, and what the crew has to say of them is read while the job runs only if it has any; whatever
+else comes by then is kept for later.
 
 A crew that has taken back some of the bundle that runs puts its tokens in place again, or `CUT` instead: so a slave in
 the midst of a bundle may wait for the one or the other.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-import math
 import mmap
 import multiprocessing.process
 import os
@@ -30,11 +29,11 @@ from itertools import repeat
 from time import monotonic, sleep  # themselves: a job may put others in their place
 from typing import Any, NoReturn
 
-from papyros.bundles import Untold, blobs_of
+from papyros.bundles import blobs_of
 from papyros.current import FamilyMaster, Place
 from papyros.echo import Echo
 from papyros.errors import NoCurrentMasterError, PayloadError
-from papyros.frames import Buffer, Frame, FrameReader, Parts, join_column, pack_frame, send_all, split_column
+from papyros.frames import Buffer, Frame, FrameReader, Parts, split_column
 from papyros.jobclasses import JobClasses
 from papyros.outcome import Outcome
 from papyros.protocol import (
@@ -51,8 +50,6 @@ from papyros.protocol import (
     ONCE,
     ORDINAL,
     ORDINALS,
-    OUTCOMES,
-    PART,
     PRINTED,
     READY,
     RETIRES,
@@ -66,6 +63,7 @@ from papyros.shares import LONG_SECONDS
 from papyros.slate import SLATE_BYTES, Slate
 from papyros.sources import OtherModuleError
 from papyros.tasks import Silent
+from papyros.telling import Teller
 from papyros.wire import (
     Packer,
     asks_for_retry,
@@ -80,27 +78,9 @@ __all__ = ["PROGRAM", "Slave"]
 #: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported.
 PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
 
-#: Between two messages with outcomes pass at least so many seconds, where none has to go at once, ...
-PAUSE_SECONDS = 0.002
-
-#: ... and outcomes are gathered for at most so long, or until they are so many: each message costs all on its way
-#: about as much as a job of a millisecond. They are sent sooner when the jobs that are here run out, so that more come
-#: in time.
-GATHER_SECONDS = 0.25
-GATHER_JOBS = 250
-
-#: These do so when no more than half of them are left, which take less than so long.
+#: When no more than half of the jobs are left that a slave had, which take less than so long, outcomes are sent, so
+#: that more jobs come in time.
 LEFT_SECONDS = 0.05
-
-#: Between two jobs they are sent if at the end of another one that takes as long they would have waited for so long:
-#: the thread that sends them while a job runs costs this job the interpreter's lock, and a change of threads.
-BETWEEN_SECONDS = 0.9 * GATHER_SECONDS
-
-#: A guard that is due has woken up within so long, where it can.
-LOOK_SECONDS = 0.005
-
-#: Of a bundle that runs, outcomes of so many bytes are sent before it ends.
-PART_BYTES = 1 << 20
 
 #: Nobody has the tokens of a slave in its hands for longer than this, but who keeps them.
 TOKEN_SECONDS = 10.0
@@ -125,6 +105,7 @@ class Slave:
         self.name = f"{socket.gethostname()}/{os.getpid()}"
         self._sock = sock
         self._reader = FrameReader(sock)
+        self._teller = Teller(sock)
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._tokens = tokens
@@ -146,33 +127,22 @@ class Slave:
         #: What jobs print to.
         self.streams: tuple[Any, Any] = sys.stdout, sys.stderr
         self._started = 0
-        self._lock = threading.Lock()  # guards what follows, and the sending
-        self._outcomes: list[Buffer | Parts] = []
-        self._seconds = array("d")
-        self._told = 0  # of so many tasks they were sent
-        self._since = math.inf  # since when the first of them waits to be sent
-        self._part = Untold()  # of the bundle that runs, or ran last: what has not been told yet
-        self._part.over = True
-        self._flushed = 0.0
         self._quick: set[int] = set()  # the definitions of jobs of which the last one was quick
         self._few = 0  # once so few jobs are here, it is time to ask for more
-        self._guarded = threading.Event()  # whether the guard looks after what waits to be sent
-        self._guard_due = math.inf  # when it wakes up to look
-        self._looked = threading.Event()  # whether it has, since it was due
         self._idle = False
         self._forked = False  # this is a process that a job has forked
 
     def serve(self) -> None:
         """Work until the crew closes the connection."""
         threading.Thread(target=self._watch_crew, name="papyros-watch", daemon=True).start()
-        threading.Thread(target=self._guard_outcomes, name="papyros-guard", daemon=True).start()
+        threading.Thread(target=self._teller.serve_as_guard, name="papyros-guard", daemon=True).start()
         os.register_at_fork(after_in_child=self._let_go_in_fork)
         self._place.enter()
         try:
             while True:
                 epoch, definition, flags, blob = self._next_job()
                 self.echo = bool(flags & ECHO)
-                if self._outcomes and self._may_hold_up(definition, flags):
+                if self._teller.waits and self._may_hold_up(definition, flags):
                     self._flush()  # what has ended must not wait for this one, nor be lost when it is stopped
                 at_once = self._run_bundle(epoch, definition, blob) if flags & BUNDLE else self._run(definition, blob)
                 if at_once or flags & ONCE:
@@ -188,7 +158,7 @@ class Slave:
         """Leave all jobs that were not started to a fresh slave, for a reason to be told."""
         try:
             self._flush()
-            self._send(RETIRES, 0, reason.encode(errors="replace"))
+            self._teller.send(RETIRES, 0, reason.encode(errors="replace"))
             sys.stdout.flush()
             sys.stderr.flush()
         finally:
@@ -264,8 +234,7 @@ class Slave:
         if not self.echo:
             return False
         body = stream + text[-PRINT_CHARACTERS:].encode(errors="replace")
-        with self._lock:
-            self._sock.sendall(b"".join(pack_frame(PRINTED, self._started % ORDINALS, [body])))
+        self._teller.send(PRINTED, self._started % ORDINALS, body)
         return True
 
     def _greet(self, frame: Frame) -> None:
@@ -277,7 +246,7 @@ class Slave:
         sys.path[:] = hello["path"]
         if authkey := hello.pop("secrets").get("authkey"):
             multiprocessing.process.current_process().authkey = bytes.fromhex(authkey)
-        self._sock.sendall(b"".join(pack_frame(READY, peak_memory() >> 20, [self.name.encode()])))
+        self._teller.send(READY, peak_memory() >> 20, self.name.encode())
 
     # Running ----------------------------------------------------------------------------
 
@@ -297,25 +266,19 @@ class Slave:
         """Take note of what has become of a task, and send it now or later."""
         self._slate.finish(self._started, finished)
         (self._quick.add if seconds < LONG_SECONDS else self._quick.discard)(definition)
-        with self._lock:
-            if not self._outcomes:
-                self._since = finished
-            self._outcomes.append(encoded)
-            self._seconds.append(seconds)
+        self._teller.add(encoded, seconds, finished)
         # What is large may be memory of the job's own, to which the next one may write.
         if isinstance(encoded, Parts) or self._is_time_to_tell(finished, seconds):
             self._flush()
-        elif self._queue and not self._guarded.is_set():
-            self._guarded.set()  # without a next job, what there is will be sent at once
-        if finished > self._guard_due:
-            self._let_guard_look(finished)
+        elif self._queue:
+            self._teller.guard()  # without a next job, what there is will be sent at once
+        self._teller.let_guard_look(finished)
 
     def _run_bundle(self, epoch: bytes, definition: int, bundle: Buffer) -> bool:
         """Run the jobs of a bundle, until the crew takes the rest of them back; return whether it has."""
         self._started += 1
         spent = 0.0
-        part = self._part = Untold()
-        self._guarded.set()  # what comes of its jobs is to be sent while one of them takes long
+        self._teller.begin_bundle(self._started)
         cut = False
         for position, blob in enumerate(blobs_of(bundle)):
             if position and (cut := not self._may_go_on(epoch)):
@@ -328,14 +291,8 @@ class Slave:
             finished = monotonic()
             seconds = finished - started
             spent += seconds
-            if part.size + len(encoded) > PART_BYTES:
-                self._tell_part()  # beside a result that is as large as may be, nothing fits into a message
-            with self._lock:
-                part.add(encoded, seconds, finished)
-        with self._lock:
-            told = part.told(over=True)
-            part.over = True
-        self._note_end(definition, told, spent, finished)
+            self._teller.add_to_bundle(encoded, seconds, finished)
+        self._note_end(definition, self._teller.end_bundle(), spent, finished)
         return cut
 
     def _may_go_on(self, epoch: bytes) -> bool:
@@ -353,24 +310,17 @@ class Slave:
                 raise EOFError("the pipe of tokens was closed")
             return token == epoch
 
-    def _tell_part(self) -> None:
-        """Send what has become of jobs of the bundle that runs, so far."""
-        with self._lock:
-            part = self._part
-            if part.outcomes and not part.over:
-                send_all(self._sock, pack_frame(PART, self._started % ORDINALS, [part.told(over=False)]))
-
     def _may_hold_up(self, definition: int, flags: int) -> bool:
         """Return whether a job is not known to be quick, or may be stopped when its time is up."""
         if definition not in self._quick:
             return True
-        return bool(flags & TIMED) and monotonic() - self._flushed > PAUSE_SECONDS
+        return bool(flags & TIMED) and not self._teller.is_early(monotonic())
 
     def _is_time_to_tell(self, now: float, seconds: float) -> bool:
         """Return whether outcomes should be sent, the last of which has just come, of a task that took so long."""
-        if now - self._flushed < PAUSE_SECONDS:
+        if self._teller.is_early(now):
             return False
-        if len(self._outcomes) >= GATHER_JOBS or now + seconds - self._since > BETWEEN_SECONDS:
+        if self._teller.is_late(now + seconds):
             return True
         if self._few_are_left(seconds) and self._poll.poll(0):
             self._sort(self._reader.read())
@@ -423,15 +373,11 @@ class Slave:
 
     def say(self, message: bytes) -> None:
         """Send what the running job has to say of its children."""
-        self._send(FAMILY, self._started % ORDINALS, message)
+        self._teller.send(FAMILY, self._started % ORDINALS, message)
 
     def lend(self, lent: bool) -> None:
         """Lend the place of this slave to another one; or take it back."""
-        self._send(LENT, int(lent), b"")
-
-    def _send(self, kind: int, number: int, body: bytes) -> None:
-        with self._lock:
-            send_all(self._sock, pack_frame(kind, number, [body]))
+        self._teller.send(LENT, int(lent), b"")
 
     def hear(self, stop: int | None = None) -> memoryview | None:
         """Wait for news of the running job's children; None when the file descriptor `stop` can be read first.
@@ -451,61 +397,10 @@ class Slave:
             self._sort(self._reader.read())
         return self._news.popleft()
 
-    # Outcomes out -----------------------------------------------------------------------
-
     def _flush(self) -> None:
-        with self._lock:
-            self._flushed = monotonic()
-            self._few = len(self._queue) // 2
-            if not self._outcomes:
-                return
-            self._since = math.inf
-            outcomes, self._outcomes = self._outcomes, []
-            seconds, self._seconds = self._seconds, array("d")
-            first = ORDINAL.pack((self._told + 1) % ORDINALS)
-            self._told += len(outcomes)
-            body = [first, seconds.tobytes(), *join_column(outcomes)]
-            send_all(self._sock, pack_frame(OUTCOMES, len(outcomes), body))
-
-    def _guard_outcomes(self) -> None:
-        """Send outcomes that have waited for long enough while a job runs."""
-        while True:
-            self._guarded.wait()
-            self._nap(GATHER_SECONDS)  # no outcome is due before that
-            while (patience := self._patience()) < math.inf or not self._part.over:
-                if patience > 0:
-                    self._nap(min(patience, GATHER_SECONDS))
-                    continue
-                try:
-                    self._flush()
-                    self._tell_part()
-                except OSError:
-                    return
-            self._guarded.clear()
-            if self._outcomes or not self._part.over:  # they came just now, and found the guard awake
-                self._guarded.set()
-
-    def _nap(self, seconds: float) -> None:
-        """Let the guard sleep."""
-        self._guard_due = monotonic() + seconds
-        sleep(seconds)
-        self._guard_due = math.inf
-        self._looked.set()
-
-    def _let_guard_look(self, now: float) -> None:
-        """Between two jobs, wait until the guard, which is due, has the interpreter's lock.
-
-        Otherwise it may go without for long: each job lets go of that lock for a moment, which wakes the guard, but
-        the next job has it before the guard is awake. All of that would be repeated with each job.
-        """
-        self._looked.clear()
-        if self._guard_due < now:
-            self._looked.wait(LOOK_SECONDS)
-
-    def _patience(self) -> float:
-        """Return for how many seconds the outcome that waits for the longest time may wait still; inf if none does."""
-        since = min(self._since, self._part.since)
-        return since if since == math.inf else since + GATHER_SECONDS - monotonic()
+        """Send the outcomes that wait; half of what is here now is few, once it is left."""
+        self._few = len(self._queue) // 2
+        self._teller.flush()
 
     # The end ----------------------------------------------------------------------------
 
@@ -513,7 +408,7 @@ class Slave:
         """In a process that a job has forked: be no second slave on the same connection."""
         self._forked = True
         self.echo = False  # it prints as any process does
-        self._lock = threading.Lock()  # a thread that is not here may have held it
+        self._teller.let_go_in_fork()
         self._sock.close()  # this end of it only
 
     def _watch_crew(self) -> None:

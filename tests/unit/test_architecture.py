@@ -28,7 +28,7 @@ STOREYS = [
     {"current", "running", "wire", "execution", "calls", "lanes", "leftovers", "mapped"},
     {"preparing"},
     {"bookkeeping", "jobfuture", "parcels"},
-    {"courier", "family", "jobclasses", "pace", "packing", "staff"},
+    {"courier", "family", "jobclasses", "pace", "packing", "staff", "telling"},
     {"delegating"},
     {"executormaster"},
     {"executor"},

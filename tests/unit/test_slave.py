@@ -17,7 +17,8 @@ import pytest
 from papyros.frames import FrameReader, split_column
 from papyros.protocol import ORDINAL, OUTCOMES
 from papyros.slate import SLATE_BYTES, Slate
-from papyros.slave import GATHER_SECONDS, LEFT_SECONDS, PAUSE_SECONDS, Slave
+from papyros.slave import LEFT_SECONDS, Slave
+from papyros.telling import GATHER_SECONDS, PAUSE_SECONDS
 from tests.support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.compiled
@@ -41,7 +42,7 @@ def slave():
 def guarded(slave):
     """The same, with the thread that sends outcomes while a job runs."""
     made, crew = slave
-    guard = threading.Thread(target=made._guard_outcomes)
+    guard = threading.Thread(target=made._teller.serve_as_guard)
     guard.start()
     yield made, crew
     crew.close()
@@ -54,8 +55,8 @@ def give_jobs(slave):
     """Give a slave jobs that wait, so that what comes of others need not be sent; return when that was."""
     slave._queue.extend([JOB] * 10)
     slave._few = 0
-    slave._flushed = time.monotonic()  # nor because nothing has been for long
-    return slave._flushed
+    slave._teller._flushed = time.monotonic()  # nor because nothing has been for long
+    return slave._teller._flushed
 
 
 def note(slave, outcome, seconds=0.01, long_ago=False):
@@ -97,21 +98,21 @@ def test_the_guard_that_has_gone_to_rest_is_woken(guarded):
     for outcome in (b"one", b"two"):
         note(slave, outcome)
         assert heard(crew) == [outcome]
-        wait_until(lambda: not slave._guarded.is_set(), "the guard rests")
+        wait_until(lambda: not slave._teller._guarded.is_set(), "the guard rests")
 
 
 def test_the_guard_has_its_turn_between_two_jobs_that_leave_it_none(guarded, monkeypatch):
     slave, crew = guarded
-    monkeypatch.setattr("papyros.slave.LOOK_SECONDS", PATIENCE)
+    monkeypatch.setattr("papyros.telling.LOOK_SECONDS", PATIENCE)
     note(slave, b"one")
-    wait_until(lambda: slave._guard_due < math.inf, "the guard sleeps")
-    due, interval = slave._guard_due, sys.getswitchinterval()
+    wait_until(lambda: slave._teller._guard_due < math.inf, "the guard sleeps")
+    due, interval = slave._teller._guard_due, sys.getswitchinterval()
     sys.setswitchinterval(PATIENCE)
     try:
         while time.monotonic() <= due:
             pass  # a job that does not let go of the interpreter's lock
         note(slave, b"two")
-        assert slave._guard_due != due
+        assert slave._teller._guard_due != due
     finally:
         sys.setswitchinterval(interval)
     assert heard(crew) == [b"one", b"two"]
@@ -123,7 +124,7 @@ def test_a_slave_sends_itself_what_would_be_late_at_the_end_of_the_next_job(slav
     now = give_jobs(made)
     made._note_end(0, b"one", seconds, now + PAUSE_SECONDS)
     made._note_end(0, b"two", seconds, now + seconds)
-    assert made._outcomes
+    assert made._teller.waits
     made._note_end(0, b"three", seconds, now + 2 * seconds)
     assert heard(crew) == [b"one", b"two", b"three"]
 
@@ -133,7 +134,7 @@ def test_a_slave_asks_for_more_when_half_of_its_jobs_are_left_unless_these_take_
     now = give_jobs(made)
     made._few = len(made._queue)
     made._note_end(0, b"one", LEFT_SECONDS / len(made._queue), now + PAUSE_SECONDS)
-    assert made._outcomes
+    assert made._teller.waits
     made._queue.pop()
     made._note_end(0, b"two", LEFT_SECONDS / 2 / len(made._queue), now + 2 * PAUSE_SECONDS)
     assert heard(crew) == [b"one", b"two"]
