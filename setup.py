@@ -14,6 +14,7 @@ from setuptools.command.build_ext import build_ext
 
 #: The modules that are compiled: what is done for each job, and no more.
 COMPILED = [
+    "aftermath",
     "briefing",
     "bundles",
     "crew",
@@ -25,6 +26,7 @@ COMPILED = [
     "entries",
     "feeding",
     "frames",
+    "hiring",
     "jobclasses",
     "keeping",
     "ledger",

@@ -16,7 +16,6 @@ host. What runs inside a slave is `papyros.slave`'s affair.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import selectors
@@ -26,29 +25,24 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
+from papyros.aftermath import Aftermath
 from papyros.bundles import MOST_JOBS
-from papyros.bundles import death as tell_death
 from papyros.cpus import usable_cpus
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
 from papyros.feeding import Feeder
-from papyros.limits import OVERDUE, culprit_of, kill_overdue, stop
+from papyros.hiring import Hiring
+from papyros.limits import culprit_of, kill_overdue, stop
 from papyros.logs import logger_of
 from papyros.process import Heard, Lent, Part, Printed, SlaveProcess
 from papyros.screen import Screen
-from papyros.staff import at_work, missing, spares
+from papyros.staff import at_work, spares
 from papyros.sweeper import Sweeper
 from papyros.tasks import CrewOptions, SlaveView, Source, Task
 
 __all__ = ["Crew"]
 
 log = logger_of(__name__)
-
-#: Slaves that die before they are ready: so many in a row, and the crew gives up.
-MAX_FALSE_STARTS = 3
-
-#: A slave that cannot be started, for want of memory, say, is tried again after so long.
-HIRE_AGAIN_SECONDS = 1.0
 
 #: How long `close` waits for slaves to end by themselves before they are killed.
 CLOSE_SECONDS = 1.0
@@ -58,9 +52,6 @@ RECALL_SECONDS = 5.0
 
 #: No wait is longer than this, since systems have a longest one; then it is begun anew.
 LONGEST_PATIENCE = 86_400.0
-
-#: So many slaves that leave a job to a fresh one are worth a warning.
-OFTEN = frozenset({10, 100, 1000, 10_000, 100_000})
 
 
 class Crew:
@@ -84,11 +75,9 @@ class Crew:
         self._sweeper = Sweeper()
         self._screen = Screen()
         self._feeder = Feeder(source, self._watch_outbox, usable_cpus())
-        self._false_starts = 0
-        self._late_starts = 0  # so many in a row, while others were ready
-        self._retirements = 0  # of slaves that left a job to a fresh one
+        self._hiring = Hiring(self._slaves, slaves, self._hire, self._begin, source.broken)
+        self._aftermath = Aftermath(source, self._feeder)
         self._staff_at: float | None = None  # when a spare may have to be sent away
-        self._hire_at: float | None = None  # when to try again to start slaves, since the system did not let us
         self._staffed = False  # there are as many as there should be, and none lends its place
         #: One that is being buried, and what it had started: nobody has heard yet what becomes of its tasks.
         self._dying: tuple[SlaveProcess, list[Task]] | None = None
@@ -98,7 +87,6 @@ class Crew:
         self._lock = threading.Lock()  # held by the crew's thread while it works, and by those who feed idle slaves
         self._until = math.inf  # until when it waits, if it does
         self._busy = True  # the crew's thread works, or is about to
-        self._ready = threading.Event()
         self._drained = threading.Event()
         self._server = threading.Thread(target=self._serve, name="papyros-crew", daemon=True)
 
@@ -110,7 +98,7 @@ class Crew:
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until all slaves are ready, or cannot be started; return whether that happened in time."""
-        return Deadline(timeout).wait_for(self._ready)
+        return Deadline(timeout).wait_for(self._hiring.ready)
 
     def poke(self) -> None:
         """Have the crew ask its source again. Any thread may call this; it never waits."""
@@ -289,7 +277,7 @@ class Crew:
             broken = True
             log.exception("the crew of slaves broke down")
         finally:
-            self._ready.set()
+            self._hiring.ready.set()
             try:
                 self._dismiss_all()
             except Exception:
@@ -315,58 +303,17 @@ class Crew:
         """Hire slaves for those that lend their places, and send those away that have been spare for a while."""
         if self._staffed:
             return
-        if self._false_starts < MAX_FALSE_STARTS:
-            self._hire_missing()
+        self._hiring.hire_missing()
         unneeded, self._staff_at = spares(self._slaves, self._wanted, time.monotonic())
         for slave in unneeded:
             slave.dismissed = True
             slave.dismiss()
         complete = len(self._slaves) == self._wanted and not any(slave.lent for slave in self._slaves)
-        self._staffed = complete and self._hire_at is None
-
-    def _hire_missing(self) -> None:
-        if self._hire_at is not None and time.monotonic() < self._hire_at:
-            return
-        self._hire_at = None
-        for _ in range(missing(self._slaves, self._wanted)):
-            try:
-                self._hire()
-            except OSError as error:
-                self._cannot_hire(error)
-                return
-
-    def _cannot_hire(self, error: OSError) -> None:
-        """Try again later: the system has no file descriptor, process or memory to spare, which may pass."""
-        log.warning("a slave cannot be started now: %s", error)
-        self._hire_at = time.monotonic() + HIRE_AGAIN_SECONDS
-        if self._ready.is_set():
-            return
-        self._false_starts += 1  # there never were any: it may not pass at all
-        if self._false_starts >= MAX_FALSE_STARTS:
-            self._give_up(str(error))
-
-    def _start_failed(self, death: Death) -> None:
-        """Try again: later, where others show that slaves can be started; a few times, where none does."""
-        if not any(other.ready for other in self._slaves):
-            self._false_starts += 1
-            if self._false_starts >= MAX_FALSE_STARTS:
-                self._give_up(death)
-            return
-        self._hire_at = time.monotonic() + HIRE_AGAIN_SECONDS
-        self._late_starts += 1
-        if self._late_starts >= MAX_FALSE_STARTS:
-            self._begin()
+        self._staffed = complete and self._hiring.again_at is None
 
     def _begin(self) -> None:
-        """Say that slaves are ready, those that can be had."""
-        if not self._ready.is_set():
-            self._ready.set()
-            # Once they are fed: sooner, it would take time that slaves need to start.
-            self._request(lambda: self._sweeper.start(self._selector))
-
-    def _give_up(self, reason: object) -> None:
-        self._ready.set()
-        self._source.broken(f"slaves cannot be started: {reason}")
+        # Once slaves are fed: sooner, it would take time that slaves need to start.
+        self._request(lambda: self._sweeper.start(self._selector))
 
     def _hire(self) -> None:
         slave = SlaveProcess(self._options, self._screen, self._sweeper.mark)
@@ -385,10 +332,7 @@ class Crew:
         was_ready = slave.ready
         self._take_in(slave)
         if slave.ready and not was_ready:
-            self._false_starts = 0
-            self._late_starts = 0
-            if all(other.ready for other in self._slaves):
-                self._begin()
+            self._hiring.note_ready()
         if slave.watched_outbox or len(slave.outbox):
             slave.outbox.flush()
             self._watch_outbox(slave)
@@ -447,53 +391,11 @@ class Crew:
         self._dying = None
         if slave.dismissed:
             return
-        self._settle(slave, culprit_of(slave, running, started), started, death, position)
+        self._aftermath.settle(slave, culprit_of(slave, running, started), started, death, position)
         if slave.lent:
             self._source.lent(sum(other.lent for other in self._slaves))
         if not slave.ready:
-            self._start_failed(death)
-
-    def _settle(
-        self, slave: SlaveProcess, running: Task | None, started: list[Task], death: Death, position: int
-    ) -> None:
-        """Say what becomes of the tasks of a slave that died: only the one that ran is charged.
-
-        Of a bundle, that is the job at this position, or the last one.
-        """
-        condemned, verdict = slave.sentence or (None, "")
-        if condemned is not None and verdict == OVERDUE and any(task is condemned for task in slave.queue):
-            # It may have ended in the same moment, but what became of it died with the slave.
-            self._source.overdue(condemned.tag, slave.name, condemned.terms.timeout or 0.0)
-        if running is not None and running is condemned:
-            pass
-        elif running is not None and verdict:
-            # It had just begun when the slave was killed for the sake of the one before.
-            self._source.returned([running.tag], f"slave {slave.name} was killed to stop the job before")
-        elif running is not None:
-            log.warning("%s", death)
-            self._feeder.be_careful()
-            if running.terms.jobs > 1:
-                told = tell_death(min(position, running.terms.jobs - 1), str(death))
-                self._source.finished([running.tag], [told], [0.0], slave.name)
-            else:
-                self._source.died(running.tag, death)
-        elif slave.retired:
-            self._note_retirement(slave)
-        else:
-            log.warning("%s", death)
-        for task in reversed(slave.queue):
-            if task is running or (verdict and task is condemned):
-                continue
-            if task in started and task.terms.once:
-                self._source.died(task.tag, death)  # it ended, but what became of it died with the slave
-            else:
-                self._feeder.returned.appendleft(task)
-
-    def _note_retirement(self, slave: SlaveProcess) -> None:
-        """Tell why a slave is replaced; those who look after it, if that happens often: it takes time."""
-        self._retirements += 1
-        level = logging.WARNING if self._retirements in OFTEN else logging.INFO
-        log.log(level, "%d slaves were replaced by fresh ones, the last since %s", self._retirements, slave.retired)
+            self._hiring.note_false_start(death)
 
     def _bury(self, slave: SlaveProcess) -> Death:
         self._slaves.remove(slave)
@@ -510,7 +412,7 @@ class Crew:
         with contextlib.ExitStack() as steps:  # each of which is taken, whatever another one raises
             steps.callback(self._recall_all)
             if self._dying is not None:
-                steps.callback(self._give_back, *self._dying)
+                steps.callback(self._aftermath.give_back, *self._dying)
             for slave in reversed(self._slaves):
                 steps.callback(self._dismiss, slave, deadline)
 
@@ -525,19 +427,14 @@ class Crew:
             try:
                 self._bury(slave)
             finally:
-                self._give_back(slave, started)
-
-    def _give_back(self, slave: SlaveProcess, started: list[Task]) -> None:
-        """Give back the tasks of a slave that ended with this crew: what it had started may not be started again."""
-        self._source.returned([task.tag for task in started], f"slave {slave.name} was stopped with its host")
-        self._source.returned([task.tag for task in slave.queue if task not in started], "")
+                self._aftermath.give_back(slave, started)
 
     # Stopping jobs ----------------------------------------------------------------------
 
     def _next_moment(self) -> float:
         """When something has to be done at the latest: to look after a job that may have run for too long, say."""
         moments = [moment for slave in self._slaves for moment in (slave.check_at, slave.look_at)]
-        moments += [self._staff_at, self._feeder.level_at, self._feeder.slow_at, self._hire_at]
+        moments += [self._staff_at, self._feeder.level_at, self._feeder.slow_at, self._hiring.again_at]
         return min((moment for moment in moments if moment is not None), default=math.inf)
 
     def _cancel(self, tags: Collection[Any]) -> None:

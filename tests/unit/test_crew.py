@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 import papyros
-from papyros import crew as crew_module
-from papyros import limits, process
+from papyros import hiring, limits, process
 from papyros.pace import AHEAD_BYTES
 from tests.contract import vandals
 from tests.contract.jobs_for_tests import (
@@ -242,7 +241,7 @@ def test_a_job_that_wipes_out_its_traces_and_hangs_is_charged(source, monkeypatc
 
 
 def test_a_crew_is_ready_though_one_of_its_slaves_cannot_be_started(source, monkeypatch, tmp_path):
-    monkeypatch.setattr("papyros.crew.HIRE_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("papyros.hiring.HIRE_AGAIN_SECONDS", 0.01)
     first, go = str(tmp_path / "first"), tmp_path / "go"
     others = f"""
 import os, time
@@ -264,7 +263,7 @@ except FileExistsError:
 
 
 def test_slaves_that_die_while_they_start_are_tried_again_while_others_work(source, monkeypatch, tmp_path):
-    monkeypatch.setattr("papyros.crew.HIRE_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("papyros.hiring.HIRE_AGAIN_SECONDS", 0.01)
     tries = tmp_path / "tries"
     with crew_of(source, 2) as crew:
         assert crew.wait_ready(PATIENCE)
@@ -272,7 +271,7 @@ def test_slaves_that_die_while_they_start_are_tried_again_while_others_work(sour
             patch.setattr("papyros.process.PROGRAM", f"open({str(tries)!r}, 'a').write('x'); import os; os._exit(1)")
             os.kill(crew.views()[0].pid, signal.SIGKILL)
             wait_until(
-                lambda: tries.exists() and tries.stat().st_size > crew_module.MAX_FALSE_STARTS + 1,
+                lambda: tries.exists() and tries.stat().st_size > hiring.MAX_FALSE_STARTS + 1,
                 "it to be tried again",
             )
             source.add("one", Square(3))
@@ -463,7 +462,7 @@ def test_a_slave_that_does_not_start_at_first_is_tried_again(source, monkeypatch
 @pytest.mark.pure
 def test_a_slave_that_cannot_be_replaced_at_once_is_replaced_later(source, tmp_path, monkeypatch, caplog):
     """No file descriptor is left, no process, no memory: that may pass, and those that there are go on."""
-    monkeypatch.setattr(crew_module, "HIRE_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("papyros.hiring.HIRE_AGAIN_SECONDS", 0.05)
     with crew_of(source, 2) as crew:
         assert crew.wait_ready(PATIENCE)
         failures = iter([OSError(errno.EMFILE, "Too many open files")] * 5)
@@ -491,7 +490,7 @@ def test_slaves_that_the_system_never_lets_start_break_the_crew(source, monkeypa
     def fail(self, undo):
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(crew_module, "HIRE_AGAIN_SECONDS", 0.05)
+    monkeypatch.setattr("papyros.hiring.HIRE_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(process.SlaveProcess, "_start", fail)
     with crew_of(source, 1):
         source.wait_for(lambda: source.reasons, "it to give up")

@@ -103,7 +103,7 @@ def test_slaves_that_have_another_module_leave_their_jobs_to_fresh_ones(folder, 
         definition = definition_in(folder / name)
         definitions.append(definition_digest(definition))
         source.packer.definitions[definitions[-1]] = definition
-    monkeypatch.setattr("papyros.crew.OFTEN", frozenset({3}))
+    monkeypatch.setattr("papyros.aftermath.OFTEN", frozenset({3}))
     blob = Packer().pack(papyros.job(lambda: None)()).blob
     with crew_of(source, 1) as crew:
         with source.lock:

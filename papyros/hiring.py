@@ -1,0 +1,109 @@
+"""How the slaves of a crew are started: again, where the system does not let us, and until there is no hope.
+
+How many there should be is in `papyros.staff`, what it takes to start one in `papyros.process`. Whoever calls holds the
+lock of the crew.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from papyros.deaths import Death
+from papyros.logs import logger_of
+from papyros.process import SlaveProcess
+from papyros.staff import missing
+
+__all__ = ["Hiring"]
+
+log = logger_of(__name__)
+
+#: Slaves that die before they are ready: so many in a row, and the crew gives up.
+MAX_FALSE_STARTS = 3
+
+#: A slave that cannot be started, for want of memory, say, is tried again after so long.
+HIRE_AGAIN_SECONDS = 1.0
+
+
+class Hiring:
+    """Has slaves started until there are as many as there should be.
+
+    Args:
+        slaves: those that there are.
+        wanted: how many are to work at a time.
+        hire: starts one, and adds it to `slaves`; raises an OSError where the system does not let it.
+        begin: is called once, when slaves are ready, those that can be had.
+        give_up: is told why none can be started.
+
+    Attributes:
+        ready: set when slaves are ready, those that can be had; or when none can be started.
+        again_at: when to try again, if slaves are missing that could not be started.
+    """
+
+    def __init__(
+        self,
+        slaves: list[SlaveProcess],
+        wanted: int,
+        hire: Callable[[], None],
+        begin: Callable[[], None],
+        give_up: Callable[[str], None],
+    ) -> None:
+        self._slaves = slaves
+        self._wanted = wanted
+        self._hire = hire
+        self._begin = begin
+        self._give_up = give_up
+        self._false_starts = 0
+        self._late_starts = 0  # so many in a row, while others were ready
+        self.ready = threading.Event()
+        self.again_at: float | None = None
+
+    def hire_missing(self) -> None:
+        """Start the slaves that are missing, if it is time to, and there is hope."""
+        if self._false_starts >= MAX_FALSE_STARTS:
+            return
+        if self.again_at is not None and time.monotonic() < self.again_at:
+            return
+        self.again_at = None
+        for _ in range(missing(self._slaves, self._wanted)):
+            try:
+                self._hire()
+            except OSError as error:
+                self._cannot_hire(error)
+                return
+
+    def _cannot_hire(self, error: OSError) -> None:
+        """Try again later: the system has no file descriptor, process or memory to spare, which may pass."""
+        log.warning("a slave cannot be started now: %s", error)
+        self.again_at = time.monotonic() + HIRE_AGAIN_SECONDS
+        if not self.ready.is_set():
+            self._count_false_start(error)  # there never were any: it may not pass at all
+
+    def note_ready(self) -> None:
+        """Take note that a slave has become ready."""
+        self._false_starts = 0
+        self._late_starts = 0
+        if all(slave.ready for slave in self._slaves):
+            self._be_ready()
+
+    def note_false_start(self, death: Death) -> None:
+        """Try again: later, where others show that slaves can be started; a few times, where none does."""
+        if not any(slave.ready for slave in self._slaves):
+            self._count_false_start(death)
+            return
+        self.again_at = time.monotonic() + HIRE_AGAIN_SECONDS
+        self._late_starts += 1
+        if self._late_starts >= MAX_FALSE_STARTS:
+            self._be_ready()
+
+    def _count_false_start(self, reason: object) -> None:
+        self._false_starts += 1
+        if self._false_starts >= MAX_FALSE_STARTS:
+            self.ready.set()
+            self._give_up(f"slaves cannot be started: {reason}")
+
+    def _be_ready(self) -> None:
+        if not self.ready.is_set():
+            self.ready.set()
+            self._begin()
