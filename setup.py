@@ -23,6 +23,7 @@ COMPILED = [
     "distributed/bundling",
     "distributed/exchange",
     "distributed/sent",
+    "encoded",
     "entries",
     "feeding",
     "frames",

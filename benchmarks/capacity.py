@@ -37,9 +37,10 @@ from papyros.distributed.batches import (
 )
 from papyros.distributed.bells import Ticket
 from papyros.distributed.service import MasterService
+from papyros.encoded import encode_outcome
 from papyros.outcome import Outcome
 from papyros.terms import DEFAULT_TERMS
-from papyros.wire import Packer, encode_outcome
+from papyros.wire import Packer
 
 __all__ = ["Carried", "World", "call_seconds", "carry", "main"]
 

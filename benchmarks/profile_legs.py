@@ -44,6 +44,7 @@ from papyros.distributed.intake import Intake
 from papyros.distributed.keys import ClusterKey
 from papyros.distributed.seals import Seals
 from papyros.distributed.service import MasterService
+from papyros.encoded import encode_outcome
 from papyros.frames import Buffer, unpack_message
 from papyros.multiprocess import MultiProcessMaster, _LedgerSource
 from papyros.outcome import Outcome
@@ -51,7 +52,7 @@ from papyros.process import Outcomes, SlaveProcess
 from papyros.running import run_job
 from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task
-from papyros.wire import MAX_PAYLOAD_BYTES, Packer, build_job, encode_outcome, load_definition
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer, build_job, load_definition
 
 __all__ = ["cluster_legs", "limit", "main", "processes_legs", "run_cluster", "run_processes"]
 

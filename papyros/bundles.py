@@ -40,7 +40,7 @@ __all__ = [
 #: A bundle has no more jobs than this.
 MOST_JOBS = 64
 
-# The first byte of what is told of a bundle; that of the outcome of a single job is another letter (`papyros.wire`).
+# The first byte of what is told of a bundle; that of the outcome of a single job is another letter (`papyros.encoded`).
 _SO_FAR = b"+"  # outcomes of some of its jobs; more is to come
 _CUT = b"-"  # the jobs from a position on are not run there; more is to come
 _END = b"="  # outcomes of some of its jobs; all others are not run there any more

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from papyros.checks import check_slaves
+from papyros.encoded import asks_for_retry
 from papyros.entries import ASSIGNED, Entry
 from papyros.errors import JobTimeout, SlaveLost
 from papyros.logs import logger_of
@@ -25,7 +26,7 @@ from papyros.packing import PackingMaster
 from papyros.parcels import Answer
 from papyros.status import SlaveStatus
 from papyros.threads import worker
-from papyros.wire import MAX_PAYLOAD_BYTES, asks_for_retry
+from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["DelegatingMaster", "Ticket"]
 

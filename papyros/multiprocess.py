@@ -14,6 +14,7 @@ from papyros.checks import check_slaves
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
+from papyros.encoded import asks_for_retry, encode_lost, encode_overdue
 from papyros.entries import Entry, Session
 from papyros.families import Families
 from papyros.packing import PackingMaster
@@ -21,7 +22,7 @@ from papyros.status import SlaveStatus, Status
 from papyros.store import Held
 from papyros.story import tell_overdue
 from papyros.tasks import CrewOptions, Silent, Task
-from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, asks_for_retry, encode_lost, encode_overdue
+from papyros.wire import MAX_PAYLOAD_BYTES, Buffer
 
 __all__ = ["MultiProcessMaster"]
 

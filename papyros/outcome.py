@@ -1,7 +1,7 @@
 """What became of a job: a result, or an exception with its traceback as text.
 
 An `Outcome` is made where a job runs, survives a trip between processes and is
-read through the job it belongs to. How the trip is made is `papyros.wire`'s
+read through the job it belongs to. How the trip is made is `papyros.encoded`'s
 affair; nothing in here pickles, runs a job or knows a master.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from papyros.bookkeeping import BookkeepingMaster
+from papyros.encoded import decode_outcome, encode_lost
 from papyros.entries import Entry
 from papyros.frames import Parts
 from papyros.jobs import Job
@@ -11,7 +12,7 @@ from papyros.outcome import Outcome
 from papyros.screen import Screen
 from papyros.story import tell_deaths
 from papyros.terms import Terms
-from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, Packer, decode_outcome, encode_lost
+from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, Packer
 
 __all__ = ["PackingMaster"]
 

@@ -15,12 +15,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from papyros.current import FamilyMaster, Place
+from papyros.encoded import encode_outcome, encode_refusal
 from papyros.errors import PayloadError
 from papyros.jobs import Job
 from papyros.logs import logger_of
 from papyros.outcome import Outcome
 from papyros.running import leave_fork, run_job
-from papyros.wire import Buffer, build_job, encode_outcome, encode_refusal, load_definition
+from papyros.wire import Buffer, build_job, load_definition
 
 __all__ = ["Answer", "run_parcel"]
 

@@ -32,6 +32,7 @@ from typing import Any, NoReturn
 from papyros.bundles import blobs_of
 from papyros.current import FamilyMaster, Place
 from papyros.echo import Echo
+from papyros.encoded import asks_for_retry, encode_outcome, encode_refusal, outcome_in_parts
 from papyros.errors import NoCurrentMasterError, PayloadError
 from papyros.frames import Buffer, Frame, FrameReader, Parts, split_column
 from papyros.jobclasses import JobClasses
@@ -64,14 +65,7 @@ from papyros.slate import SLATE_BYTES, Slate
 from papyros.sources import OtherModuleError
 from papyros.tasks import Silent
 from papyros.telling import Teller
-from papyros.wire import (
-    Packer,
-    asks_for_retry,
-    build_job,
-    encode_outcome,
-    encode_refusal,
-    outcome_in_parts,
-)
+from papyros.wire import Packer, build_job
 
 __all__ = ["PROGRAM", "Slave"]
 

@@ -1,19 +1,17 @@
-"""Payloads: how jobs and outcomes become bytes and jobs and outcomes again.
+"""Payloads: how jobs become bytes, and jobs again.
 
-With `pickling` and `byvalue` the only place that pickles for a trip. A job travels as the digest of its
-class's *definition*, which each slave is sent once, and a blob with the
-arguments. A class that can be imported is pickled by its name; one that cannot
-(of ``__main__``, of a notebook, of a function) by value, by cloudpickle.
+With `papyros.encoded`, which does the same for outcomes, and `pickling` and `byvalue` the only place that pickles for a
+trip. A job travels as the digest of its class's *definition*, which each slave is sent once, and a blob with the
+arguments. A class that can be imported is pickled by its name; one that cannot (of ``__main__``, of a notebook, of a
+function) by value, by cloudpickle.
 
-Whoever only passes payloads on (the crew, the slave host, the distributed
-master) handles bytes, and never comes in here to look into them. How batches of
-payloads are framed is `papyros.frames`' affair.
+Whoever only passes payloads on (the crew, the slave host, the distributed master) handles bytes, and never comes in
+here to look into them. How batches of payloads are framed is `papyros.frames`' affair.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
 import sys
@@ -21,7 +19,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
+from papyros.errors import PayloadError, PayloadTooLargeError
 from papyros.frames import Parts
 from papyros.jobs import Job, describe
 from papyros.keeping import (
@@ -33,44 +31,30 @@ from papyros.keeping import (
     rebuild,
     travels_plainly,
     user_state,
-    wants_retry,
 )
-from papyros.outcome import Outcome, describe_exception
-from papyros.pickling import PROTOCOL, Rebuilt, brief, dumps_by_value, hold_value, loads, modules_by_value, text_of
+from papyros.pickling import PROTOCOL, brief, dumps_by_value, hold_value, loads, modules_by_value
 from papyros.sharing import Shared
 from papyros.sources import Source, check_sources, note_sources, sources_of
 from papyros.store import CLASS_NEEDS, JOB_NEEDS, Held, Kept, needs_of, with_needs, without_needs
-from papyros.story import name_job
 
 __all__ = [
+    "LARGE_BYTES",
     "MAX_PAYLOAD_BYTES",
     "Buffer",
     "Packer",
     "Payload",
-    "asks_for_retry",
     "build_job",
-    "decode_outcome",
+    "caused",
     "definition_digest",
-    "encode_lost",
-    "encode_outcome",
-    "encode_overdue",
-    "encode_refusal",
-    "is_told",
+    "dumps",
+    "dumps_after",
     "load_definition",
-    "outcome_in_parts",
-    "told_text",
 ]
 
 Buffer = bytes | bytearray | memoryview
 
 #: Larger arguments or results are refused, unless a master is told otherwise: what one Pyro message can hold.
 MAX_PAYLOAD_BYTES = (1 << 30) - (1 << 20)
-
-#: An exception that takes more bytes than this arrives as a `RemoteError`, ...
-MOST_OF_AN_EXCEPTION = 64 << 20
-
-#: ... and of what it says, and of its traceback, so many characters arrive.
-MOST_CHARACTERS = 1 << 20
 
 #: Arguments and results of so many bytes are not to be copied more often than need be.
 LARGE_BYTES = 1 << 20
@@ -83,23 +67,12 @@ _plain_dumps = pickle.dumps
 _ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
 _SHORT = 32  # containers up to this length are looked through for what plain pickle can do
 
-# The first byte of an encoded outcome says what follows.
-_RESULT = b"R"  # a pickled result
-_ERROR = b"E"  # a pickled tuple: pickled exception or None, type name, text, traceback
-_FAILED = b"F"  # the same, of a job that is to be tried again if it has retries left
-_REFUSED = b"P"  # JSON: the text of a PayloadError and whether it was the size
-_LOST = b"L"  # JSON: the text of a SlaveLost
-_OVERDUE = b"T"  # JSON: the text of a JobTimeout
-
 
 class Payload(NamedTuple):
     """A job, packed."""
 
     definition: bytes
     blob: Buffer | Parts
-
-
-# Jobs -------------------------------------------------------------------------------------
 
 
 class Packer:
@@ -150,7 +123,7 @@ class Packer:
             if not peculiar and only_has_arguments(job) and (only in _ATOMS or _is_plain(args)):
                 plain = (args, None, None)
                 large = self.in_parts and (only is bytes or only is None) and _is_large(args)
-                blob = _dumps_in_parts(plain) if large else _plain_dumps(plain, PROTOCOL)
+                blob = dumps_in_parts(plain) if large else _plain_dumps(plain, PROTOCOL)
             else:
                 handles = [] if self.sharing else None
                 blob = dumps_by_value((args, named_arguments(job), user_state(job)), handles)
@@ -158,7 +131,7 @@ class Packer:
             raise  # the user's
         except BaseException as error:
             refusal = PayloadError(f"the arguments of {describe(job)} cannot be pickled: {brief(error)}")
-            raise _caused(refusal, error) from error
+            raise caused(refusal, error) from error
         if len(blob) > self.max_bytes:
             raise PayloadTooLargeError(
                 f"the arguments of {describe(job)} take {len(blob):,} bytes; the bound is {self.max_bytes:,} bytes"
@@ -246,7 +219,7 @@ class Packer:
         except BaseException as error:
             name = job_class.__qualname__
             refusal = PayloadError(f"the job class {name} cannot be pickled, with what it refers to: {brief(error)}")
-            raise _caused(refusal, error) from error
+            raise caused(refusal, error) from error
         sources = {name: tuple(source) for name, source in sources_of(met, modules_by_value()).items()}
         definition = pickle.dumps((job_class.__qualname__, pickled, _search_path(), sources), PROTOCOL)
         if handles:  # it refers to them by names of its module
@@ -313,7 +286,7 @@ def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | No
                 f"cloudpickle.register_pickle_by_value({error.name})"
             )
         refusal = PayloadError(f"the job class {name} cannot be loaded: {brief(error)}{hint}")
-        raise _caused(refusal, error) from error
+        raise caused(refusal, error) from error
     check_sources(name, sources)  # what was imported just now
     return job_class
 
@@ -329,57 +302,27 @@ def build_job(job_class: type[Job], blob: Buffer, find: Callable[[bytes], Shared
         return rebuild(job_class, args, kwds, state)
     except _REFUSALS as error:
         refusal = PayloadError(f"the arguments of a {job_class.__name__} cannot be unpickled: {brief(error)}")
-        raise _caused(refusal, error) from error
+        raise caused(refusal, error) from error
 
 
-def _caused(refusal: PayloadError, error: BaseException) -> PayloadError:
+def caused(refusal: PayloadError, error: BaseException) -> PayloadError:
     """Return a refusal with its cause; where this is compiled, ``raise ... from`` does not see to it."""
     refusal.__cause__ = error
     return refusal
 
 
-# Outcomes ---------------------------------------------------------------------------------
-
-
-def encode_outcome(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:
-    """Encode an outcome; always succeeds. See `outcome_in_parts`."""
-    encoded = outcome_in_parts(outcome, job, max_bytes)
-    return b"".join(encoded.buffers) if isinstance(encoded, Parts) else encoded
-
-
-def outcome_in_parts(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_BYTES) -> bytes | Parts:
-    """Encode an outcome; always succeeds. Of a large result, the parts may be its own memory, until that changes.
-
-    A result that cannot be pickled, or is too large, becomes a `PayloadError`;
-    an exception that cannot be pickled a `RemoteError` with its name and text.
-    """
-    if outcome.exception is not None:
-        again = isinstance(job, Job) and wants_retry(job, outcome.exception)
-        return (_FAILED if again else _ERROR) + _encode_error(outcome.exception, outcome.traceback)
-    try:
-        encoded = _dumps_after(_RESULT, outcome.value)
-    except BaseException as error:  # noqa: BLE001 - a __reduce__ of the user's may raise anything
-        return _encode_refusal(
-            f"the result of {describe(job)} cannot be pickled: {brief(error)}", False, describe_exception(error)
-        )
-    size = len(encoded) - len(_RESULT)
-    if size > max_bytes:
-        text = f"the result of {describe(job)} takes {size:,} bytes; the bound is {max_bytes:,} bytes"
-        return _encode_refusal(text, True)
-    return encoded
-
-
-def _dumps_after(prefix: bytes, value: Any) -> bytes | Parts:
-    """Pickle a value behind a prefix; a large one without a copy of it."""
+def dumps_after(prefix: bytes, value: Any) -> bytes | Parts:
+    """Pickle a value behind a prefix, as `dumps` does; a large one without a copy of it."""
     if sys.getsizeof(value) < LARGE_BYTES:
-        return prefix + _dumps(value)
+        return prefix + dumps(value)
     try:
-        return _dumps_in_parts(value, prefix)
-    except Exception:  # noqa: BLE001 - as in _dumps
+        return dumps_in_parts(value, prefix)
+    except Exception:  # noqa: BLE001 - as in dumps
         return prefix + dumps_by_value(value)
 
 
-def _dumps_in_parts(value: Any, *before: bytes) -> Parts:
+def dumps_in_parts(value: Any, *before: bytes) -> Parts:
+    """Pickle a value behind some bytes, without a copy of what is large in it; raises what plain pickle does."""
     file = _FileOfParts(before)
     pickle.Pickler(file, PROTOCOL).dump(value)
     return Parts(file.parts)
@@ -398,134 +341,9 @@ class _FileOfParts:
             self.parts.append(data.raw() if isinstance(data, pickle.PickleBuffer) else memoryview(data).cast("B"))
 
 
-def _dumps(value: Any) -> bytes:
+def dumps(value: Any) -> bytes:
+    """Pickle a value: plainly, or, where that cannot be, by cloudpickle; which may raise anything."""
     try:
         return pickle.dumps(value, PROTOCOL)
     except Exception:  # noqa: BLE001 - whatever plain pickle dislikes, cloudpickle is asked for
         return dumps_by_value(value)
-
-
-def _encode_error(error: BaseException, traceback: str) -> bytes:
-    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    return pickle.dumps((_pickle_exception(error), name, _legible(text_of(error)), _legible(traceback)), PROTOCOL)
-
-
-def _legible(text: str) -> str:
-    """Return a text without the middle of it, if nobody will read that."""
-    if len(text) <= MOST_CHARACTERS:
-        return text
-    half = MOST_CHARACTERS // 2
-    return f"{text[:half]}\n... {len(text) - 2 * half:,} characters are left out here ...\n{text[-half:]}"
-
-
-def _pickle_exception(error: Any) -> bytes | None:
-    """Pickle an exception so that it can be unpickled too, or return None.
-
-    An exception whose constructor takes other arguments than it hands on to
-    `Exception` pickles, but does not unpickle, or not to the same: it is
-    rebuilt without its constructor. What its class has made of `args` and `__dict__` may be anything.
-    One that has too much with it is told by its name and text, too.
-    """
-    for rebuilt in (False, True):
-        try:
-            form = Rebuilt((_rebuild_exception, (type(error), error.args, error.__dict__))) if rebuilt else error
-            pickled = _dumps(form)
-            copy = pickle.loads(pickled)
-            if isinstance(copy, BaseException) and text_of(copy) == text_of(error):
-                return pickled if len(pickled) <= MOST_OF_AN_EXCEPTION else None
-        except BaseException:  # noqa: BLE001, S112 - the next form is tried, and in the end the stand-in does
-            continue
-    return None
-
-
-def _rebuild_exception(kind: Any, args: Any, state: Any) -> Any:
-    error = kind.__new__(kind, *args)
-    error.args = args
-    error.__dict__.update(state)
-    return error
-
-
-def _encode_refusal(text: str, too_large: bool, traceback: str = "") -> bytes:
-    return _REFUSED + json.dumps([text, too_large, traceback]).encode()
-
-
-def encode_refusal(error: PayloadError) -> bytes:
-    """Encode the outcome of a job that could not be unpacked where it was to run."""
-    return _encode_refusal(str(error), isinstance(error, PayloadTooLargeError), describe_exception(error))
-
-
-def encode_lost(text: str) -> bytes:
-    """Encode the outcome of a job that lost its slave too often, with the story of it."""
-    return _LOST + json.dumps(text).encode()
-
-
-def encode_overdue(text: str) -> bytes:
-    """Encode the outcome of a job that was stopped because its time was up."""
-    return _OVERDUE + json.dumps(text).encode()
-
-
-def asks_for_retry(encoded: Buffer) -> bool:
-    """Whether an encoded outcome is that of a job which is to be tried again, if it has retries left."""
-    return encoded[:1] == _FAILED
-
-
-def is_told(encoded: Buffer) -> bool:
-    """Whether an encoded outcome is what a master tells of a job that was lost: words, and nothing pickled."""
-    return encoded[:1] == _LOST
-
-
-def told_text(encoded: Buffer) -> str:
-    """Return the words of such an outcome."""
-    text: str = json.loads(bytes(encoded[1:]))
-    return text
-
-
-def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float = 0.0) -> Outcome:
-    """Decode an outcome; always succeeds.
-
-    A result that cannot be unpickled here becomes a `PayloadError`, an exception a `RemoteError`.
-    """
-    kind = encoded[:1]
-    body = encoded[1:] if len(encoded) < LARGE_BYTES else memoryview(encoded)[1:]  # to copy little costs less
-    if kind == _RESULT:
-        try:
-            return Outcome(pickle.loads(body), None, "", slave, seconds)
-        except KeyboardInterrupt:
-            raise  # the user's
-        except BaseException as error:  # noqa: BLE001 - a __setstate__ may raise anything, SystemExit too
-            refusal = PayloadError(f"the result of {describe(job)} cannot be unpickled: {brief(error)}")
-            return Outcome.failed(_caused(refusal, error), slave, seconds)
-    try:
-        return _decode_other(kind, body, job, slave, seconds)
-    except Exception as error:  # noqa: BLE001 - a job has written to the connection of its slave
-        refusal = PayloadError(f"what came of {describe(job)} is no outcome: {brief(error)}")
-        return Outcome.failed(refusal, slave, seconds)
-
-
-def _decode_other(kind: Buffer, body: Buffer, job: object, slave: str, seconds: float) -> Outcome:
-    """Decode an outcome that is no result."""
-    if kind in (_ERROR, _FAILED):
-        pickled, name, text, traceback = pickle.loads(body)
-        return Outcome.failed_elsewhere(_unpickle_exception(pickled, name, text), traceback, slave, seconds)
-    if kind == _REFUSED:
-        text, too_large, traceback = json.loads(bytes(body))
-        refusal = PayloadTooLargeError(text) if too_large else PayloadError(text)
-        if traceback:
-            return Outcome.failed_elsewhere(refusal, traceback, slave, seconds)
-        return Outcome.failed(refusal, slave, seconds)
-    told = name_job(json.loads(bytes(body)), describe(job))
-    return Outcome.failed(JobTimeout(told) if kind == _OVERDUE else SlaveLost(told), slave, seconds)
-
-
-def _unpickle_exception(pickled: bytes | None, name: str, text: str) -> BaseException:
-    if pickled is not None:
-        try:
-            error = pickle.loads(pickled)
-            if isinstance(error, BaseException):
-                # Where tblib is at work, as with Dask, there is one, made up, which holds the frames of all who wait.
-                return BaseException.with_traceback(error, None)
-        except KeyboardInterrupt:
-            raise  # the user's
-        except BaseException:  # noqa: BLE001 - its class may be unknown here: the stand-in says what it was
-            return RemoteError(text, name)
-    return RemoteError(text, name)

@@ -42,13 +42,14 @@ from papyros.distributed.receiving import Receiver
 from papyros.distributed.seals import Seals
 from papyros.distributed.security import Security
 from papyros.distributed.sending import LEAVE_SECONDS, ROOM_SECONDS, Sender
+from papyros.encoded import encode_lost
 from papyros.entries import PROCESSED, Session
 from papyros.jobs import Job
 from papyros.logs import logger_of
 from papyros.packing import PackingMaster
 from papyros.status import Status
 from papyros.threads import worker
-from papyros.wire import MAX_PAYLOAD_BYTES, encode_lost
+from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["DistributedMaster"]
 

@@ -20,13 +20,13 @@ from papyros.distributed.bells import Bell
 from papyros.distributed.early import Early
 from papyros.distributed.guests import ClientDesk, HostDesk
 from papyros.distributed.seals import ticket_of
+from papyros.encoded import asks_for_retry
 from papyros.entries import PROCESSED, WAITING, Entry, Holder, Session
 from papyros.logs import logger_of
 from papyros.memory import FLOOD_JOBS
 from papyros.packing import ledger_of_payloads
 from papyros.status import SlaveStatus, Status
 from papyros.terms import DEFAULT_TERMS
-from papyros.wire import asks_for_retry
 
 __all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "Desk"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from papyros.bundles import is_more_to_come
 from papyros.distributed.batches import JobOutcome
-from papyros.wire import asks_for_retry
+from papyros.encoded import asks_for_retry
 
 __all__ = ["Early", "EarlyNews"]
 

@@ -15,13 +15,13 @@ from papyros.distributed.batches import AddedJob, JobOutcome
 from papyros.distributed.bundling import Bundle, Bundling
 from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.sent import SentJobs
+from papyros.encoded import encode_lost, encode_refusal, is_told, told_text
 from papyros.entries import Entry, Holder
 from papyros.errors import PayloadError
 from papyros.frames import Buffer
 from papyros.ledger import Ledger
 from papyros.logs import logger_of
 from papyros.story import tell_before
-from papyros.wire import encode_lost, encode_refusal, is_told, told_text
 
 __all__ = ["SEND_JOBS", "Exchange"]
 

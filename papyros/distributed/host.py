@@ -30,6 +30,7 @@ from papyros.distributed.naming import Address
 from papyros.distributed.outbox import Outbox
 from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Seeker
+from papyros.encoded import encode_overdue
 from papyros.frames import pack_message
 from papyros.logs import logger_of
 from papyros.relay import pack_words, unpack_words
@@ -37,7 +38,7 @@ from papyros.store import Held
 from papyros.story import tell_overdue
 from papyros.tasks import CrewOptions, Silent, Task
 from papyros.threads import worker
-from papyros.wire import MAX_PAYLOAD_BYTES, Buffer, encode_overdue
+from papyros.wire import MAX_PAYLOAD_BYTES, Buffer
 
 __all__ = ["SlaveHost"]
 

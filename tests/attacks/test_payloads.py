@@ -23,9 +23,9 @@ from papyros.distributed.line import CallFailedError, Line
 from papyros.distributed.naming import NameServer, ask_status
 from papyros.distributed.seals import Seals, ticket_of
 from papyros.distributed.security import Role
+from papyros.encoded import encode_outcome
 from papyros.errors import GroupNameError
 from papyros.outcome import Outcome
-from papyros.wire import encode_outcome
 from tests.attacks import jobs
 from tests.faults.jobs import first
 from tests.faults.test_remote_calls import process

@@ -22,10 +22,10 @@ from papyros.distributed.cancelling import STOPPED
 from papyros.distributed.exchange import Exchange
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.seals import SEAL_BYTES
+from papyros.encoded import encode_lost
 from papyros.entries import PROCESSED, Entry
 from papyros.frames import unpack_message
 from papyros.ledger import Ledger
-from papyros.wire import encode_lost
 from tests.simulation.master import Network, SimulatedLine
 from tests.simulation.stories import Stories
 from tests.simulation.world import Actor, BrokenRule, Program, Signal, World

@@ -15,10 +15,10 @@ from papyros.distributed.batches import HostReport, JobOutcome, pack_report, unp
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.outbox import ended_in
 from papyros.distributed.seals import ticket_of
+from papyros.encoded import encode_overdue
 from papyros.frames import pack_message
 from papyros.progress import Recalled
 from papyros.staff import at_work, missing, spares
-from papyros.wire import encode_overdue
 from tests.simulation.client import number_in
 from tests.simulation.family import Family
 from tests.simulation.master import Master, Network, SimulatedLine

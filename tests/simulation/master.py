@@ -18,8 +18,8 @@ from papyros.distributed.desk import Desk
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.messages import ANNOTATION, NOTHING, joined
 from papyros.distributed.service import MasterService
+from papyros.encoded import asks_for_retry
 from papyros.entries import Entry, Holder, Session
-from papyros.wire import asks_for_retry
 from tests.simulation.world import Actor, BrokenRule, Future, World
 
 __all__ = ["Master", "Network", "SimulatedLine"]

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random
 
+from papyros.encoded import encode_lost, encode_overdue
 from papyros.ledger import MAX_DEATHS, MAX_LOSSES
 from papyros.terms import DEFAULT_TERMS, Terms
-from papyros.wire import encode_lost, encode_overdue
 from tests.simulation.world import BrokenRule
 
 __all__ = ["Stories", "Story"]
 
-#: The first byte of an encoded outcome; see `papyros.wire`.
+#: The first byte of an encoded outcome; see `papyros.encoded`.
 RESULT, ERROR, FAILED = b"R", b"E", b"F"
 LOST, OVERDUE = encode_lost("")[:1], encode_overdue("")[:1]
 

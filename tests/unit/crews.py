@@ -8,9 +8,10 @@ from collections import Counter, deque
 from contextlib import contextmanager
 
 from papyros.crew import Crew
+from papyros.encoded import decode_outcome
 from papyros.keeping import terms_of
 from papyros.tasks import CrewOptions, Task
-from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer
 from tests.support import PATIENCE
 
 

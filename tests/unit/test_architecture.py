@@ -26,7 +26,7 @@ STOREYS = [
     {"ledger"},
     {"master"},
     {"current", "running", "wire", "execution", "calls", "lanes", "leftovers", "mapped"},
-    {"preparing"},
+    {"encoded", "preparing"},
     {"bookkeeping", "jobfuture", "parcels"},
     {"courier", "family", "jobclasses", "pace", "packing", "staff", "telling"},
     {"delegating"},
@@ -136,13 +136,13 @@ def test_nobody_imports_the_distributed_part():
 
 def test_only_the_wire_pickles_for_a_trip():
     for path in SOURCES:
-        if path.name not in ("wire.py", "pickling.py", "byvalue.py"):
+        if path.name not in ("wire.py", "encoded.py", "pickling.py", "byvalue.py"):
             assert roots(path).isdisjoint({"pickle", "cloudpickle", "marshal", "shelve"}), path
 
 
 def test_the_crew_hands_bytes_on_and_never_looks_into_them():
-    for name in ("briefing", "crew", "process", "progress", "tasks", "frames", "store"):
-        assert ours(HOUSE / f"{name}.py").isdisjoint({"wire", "pickling"})
+    for name in ("aftermath", "briefing", "crew", "feeding", "process", "progress", "tasks", "frames", "store"):
+        assert ours(HOUSE / f"{name}.py").isdisjoint({"wire", "encoded", "pickling"})
 
 
 def test_importing_the_package_is_cheap():
@@ -152,7 +152,7 @@ def test_importing_the_package_is_cheap():
         "before = set(sys.modules)  # of those who measure coverage\n"
         "import papyros\n"
         "heavy = {'Pyro5', 'serpent', 'cloudpickle', 'tqdm', 'subprocess', 'socket', 'papyros.distributed',"
-        " 'papyros.singlethreaded', 'papyros.multithreaded', 'papyros.multiprocess', 'papyros.wire',"
+        " 'papyros.singlethreaded', 'papyros.multithreaded', 'papyros.multiprocess', 'papyros.wire', 'papyros.encoded',"
         " 'papyros.executor', 'concurrent.futures', 'asyncio'}\n"
         "print(sorted(heavy & set(sys.modules) - before))"
     )

@@ -19,9 +19,9 @@ from papyros.distributed.batches import (
     unpack_host_jobs,
 )
 from papyros.distributed.seals import ticket_of
+from papyros.encoded import encode_outcome
 from papyros.outcome import Outcome
 from papyros.terms import Terms
-from papyros.wire import encode_outcome
 from tests.contract.jobs_for_tests import double
 from tests.unit.test_service import SEAL, Caller
 

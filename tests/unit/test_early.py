@@ -8,8 +8,8 @@ from papyros.bundles import cut_off
 from papyros.distributed import early as early_module
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.early import Early
+from papyros.encoded import asks_for_retry, encode_outcome
 from papyros.outcome import Outcome
-from papyros.wire import asks_for_retry, encode_outcome
 from tests.contract.jobs_for_tests import Square
 
 JOB = ("client", 1)

@@ -14,6 +14,7 @@ import papyros
 from papyros import protocol
 from papyros.bundles import pack_bundle, read
 from papyros.deaths import Death
+from papyros.encoded import decode_outcome
 from papyros.environment import python_environment
 from papyros.keeping import terms_of
 from papyros.pickling import hold_value
@@ -28,7 +29,7 @@ from papyros.process import (
 from papyros.progress import Recalled
 from papyros.screen import Screen
 from papyros.tasks import CrewOptions, Task
-from papyros.wire import MAX_PAYLOAD_BYTES, Packer, decode_outcome
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer
 from tests.contract.jobs_for_tests import Square, hang, say, scribble, starts, wait_at, write_without_end
 from tests.contract.sharing import pick
 from tests.contract.vandals import spoil
@@ -456,9 +457,9 @@ def speak_for(ordinals):
     import threading
     from array import array
 
+    from papyros.encoded import encode_outcome
     from papyros.frames import join_column, pack_frame
     from papyros.protocol import ORDINAL, OUTCOMES
-    from papyros.wire import encode_outcome
 
     forged = [encode_outcome(papyros.outcome.Outcome("forged"), None) for _ in ordinals]
     body = [ORDINAL.pack(ordinals[0]), array("d", [0.0] * len(forged)).tobytes(), *join_column(forged)]

@@ -9,8 +9,8 @@ import pytest
 from papyros.bundles import cut_off, death, outcomes
 from papyros.distributed.bundling import Bundle
 from papyros.distributed.sent import SentJobs
+from papyros.encoded import encode_lost
 from papyros.entries import Entry, Session
-from papyros.wire import encode_lost
 
 pytestmark = pytest.mark.compiled
 

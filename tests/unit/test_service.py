@@ -25,10 +25,10 @@ from papyros.distributed.messages import ANNOTATION, joined
 from papyros.distributed.outbox import ended_in
 from papyros.distributed.seals import SEAL_BYTES, ticket_of
 from papyros.distributed.service import MasterService
+from papyros.encoded import asks_for_retry, encode_outcome
 from papyros.frames import unpack_message
 from papyros.outcome import Outcome
 from papyros.terms import Terms
-from papyros.wire import asks_for_retry, encode_outcome
 from tests.contract.jobs_for_tests import double
 
 SEAL = bytes(SEAL_BYTES)

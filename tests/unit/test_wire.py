@@ -13,20 +13,18 @@ import pytest
 
 import papyros
 from papyros import wire
-from papyros.outcome import Outcome
-from papyros.running import run_job
-from papyros.wire import (
-    Packer,
+from papyros.encoded import (
     asks_for_retry,
-    build_job,
     decode_outcome,
     encode_lost,
     encode_outcome,
     encode_overdue,
     encode_refusal,
-    load_definition,
     outcome_in_parts,
 )
+from papyros.outcome import Outcome
+from papyros.running import run_job
+from papyros.wire import Packer, build_job, load_definition
 from tests.contract.jobs_for_tests import (
     DefaultedError,
     ExplodesWhenUnpickled,
@@ -217,8 +215,8 @@ def test_an_exception_arrives_with_its_traceback(error):
 
 
 def test_of_an_exception_that_carries_too_much_its_name_and_the_ends_of_its_text_arrive(monkeypatch):
-    monkeypatch.setattr("papyros.wire.MOST_OF_AN_EXCEPTION", 10_000)
-    monkeypatch.setattr("papyros.wire.MOST_CHARACTERS", 1000)
+    monkeypatch.setattr("papyros.encoded.MOST_OF_AN_EXCEPTION", 10_000)
+    monkeypatch.setattr("papyros.encoded.MOST_CHARACTERS", 1000)
     error = there_and_back(run_job(fail(ValueError, "a" * 10_000 + "z" * 10_000), "here")).exception
     assert type(error) is papyros.RemoteError
     assert error.type_name == "ValueError"
@@ -344,7 +342,7 @@ def test_an_exception_whose_class_is_not_known_here_is_told_in_words(tmp_path):
     program = (
         "import sys, papyros\n"
         "from papyros.outcome import Outcome\n"
-        "from papyros.wire import encode_outcome\n"
+        "from papyros.encoded import encode_outcome\n"
         "import only_there\n"
         "sys.stdout.buffer.write(encode_outcome(Outcome.failed(only_there.Odd('the text')), None))\n"
     )
