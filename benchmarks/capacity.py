@@ -344,11 +344,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     each_call = call_seconds()
     found = [carry(hosts, each_call, options.slaves, options.job) for hosts in options.hosts]
     best = max(c.carried for c in found)
-    most = max(options.hosts) * options.slaves
+    busy = [f"{c.slaves:,} slaves {c.carried / c.wanted:.0%} busy" for c in found]
     told = (
-        f"A call costs the master {each_call * 1e6:.0f} us beyond its service. One master carries {best:,.0f} jobs/s "
-        f"at most: {best * options.job:,.0f} slaves at jobs of {options.job:g} s; {most:,} slaves need jobs of "
-        f"{most / best:.1f} s or more."
+        f"A call costs the master {each_call * 1e6:.0f} us beyond its service. With jobs of {options.job:g} s, one "
+        f"master keeps {', '.join(busy)}. The most that it carries, when that much is asked of it, is "
+        f"{best:,.0f} jobs/s."
     )
     publish(f"{told}\n\n{carried_table(found)}", "python -m benchmarks.capacity", options.into)
     return 0

@@ -186,7 +186,7 @@ def _judge_waiting(name: str, found: dict[int, Waiting]) -> Iterator[Line]:
     yield Line(f"{name}: the master's memory, bytes a job beyond the payload", f"{each:,.0f}", "<= 1,000", each <= 1000)
     kept = most.kept / max(1, most.grown)
     what = f"{name}: what of that it keeps when all is popped"
-    yield Line(what, f"{kept:.0%} ({most.kept / 1e6:,.0f} MB)", "none of it", kept <= 0.1)
+    yield Line(what, f"{kept:.0%} ({most.kept / 1e6:,.0f} MB)", "<= 10%", kept <= 0.1)
 
 
 @contextmanager
@@ -220,7 +220,7 @@ def slaves(numbers: Sequence[int], jobs: int) -> Iterator[Line]:
     for number in numbers:
         with papyros.LocalCluster(number) as cluster, cluster.master() as master:
             costs[number] = cost = _cost(partial(add_and_pop, master), jobs, _all_of(cluster))
-        yield Line(f"{number} slaves: processor time for a job, all processes", f"{cost * 1e6:.0f} us", "", None)
+        yield Line(f"slaves: {number}; processor time for a job, all processes", f"{cost * 1e6:.0f} us", "", None)
     yield _flat("slaves", costs)
 
 
@@ -241,7 +241,7 @@ def clients(numbers: Sequence[int], jobs: int) -> Iterator[Line]:
             idle[number] = _cost(partial(_have_work, connected[:1]), jobs, processes)
             busy[number] = _cost(partial(_have_work, connected), jobs, processes)
             texts = f"{idle[number] * 1e6:.0f} us", f"{busy[number] * 1e6:.0f} us"
-            yield Line(f"{number} clients: processor time for a job, one works / all do", " / ".join(texts), "", None)
+            yield Line(f"clients: {number}; processor time for a job, one works / all do", " / ".join(texts), "", None)
     yield _flat("clients connected, one works", idle)
     yield _flat("clients, all work", busy)
 

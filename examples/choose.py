@@ -74,7 +74,10 @@ def add_master_options(parser: argparse.ArgumentParser, default: str) -> None:
         f"(default: {default})",
     )
     where.add_argument(
-        "--slaves", type=whole_number(1, 10_000), metavar="N", help="how many slaves (default: one per CPU)"
+        "--slaves",
+        type=whole_number(1, 10_000),
+        metavar="N",
+        help="for threads, processes and local-cluster: how many slaves (default: one per CPU; local-cluster: 2)",
     )
     where.add_argument("--group", type=name, help="for distributed: the name of the group")
     where.add_argument(

@@ -52,7 +52,8 @@ def open_master(spec: str | None = None, **options: Any) -> Master:
         options: further arguments for the constructor of that master, by name.
 
     Raises:
-        ConfigError: there is no such word, or what follows it makes no sense; the text lists those there are.
+        ConfigError: there is no such word, of which the text lists those there are; or what follows it makes no
+            sense, and the text says what it is to be like.
         ImportError: it needs an extra that is not installed.
         ConnectionError: a cluster does not answer.
     """

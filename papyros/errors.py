@@ -68,7 +68,11 @@ class PayloadTooLargeError(PayloadError):
 
 
 class SlaveLost(PapyrosError, RuntimeError):
-    """The slave that ran the job died, as often as a job may lose its slave."""
+    """Nobody can say what the job would have returned: the text tells why.
+
+    Its slaves died, as often as a job may lose its slave; or it may run once only, and what became of it is not known;
+    or there can be no slaves any more.
+    """
 
 
 class JobTimeout(PapyrosError, TimeoutError):

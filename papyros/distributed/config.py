@@ -7,7 +7,7 @@
     slaves = 8
 
     [pyro]
-    MAX_MESSAGE_SIZE = 1073741824
+    COMMTIMEOUT = 5.0
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ _MAX_FILE_BYTES = 4096
 #: A passphrase is so long, and has so many different characters, at least.
 PASSPHRASE_LENGTH, PASSPHRASE_VARIETY = 20, 8
 
-#: What stretching a passphrase costs: 64 MB and about a tenth of a second. Each machine has to come to the same key,
+#: What stretching a passphrase costs: 64 MB and some tenths of a second. Each machine has to come to the same key,
 #: so the salt cannot be a random one.
 _SCRYPT = {"n": 1 << 16, "r": 8, "p": 1, "maxmem": 1 << 27, "dklen": _SECRET_BYTES}
 _SALT = b"papyros passphrase 1"

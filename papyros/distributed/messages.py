@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from Pyro5 import config, protocol
+from Pyro5 import protocol
 from Pyro5.callcontext import current_context
 from Pyro5.errors import ProtocolError
 from Pyro5.serializers import JsonSerializer
@@ -49,6 +49,10 @@ ANNOTATION = "PAPY"
 
 #: What is said beside a batch is short; the longest is a list of jobs that a slave host claims.
 MAX_CONTENT_BYTES = 64 << 20
+
+#: No message is larger: Pyro's own bound, whatever a program makes of its item ``MAX_MESSAGE_SIZE`` for what it uses
+#: Pyro for itself. Payloads of any size that masters and clients allow are to go through all the same.
+MAX_MESSAGE_BYTES = 1 << 30
 
 NOTHING = memoryview(b"")
 
@@ -110,7 +114,7 @@ def send_message(
 
     Raises:
         OSError: the connection is broken.
-        ValueError: it is larger than Pyro's item ``MAX_MESSAGE_SIZE`` allows.
+        ValueError: it is larger than any message may be.
     """
     buffers = _pack(kind, sequence, content, batch, flags)
     if isinstance(sock, ssl.SSLSocket):
@@ -126,8 +130,8 @@ def _pack(kind: int, sequence: int, content: Any, batch: Batch | None, flags: in
     parts = batch if isinstance(batch, list) else [batch] if batch else []
     length = sum(map(len, parts))
     chunk = _CHUNK.size + length if batch else 0
-    if len(data) + chunk > config.MAX_MESSAGE_SIZE:
-        raise ValueError(f"a message of {len(data) + chunk:,} bytes is larger than MAX_MESSAGE_SIZE allows")
+    if len(data) + chunk > MAX_MESSAGE_BYTES:
+        raise ValueError(f"a message of {len(data) + chunk:,} bytes is larger than any may be")
     version, sequence = protocol.PROTOCOL_VERSION, sequence & 0xFFFF
     head = _HEADER.pack(b"PYRO", version, kind, _JSON, flags, sequence, len(data), chunk, bytes(16), 0, _MAGIC)
     if not batch:
@@ -167,7 +171,7 @@ class _Head:
             raise ProtocolError(
                 f"messages of kind {came} with serializer {serializer} and flags {found:#x} are not taken"
             )
-        if length > MAX_CONTENT_BYTES or length + chunk > config.MAX_MESSAGE_SIZE or 0 < chunk < _CHUNK.size:
+        if length > MAX_CONTENT_BYTES or length + chunk > MAX_MESSAGE_BYTES or 0 < chunk < _CHUNK.size:
             raise ProtocolError(f"a message that says {length:,} bytes, and has {chunk:,} beside them, is not taken")
         self.flags, self.sequence, self.chunk = found, sequence, chunk
         #: How many bytes follow.
@@ -226,7 +230,7 @@ class MessageStream:
 
         Raises:
             OSError: the connection is broken.
-            ValueError: it is larger than Pyro's item ``MAX_MESSAGE_SIZE`` allows.
+            ValueError: it is larger than any message may be.
         """
         buffers = _pack(kind, sequence, content, batch, flags)
         self._sending.extend(memoryview(buffer) for buffer in buffers if len(buffer))

@@ -1,6 +1,6 @@
-"""Pyro5's name server on the daemon of this package, as a part of a local cluster: it asks for the key.
+"""Pyro5's name server on the daemon of this package: it asks for the key. A command, and a part of local clusters.
 
-A group of machines may as well use the stock one, ``pyro5-ns``.
+A group of machines may as well use the stock one, ``pyro5-ns``, which anybody may ask, and tell anything.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from papyros.distributed.config import apply_pyro_items
 from papyros.distributed.daemon import Daemon, offer
 from papyros.distributed.keys import find_key
 from papyros.distributed.lifeline import Lifeline
+from papyros.distributed.naming import DEFAULT_NAMESERVER, Address, check_listening, parse_address
+from papyros.distributed.options import port_number
 from papyros.distributed.security import Role, Security
 from papyros.distributed.signals import StopSignals
+from papyros.errors import ConfigError, PapyrosError
 from papyros.logs import show_warnings
 
 __all__ = ["Names", "main"]
@@ -61,17 +64,53 @@ class Names:
         return int(self._names.remove(name))
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of this command line."""
+    usual = parse_address(DEFAULT_NAMESERVER)
+    parser = argparse.ArgumentParser(
+        prog="python -m papyros.distributed.nameserver",
+        description="Serves the names of groups, as pyro5-ns does, but only to those who have the key of the cluster.",
+    )
+    parser.add_argument(
+        "--host",
+        default=usual.host,
+        help="the name or address to listen on, which the others are told (default: %(default)s, this machine only)",
+    )
+    parser.add_argument(
+        "--port",
+        type=port_number,
+        default=usual.port,
+        metavar="PORT",
+        help="the port to listen on; 0 = any free one (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--key-file", metavar="FILE", help="the file with the key (default: the user's own, made on first use)"
+    )
+    parser.add_argument("--lifeline", type=int, help=argparse.SUPPRESS)
+    return parser
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve names until the program that started this one is gone."""
-    parser = argparse.ArgumentParser(prog="python -m papyros.distributed.nameserver", description=__doc__)
-    parser.add_argument("--host", required=True, help="the address to listen on")
-    parser.add_argument("--port", type=int, default=0, help="the port to listen on; 0 = any free one")
-    parser.add_argument("--lifeline", type=int, required=True, help=argparse.SUPPRESS)
+    """Serve names until Ctrl-C, SIGTERM, or the end of the program that started this one as a part of its cluster."""
+    parser = make_parser()
     options = parser.parse_args(arguments)
-    lifeline = Lifeline(options.lifeline)
-    hello = lifeline.hello()
-    apply_pyro_items(hello["pyro"])
+    try:
+        return _serve(options)
+    except ConfigError as error:
+        parser.error(str(error))
+    except PapyrosError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+
+
+def _serve(options: argparse.Namespace) -> int:
+    lifeline = None if options.lifeline is None else Lifeline(options.lifeline)
+    if lifeline is not None:
+        hello = lifeline.hello()
+        apply_pyro_items(hello["pyro"])
+        options.key_file = hello["key_file"]
     show_warnings()
+    check_listening(options.host)
     broken: list[str] = []
     stop = StopSignals()
 
@@ -79,19 +118,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         broken.append(why)
         stop.set()
 
+    key = find_key(options.key_file)
     try:
-        security = Security(find_key(hello["key_file"]))
-        daemon = Daemon(options.host, options.port, security, Role.NAME_SERVER, Names(), broke)
+        daemon = Daemon(options.host, options.port, Security(key), Role.NAME_SERVER, Names(), broke)
     except OSError as error:
         hint = "; another name server, perhaps: take another port" if error.errno == errno.EADDRINUSE else ""
         print(f"a name server cannot listen on {options.host}:{options.port}: {error}{hint}", file=sys.stderr)
         return 1
     with stop:
-        lifeline.watch(stop.set)
         daemon.start()
-        lifeline.ready(port=daemon.port)
+        if lifeline is not None:
+            lifeline.watch(stop.set)
+            lifeline.ready(port=daemon.port)
+        else:
+            place = Address(options.host, daemon.port)
+            print(f"the name server is up at {place}, for the key {key.fingerprint}; Ctrl-C ends it", flush=True)
         stop.wait()
     daemon.close()
+    if lifeline is None:
+        print("the name server has ended", flush=True)
     return 1 if broken else 0
 
 

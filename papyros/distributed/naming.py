@@ -6,6 +6,7 @@ say that it serves the group that was asked for.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import socket
@@ -37,6 +38,7 @@ __all__ = [
     "NameServer",
     "ask_status",
     "check_group",
+    "check_listening",
     "check_reachable",
     "is_here",
     "parse_address",
@@ -176,6 +178,27 @@ def check_reachable(uri: str, nameserver: Address) -> None:
             f"the master is registered as {host}, by which only its own machine can reach it, at a name server on "
             f"another machine, {nameserver}: start it with --host ADDRESS, an address that the others can reach"
         )
+
+
+def check_listening(host: str) -> str:
+    """Return the name or address on which a part of a cluster is to listen, and which others are told.
+
+    Raises:
+        ConfigError: the system could not even be asked for it.
+        ClusterError: it is a name by which this machine knows itself, where other machines do not.
+    """
+    check_host(host)
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        if host in ("", "localhost") or not resolves_to_loopback(host):
+            return host
+        raise ClusterError(
+            f"on this machine {host!r} stands for {socket.gethostbyname(host)}, which other machines cannot reach "
+            "(often it is the file /etc/hosts that says so): write an address of this machine instead, which "
+            "`ip address` or `ifconfig` shows; or leave --host out, if only this machine is to be served"
+        ) from None
+    return host
 
 
 def resolves_to_loopback(host: str) -> bool:

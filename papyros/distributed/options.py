@@ -134,7 +134,7 @@ def _add_places(add: Add) -> None:
         metavar="HOST[:PORT]",
         help="the address by which others reach the master, if it is another one than it listens on",
     )
-    add("--port", type=_port, metavar="PORT", help="the port that the master listens on (default: any free one)")
+    add("--port", type=port_number, metavar="PORT", help="the port that the master listens on (default: any free one)")
 
 
 def _add_bounds(add: Add) -> None:
@@ -208,7 +208,8 @@ def _bytes(text: str) -> int:
     return _whole(text, 1, MAX_PAYLOAD_BYTES, "number of bytes")
 
 
-def _port(text: str) -> int:
+def port_number(text: str) -> int:
+    """Read the number of a port, or 0 for any free one."""
     return _whole(text, 0, 65535, "port")
 
 
@@ -218,7 +219,7 @@ CHECKS: dict[str, Callable[[str], object]] = {
     "nameserver": _nameserver,
     "publish": _published,
     "slaves": _slaves,
-    "port": _port,
+    "port": port_number,
     "lease": _seconds,
     "grace": _seconds,
     "drain": _seconds,

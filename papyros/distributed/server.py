@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import ipaddress
 import socket
 import threading
 from collections.abc import Callable
@@ -17,9 +16,8 @@ from papyros.distributed.naming import (
     MASTER_OBJECT,
     Address,
     NameServer,
-    check_host,
+    check_listening,
     parse_address,
-    resolves_to_loopback,
 )
 from papyros.distributed.security import Role, Security, is_loopback
 from papyros.distributed.service import MasterService
@@ -77,7 +75,7 @@ class MasterServer:
         self._names = NameServer(nameserver, security, keeps_line=True)
         self._lease = lease
         self._on_over = on_over
-        _check_host(check_host(host))
+        check_listening(host)
         self.service = MasterService(group, lease, grace, hosted)
         try:
             self._daemon = Daemon(host, port, security, Role.MASTER, self.service, self._broke)
@@ -146,20 +144,6 @@ class MasterServer:
                 log.error("%s; this master gives way", error)
                 self._on_over(error)
                 return
-
-
-def _check_host(host: str) -> None:
-    """Refuse a name by which this machine knows itself, where other machines do not."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        if host in ("", "localhost") or not resolves_to_loopback(host):
-            return
-        raise ClusterError(
-            f"on this machine {host!r} stands for {socket.gethostbyname(host)}, which other machines cannot reach "
-            "(often it is the file /etc/hosts that says so): write an address of this machine instead, which "
-            "`ip address` or `ifconfig` shows; or leave --host out, if only this machine is to be served"
-        ) from None
 
 
 def _published(host: str, nameserver: Address, port: int, publish: str | None) -> Address:

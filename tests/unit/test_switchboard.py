@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 
 import pytest
-from Pyro5 import config
 
 from papyros.distributed.bells import Bell, Waiting
 from papyros.distributed.daemon import Daemon, offer
@@ -33,7 +32,7 @@ def test_an_answer_that_is_too_large_ends_one_connection_only(method, monkeypatc
     uri = f"PYRO:talker@127.0.0.1:{daemon.port}"
     try:
         with Line(uri, security(), Role.CLIENT) as other, Line(uri, security(), Role.CLIENT) as line:
-            monkeypatch.setattr(config, "MAX_MESSAGE_SIZE", 10_000)
+            monkeypatch.setattr("papyros.distributed.messages.MAX_MESSAGE_BYTES", 10_000)
             with pytest.raises(LineBrokenError):
                 line.call(method, 20_000)
             assert other.call(method, 10)[0] == "x" * 10
