@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import Pyro5
 import pytest
 
 from papyros import DistributedMaster
@@ -14,7 +15,7 @@ from tests.distributed.programs import (
     free_port,
     refusal,
 )
-from tests.support import wait_until
+from tests.support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.measured
 
@@ -53,6 +54,14 @@ def test_items_of_pyro_hold_for_a_standalone_cluster_too(launch, config):
     program = launch.part(f"--config={path}", "--standalone", "--slaves=1", f"--nameserver=localhost:{free_port()}")
     wait_until(lambda: STANDALONE_UP in program.text or not program.running, "a beginning or an end")
     assert "SERVERTYPE" in program.text
+
+
+def test_a_bound_on_messages_of_pyro_is_none_on_payloads(cluster, monkeypatch):
+    """A program may have its reasons for it where it uses Pyro itself."""
+    monkeypatch.setattr(Pyro5.config, "MAX_MESSAGE_SIZE", 100_000)
+    with cluster.master() as client:
+        client.addJob(double("x" * 300_000))
+        assert client.popProcessedJob(PATIENCE).result == "x" * 600_000
 
 
 def test_pyro_items_may_make_connections_impatient(launch, names, group, config):
