@@ -282,7 +282,7 @@ def test_the_defaults_of_the_command_line_are_as_documented():
 
 def test_the_numbers_in_the_text_are_those_of_the_sources():
     """Those that have been changed now and then; each pattern has one number in it."""
-    from papyros import bookkeeping, bundles, feeding, pace, shares, slave, staff
+    from papyros import bookkeeping, bundles, feeding, pace, shares, slave, staff, telling
     from papyros.distributed import bundling, client, daemon, desk, exchange, security
 
     handshake = security._HELLO_BYTES + security._REPLY_BYTES + 2 * security._PROOF_BYTES
@@ -295,10 +295,10 @@ def test_the_numbers_in_the_text_are_those_of_the_sources():
         ("architecture.md", r"keeps (\S+) seconds' worth of jobs", pace.AHEAD_SECONDS),
         ("architecture.md", r"no more than (\S+) MiB of them", pace.AHEAD_BYTES >> 20),
         ("architecture.md", r"these take less than (\S+) milliseconds", 1000 * slave.LEFT_SECONDS),
-        ("architecture.md", r"after (\S+) outcomes;", slave.GATHER_JOBS),
-        ("architecture.md", r"after (\S+) milliseconds, even while", 1000 * slave.GATHER_SECONDS),
+        ("architecture.md", r"after (\S+) outcomes;", telling.GATHER_JOBS),
+        ("architecture.md", r"after (\S+) milliseconds, even while", 1000 * telling.GATHER_SECONDS),
         ("architecture.md", r"compared and not parsed, (\S+) bytes in all", handshake),
-        ("contract.md", r"a few at a time, within (\S+) milliseconds", 1000 * slave.GATHER_SECONDS),
+        ("contract.md", r"a few at a time, within (\S+) milliseconds", 1000 * telling.GATHER_SECONDS),
         ("contract.md", r"keeps at most (\S+) jobs in flight", bookkeeping.EXECUTE_WINDOW),
         ("families.md", r"kept for (\S+) seconds after it was last needed", staff.SPARE_SECONDS),
         ("robustness.md", r"after `host_after`, (\S+) seconds", client.HOST_AFTER_SECONDS),
