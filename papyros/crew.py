@@ -269,7 +269,7 @@ class Crew:
                             key.data()
                     self._run_requests()
                     kill_overdue(self._slaves)
-                    self._feeder.cut_slow_bundles(self._slaves)
+                    self._feeder.relieve(self._slaves)
                     self._staff()
                     self._feed()
         except Exception:

@@ -135,7 +135,15 @@ class MasterNotFoundError(PapyrosError, LookupError):
 
 
 class GroupTakenError(PapyrosError, RuntimeError):
-    """Another master serves the group already."""
+    """Another master serves the group already.
+
+    Attributes:
+        uri (str): where that one is registered.
+    """
+
+    def __init__(self, text: str = "", uri: str = "") -> None:
+        super().__init__(text)
+        self.uri = uri
 
 
 class KeyRefusedError(PapyrosError, ConnectionError):

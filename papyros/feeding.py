@@ -17,6 +17,7 @@ from papyros.limits import watch_times
 from papyros.pace import Pace
 from papyros.process import SlaveProcess
 from papyros.progress import MOST_TOKENS, jobs_in
+from papyros.shares import LONG_SECONDS
 from papyros.tasks import Source, Task
 
 __all__ = ["Feeder"]
@@ -48,7 +49,7 @@ class Feeder:
         returned: tasks of slaves that died, to be run first.
         starved: whether the source had less than it was asked for, and nothing but outcomes has come since.
         level_at: when to share out what was not, should it wait still.
-        slow_at: when to look whether a bundle of jobs is held up by one of them.
+        slow_at: when to look whether a job holds up what its slave was given ahead.
         sparing: whether some slaves have nothing to do since the others are enough for so quick jobs.
     """
 
@@ -76,7 +77,7 @@ class Feeder:
         wants = {
             slave: target - len(slave.queue)
             for slave in slaves
-            if len(slave.queue) <= enough and slave.progress.jobs <= MOST_TOKENS - MOST_JOBS
+            if len(slave.queue) <= enough and slave.progress.jobs <= MOST_TOKENS - MOST_JOBS and not _runs_long(slave)
         }
         if not wants:
             self._level(slaves, False, here)
@@ -131,8 +132,10 @@ class Feeder:
             if not tasks:
                 return
             jobs = jobs_in(tasks)
-        if jobs > len(tasks) and self.slow_at is None:
-            self.slow_at = time.monotonic() + SLOW_SECONDS
+        if jobs > len(tasks):
+            self._look_in(SLOW_SECONDS)
+        elif len(tasks) > 1 or slave.queue:
+            self._look_in(LONG_SECONDS)
         careful = bool(self._careful_until) and time.monotonic() < self._careful_until
         self.pace.weigh(slave.send(tasks, self._source.definition, self._source.held, careful), len(tasks), jobs)
         self._watch(slave)
@@ -189,19 +192,32 @@ class Feeder:
             return 1
         return self.pace.jobs_in(TRIP_SECONDS)
 
-    def cut_slow_bundles(self, slaves: list[SlaveProcess]) -> None:
-        """Take back what waits in bundles behind a job that takes long; see when to look again, `slow_at`."""
+    def relieve(self, slaves: list[SlaveProcess]) -> None:
+        """Take back what waits behind a job that takes long, in a bundle or not; see when to look again, `slow_at`.
+
+        It was given ahead since the jobs before it were quick. If one takes longer than what is given ahead may, the
+        source has it again: there it can be cancelled, or overtaken by what is more urgent.
+        """
         now = time.monotonic()
         if self.slow_at is None or now < self.slow_at:
             return
         self.slow_at = None
         for slave in slaves:
-            if slave.progress.jobs == len(slave.queue):
-                continue  # it has no bundle of which something could be taken back
-            self.slow_at = now + SLOW_SECONDS
+            bundled = slave.progress.jobs > len(slave.queue)
+            if not bundled and len(slave.queue) < 2:
+                continue  # it has nothing that could be taken back
+            self._look_in(SLOW_SECONDS if bundled else LONG_SECONDS)
             running = slave.progress.running()
-            if running is not None and running[0].terms.jobs > 1 and now - running[1] >= SLOW_SECONDS:
+            spent = now - running[1] if running is not None else 0.0
+            if spent >= LONG_SECONDS:
+                self.starved = False
+                self._source.returned([task.tag for task in self.take_back(slave)], "")
+            elif running is not None and running[0].terms.jobs > 1 and spent >= SLOW_SECONDS:
                 self.spread(self.take_back(slave), [slave])
+
+    def _look_in(self, seconds: float) -> None:
+        moment = time.monotonic() + seconds
+        self.slow_at = moment if self.slow_at is None else min(self.slow_at, moment)
 
     # Taking back ------------------------------------------------------------------------
 
@@ -245,6 +261,14 @@ class Feeder:
             self.spread(tasks[:kept], [slave])
             shed += tasks[kept:]
         return shed
+
+
+def _runs_long(slave: SlaveProcess) -> bool:
+    """Whether a slave runs a job behind which nothing is to wait."""
+    if not slave.queue:
+        return False
+    running = slave.progress.running()
+    return running is not None and time.monotonic() - running[1] >= LONG_SECONDS
 
 
 def _parted(tasks: list[Task], most: int) -> tuple[list[Task], list[Task]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Hosting", "MasterFinder"]
 
 log = logger_of(__name__)
+
+#: A master that has taken its name back from one that was hosted here is let alone for so long, though it may not be
+#: reached from here: others reach it.
+YIELD_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,9 @@ class MasterFinder:
         self._hosting = hosting
         self._seeker = Seeker(group, nameserver, security, Role.CLIENT, stop, log.warning)
         self._server: MasterServer | None = None
+        self._reached: set[str] = set()  # the masters that this client has talked to
+        self._yielded: dict[str, float] = {}  # until when those are let alone to which one here gave way
+        self._told = ""  # why no master is hosted here
 
     def first(self, deadline: Deadline) -> Line:
         """Return a line to the master; what is not there, in time, is an error. Says once what it waits for.
@@ -82,6 +90,7 @@ class MasterFinder:
         Raises:
             NameServerNotFoundError: no name server answers.
             MasterNotFoundError: no master is registered, and none is to be hosted.
+            ClusterError: the one that is registered cannot be reached, or none can be hosted here.
             KeyRefusedError: the master has another key.
             VersionMismatchError: the master has a version that does not go with this one.
         """
@@ -90,10 +99,9 @@ class MasterFinder:
             try:
                 line = self._seeker.find()
                 if line is None and self._hosting is not None:
-                    line = self._host_here(self._hosting)
-                    self._name_others()
+                    line = self._host_first(self._hosting)
                 if line is not None:
-                    return line
+                    return self._found(line)
                 missing: BaseException = self._no_master()
             except LineRefusedError as error:
                 missing = error.__cause__ or error
@@ -118,13 +126,52 @@ class MasterFinder:
             hosting = self._hosting
             line = self._seeker.seek(hosting.after if hosting is not None else None)
             if line is None and hosting is not None and not self._stop.is_set():
-                try:
-                    line = self._host_here(hosting)
-                except (OSError, PapyrosError) as error:
-                    log.info("no master is hosted here for now: %s", error)
+                line = self._host_again(hosting)
             if line is not None:
-                return line
+                return self._found(line)
         raise LineBrokenError("this master is being closed")
+
+    def _found(self, line: Line) -> Line:
+        self._reached.add(line.uri)
+        self._yielded.pop(line.uri, None)
+        self._told = ""
+        return line
+
+    def _host_first(self, hosting: Hosting) -> Line | None:
+        try:
+            line = self._host_here(hosting)
+        except ClusterError as error:
+            raise ClusterError(
+                f"no master of the group {self._group!r} answers that is registered at {self._nameserver}, and none "
+                f"can be hosted here: {error}; or start one with {self.start_command}"
+            ) from error
+        self._name_others()
+        return line
+
+    def _host_again(self, hosting: Hosting) -> Line | None:
+        try:
+            return self._host_here(hosting)
+        except (OSError, PapyrosError) as error:
+            if str(error) != self._told:
+                self._told = str(error)
+                log.warning("no master is hosted here for now: %s", error)
+            return None
+
+    def _may_replace(self, uri: str, silent: bool) -> bool:
+        """Whether a master may be hosted in the place of one that does not answer.
+
+        Nobody can tell one that is gone from one that others reach, and this client does not, for want of a way to it.
+        So who has never reached it leaves it alone; and so does who has replaced it, and heard from it after that.
+        """
+        if time.monotonic() < self._yielded.get(uri, 0.0):
+            return False
+        return not silent or uri in self._reached
+
+    def _gave_way(self, server: MasterServer, error: PapyrosError) -> None:
+        """End the master that is hosted here, since another one has its name, or for a bug."""
+        if isinstance(error, GroupTakenError):
+            self._yielded[error.uri] = time.monotonic() + YIELD_SECONDS
+        server.close()
 
     def line(self, uri: str, silence: float = SILENCE_SECONDS) -> Line:
         """Return a line to the master at a URI; see `Line`."""
@@ -153,14 +200,15 @@ class MasterFinder:
             publish=hosting.publish,
             lease=hosting.lease or LEASE_SECONDS,
             grace=hosting.grace or GRACE_SECONDS,
-            on_over=lambda _: server.close(),
+            on_over=lambda error: self._gave_way(server, error),
             hosted=True,
+            may_replace=self._may_replace,
         )
         try:
             server.register()
         except GroupTakenError:
             server.close()
-            return self._seeker.find()
+            return self._seeker.find()  # which says what is wrong, where that one cannot be reached
         except BaseException:
             server.close()
             raise

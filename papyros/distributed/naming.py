@@ -10,13 +10,14 @@ import ipaddress
 import math
 import re
 import socket
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from Pyro5 import errors as pyro_errors
 
 from papyros.distributed.asking import ask
 from papyros.distributed.line import CallFailedError, Line, LineBrokenError, LineRefusedError, split_uri
-from papyros.distributed.security import Role, Security, is_loopback
+from papyros.distributed.security import NotReachedError, Role, Security, is_loopback
 from papyros.errors import (
     ClusterError,
     ConfigError,
@@ -26,6 +27,7 @@ from papyros.errors import (
     NameServerNotFoundError,
     VersionMismatchError,
 )
+from papyros.logs import logger_of
 from papyros.status import Status
 
 __all__ = [
@@ -35,17 +37,23 @@ __all__ = [
     "MASTER_OBJECT",
     "PROGRAM",
     "Address",
+    "MasterUnreachedError",
+    "MayReplace",
     "NameServer",
+    "always",
     "ask_status",
     "check_group",
     "check_listening",
     "check_reachable",
     "is_here",
+    "never",
     "parse_address",
     "parse_uri",
     "resolves_to_loopback",
     "start_command",
 ]
+
+log = logger_of(__name__)
 
 #: The group of those who name none.
 DEFAULT_GROUP = "papyros"
@@ -72,6 +80,25 @@ _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 
 #: How long the name server, or a registered master, may take to answer.
 ANSWER_SECONDS = 3.0
+
+
+#: Whether the master at a URI may be replaced, which does not answer: since nobody listens there, or, if the other
+#: argument is true, as far as can be seen from here.
+MayReplace = Callable[[str, bool], bool]
+
+
+def always(_uri: str, _silent: bool) -> bool:
+    """Let any master be replaced that does not answer: somebody has started another one."""
+    return True
+
+
+def never(_uri: str, _silent: bool) -> bool:
+    """Let no master be replaced: whoever took a name just now is there, whether or not it can be reached from here."""
+    return False
+
+
+class MasterUnreachedError(ClusterError):
+    """Whether a master is where it is registered cannot be seen from here."""
 
 
 class Address(NamedTuple):
@@ -262,8 +289,14 @@ class NameServer:
         except NameServerNotFoundError:
             return ""
 
-    def register(self, group: str, uri: str) -> None:
+    def register(self, group: str, uri: str, may_replace: MayReplace = always, over_hosted: bool = False) -> None:
         """Register the master of a group, in the place of one that does not answer any more.
+
+        Args:
+            group: which group.
+            uri: where the master is.
+            may_replace: whether one may be replaced that does not answer.
+            over_hosted: whether one is replaced, too, that answers and is hosted by a client.
 
         Raises:
             NameServerNotFoundError: no name server answers.
@@ -281,26 +314,44 @@ class NameServer:
                 return
             if known is None:
                 continue  # removed meanwhile
-            try:
-                answer = who_is(known, self._security)
-            except LineRefusedError as error:
-                raise _foreign(group, self.address, error) from error
-            if answer is not None and answer.get("group") == group:
-                raise GroupTakenError(
-                    f"the group {group!r} has a master already: {known}, "
-                    f"process {answer.get('pid')} on {answer.get('host')}; if that is a program which hosts it, as "
-                    "it found none, it ends with that: wait for it, or have programs host none (host_master=False)"
-                )
+            self._check_gone(group, known, may_replace, over_hosted)
             self._remove_if(group, known)
 
-    def stay_registered(self, group: str, uri: str) -> None:
+    def _check_gone(self, group: str, known: str, may_replace: MayReplace, over_hosted: bool) -> None:
+        """Refuse to replace who is registered, unless that may be."""
+        silence = None
+        try:
+            answer = who_is(known, self._security)
+        except LineRefusedError as error:
+            raise _foreign(group, self.address, error) from error
+        except MasterUnreachedError as error:
+            answer, silence = None, error
+        if answer is not None and answer.get("group") == group:
+            if over_hosted and answer.get("hosted"):
+                return
+            raise GroupTakenError(
+                f"the group {group!r} has a master already: {known}, "
+                f"process {answer.get('pid')} on {answer.get('host')}; if that is a program which hosts it, as "
+                "it found none, it ends with that: wait for it, or have programs host none (host_master=False)",
+                known,
+            )
+        if not may_replace(known, silence is not None):
+            reason = silence or f"the master that is registered, {known}, does not answer here"
+            raise GroupTakenError(f"the group {group!r} may have a master already: {reason}", known)
+        if silence is not None:
+            log.warning("%s; its name is taken over", silence)
+
+    def stay_registered(self, group: str, uri: str, hosted: bool = False) -> None:
         """Do what `register` does, of a master that is registered already, unless the name server has forgotten it.
+
+        One that a client hosts gives way to any other. One that was started for the group goes before those: clients
+        host them where it cannot be reached, which may be so for a single one.
 
         Raises:
             NameServerNotFoundError, GroupTakenError, KeyRefusedError, VersionMismatchError: as `register`.
         """
         if self.lookup(group) != uri:
-            self.register(group, uri)
+            self.register(group, uri, never if hosted else always, over_hosted=not hosted)
 
     def unregister(self, group: str, uri: str) -> None:
         """Remove the name of a master, if it is still that master's.
@@ -392,12 +443,18 @@ def who_is(uri: str, security: Security) -> dict[str, Any] | None:
 
     Raises:
         LineRefusedError: somebody does, with another key than this process, or another version.
+        MasterUnreachedError: nobody can say; the text says why.
     """
     try:
         with Line(uri, security, Role.WATCHER, connect_timeout=ANSWER_SECONDS) as line:
             answer, _ = line.call("identify", timeout=ANSWER_SECONDS)
     except LineRefusedError:
         raise
-    except LineBrokenError:
+    except LineBrokenError as error:
+        # That nobody listens there, or somebody else, is known only where the machine itself says so.
+        if isinstance(error.__cause__, NotReachedError | TimeoutError):
+            raise MasterUnreachedError(
+                f"the master that is registered, {uri}, cannot be reached from here: {error.__cause__}"
+            ) from error
         return None
     return answer if isinstance(answer, dict) else None

@@ -39,7 +39,16 @@ from papyros.distributed.keys import ClusterKey
 from papyros.errors import KeyRefusedError, VersionMismatchError
 from papyros.logs import logger_of
 
-__all__ = ["HANDSHAKE_SECONDS", "NotAuthenticatedError", "Peer", "Role", "Security", "hang_up", "is_loopback"]
+__all__ = [
+    "HANDSHAKE_SECONDS",
+    "NotAuthenticatedError",
+    "NotReachedError",
+    "Peer",
+    "Role",
+    "Security",
+    "hang_up",
+    "is_loopback",
+]
 
 log = logger_of(__name__)
 
@@ -65,6 +74,10 @@ _REPLY_BYTES = _PREFIX.size + _REST.size
 _PLAIN, _TLS, _ASKS_FOR_TLS = 0, 1, 2
 _TLS_RECORD = 0x16
 _PYRO = b"PYRO"
+
+
+class NotReachedError(OSError):
+    """No connection came about, and nobody has refused it: who may be there is not known."""
 
 
 class Role(IntEnum):
@@ -150,12 +163,18 @@ class Security:
         Raises:
             KeyRefusedError: one of both sides does not have the key of the other.
             VersionMismatchError: the versions of both sides do not go together.
-            OSError: it cannot be reached, or does not finish the handshake in time.
+            NotReachedError: there is no way to that machine, or it says nothing.
+            OSError: nobody listens there, or does not finish the handshake in time.
         """
         deadline = time.monotonic() + timeout
         encrypt = False
         for tries in range(TRIES + 1):
-            sock = socket.create_connection((host, port), _remaining(deadline))
+            try:
+                sock = socket.create_connection((host, port), _remaining(deadline))
+            except ConnectionRefusedError:
+                raise
+            except OSError as error:
+                raise NotReachedError(*error.args) from error
             try:
                 # Without this the frames of a handshake wait for each other's acknowledgements: 40 ms.
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -56,7 +56,8 @@ class Seeker:
         Raises:
             NameServerNotFoundError: no name server answers.
             LineRefusedError: who is there has another key than this process, or another version.
-            ClusterError: the master is registered with an address that cannot be reached from here.
+            ClusterError: the master is registered with an address that cannot be reached from here, or does not answer
+                there.
         """
         uri = self.names.lookup(self.group)
         self._registered = uri is not None
@@ -97,9 +98,9 @@ class Seeker:
             try:
                 line = self.find()
                 waits_for = self._absent()
-            except NameServerNotFoundError:
+            except NameServerNotFoundError as error:
                 line = None
-                waits_for = f"a name server at {self.names.address} (pyro5-ns starts one)"
+                waits_for = f"a name server at {self.names.address}: {error}"
             except ClusterError as error:
                 line = None
                 waits_for = f"a master of the group {self.group!r} that can be reached; {error}"

@@ -15,9 +15,13 @@ from papyros.distributed.naming import (
     LOOPBACK,
     MASTER_OBJECT,
     Address,
+    MayReplace,
     NameServer,
+    always,
     check_listening,
+    is_here,
     parse_address,
+    resolves_to_loopback,
 )
 from papyros.distributed.security import Role, Security, is_loopback
 from papyros.distributed.service import MasterService
@@ -55,7 +59,8 @@ class MasterServer:
         publish: the address by which others reach it, as ``HOST[:PORT]``, if that is another one.
         on_over: told, from another thread, why this master is to end: another one took the name over, or a bug has
             ended one of its threads.
-        hosted: whether a client hosts it.
+        hosted: whether a client hosts it. Then it gives way to one that was there before, and could not be reached.
+        may_replace: whether it may begin with the name of one that does not answer.
     """
 
     def __init__(
@@ -70,11 +75,14 @@ class MasterServer:
         publish: str | None = None,
         on_over: Callable[[PapyrosError], None] = lambda _: None,
         hosted: bool = False,
+        may_replace: MayReplace = always,
     ) -> None:
         self.group = group
         self._names = NameServer(nameserver, security, keeps_line=True)
         self._lease = lease
         self._on_over = on_over
+        self._hosted = hosted
+        self._may_replace = may_replace
         check_listening(host)
         self.service = MasterService(group, lease, grace, hosted)
         try:
@@ -102,7 +110,7 @@ class MasterServer:
             NameServerNotFoundError: no name server answers; this may be tried again.
             GroupTakenError: another master serves the group.
         """
-        self._names.register(self.group, self.uri)
+        self._names.register(self.group, self.uri, self._may_replace)
         self._keeper.start()
 
     def close(self) -> None:
@@ -132,7 +140,7 @@ class MasterServer:
         while not self._closing.wait(min(REGISTER_SECONDS, self._lease / 4)):
             self._look_after()
             try:
-                self._names.stay_registered(self.group, self.uri)
+                self._names.stay_registered(self.group, self.uri, self._hosted)
                 missed = False
             except (NameServerNotFoundError, KeyRefusedError, VersionMismatchError) as error:
                 # Somebody else may have put an address of theirs there. To put one's own there again
@@ -151,6 +159,12 @@ def _published(host: str, nameserver: Address, port: int, publish: str | None) -
     if publish is not None:
         return parse_address(publish, port)
     if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - it is asked for here, not bound
+        if resolves_to_loopback(host) and not is_here(nameserver.host):
+            raise ClusterError(
+                f"a master that listens on {host} can be reached from this machine only, and the name server at "
+                f"{nameserver} is on another one: say by which ADDRESS the others reach this machine, --host ADDRESS, "
+                "in a program host='ADDRESS'"
+            )
         return Address(host, port)
     family = socket.AF_INET6 if host == "::" else socket.AF_INET
     try:
