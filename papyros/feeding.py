@@ -202,6 +202,7 @@ class Feeder:
         if self.slow_at is None or now < self.slow_at:
             return
         self.slow_at = None
+        held_up = False
         for slave in slaves:
             bundled = slave.progress.jobs > len(slave.queue)
             if not bundled and len(slave.queue) < 2:
@@ -211,9 +212,12 @@ class Feeder:
             spent = now - running[1] if running is not None else 0.0
             if spent >= LONG_SECONDS:
                 self.starved = False
+                held_up = True
                 self._source.returned([task.tag for task in self.take_back(slave)], "")
             elif running is not None and running[0].terms.jobs > 1 and spent >= SLOW_SECONDS:
                 self.spread(self.take_back(slave), [slave])
+        if held_up and all(_runs_long(slave) for slave in slaves if slave.ready and not slave.lent):
+            self._source.held_up()
 
     def _look_in(self, seconds: float) -> None:
         moment = time.monotonic() + seconds

@@ -37,7 +37,7 @@ from typing import Any
 from papyros.delays import Delays
 from papyros.entries import ASSIGNED, FORGOTTEN, PROCESSED, WAITING, Counts, Delivery, Entry, Holder, Session
 from papyros.mending import mend
-from papyros.shares import bearable, idle_share, share
+from papyros.shares import LONG_SECONDS, bearable, idle_share, share
 from papyros.terms import DEFAULT_TERMS, Terms
 from papyros.turns import Turns
 
@@ -334,6 +334,12 @@ class Ledger:
                 self._lose(entry)
             else:
                 self._wait_again(entry)
+
+    def note_slow(self, sessions: Iterable[Session]) -> None:
+        """Give nobody jobs of these ahead of need, until outcomes show that they are quick."""
+        for session in sessions:
+            if session.seconds is not None:
+                session.seconds = max(session.seconds, LONG_SECONDS)
 
     def charge(self, holder: Holder, entry: Entry, death: Any) -> bool:
         """Charge a job for the death of the slave that ran it.

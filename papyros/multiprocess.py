@@ -240,6 +240,9 @@ class _LedgerSource:
             master._ledger.give_back(master._holder, tags, reason or None)
             master._outcomes_came()
 
+    def held_up(self) -> None:
+        """Nothing is kept ready here but the ledger."""
+
     def printed(self, tag: Any, slave: str, text: str) -> None:
         with self._master._lock:
             job = self._master._entry_text(tag)

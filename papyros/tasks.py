@@ -63,6 +63,9 @@ class Source(Protocol):
     def returned(self, tags: list[Any], reason: str) -> None:
         """Take back tasks that the crew does not process; those with a reason were started, and stopped for it."""
 
+    def held_up(self) -> None:
+        """Take note that all slaves run jobs that take long: whatever is kept ready for them waits."""
+
     def printed(self, tag: Any, slave: str, text: str) -> None:
         """Take what a job printed."""
 

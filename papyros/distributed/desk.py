@@ -333,10 +333,7 @@ class Desk:
             if (entry := self._entry(session_key, number)) is not None:
                 self.ledger.charge(host.holder, entry, death)
                 self._tell_clients([entry])
-        for session_key, number, reason in report.returned:
-            if (entry := self._entry(session_key, number)) is not None:
-                self.ledger.give_back(host.holder, [entry], reason or None)
-                self._tell_clients([entry])
+        self._take_back(host, report.returned)
         for session_key, number, slave, text in report.prints:
             if (client := self.clients.get(session_key)) is not None:
                 client.print(number, slave, text)
@@ -345,6 +342,18 @@ class Desk:
         if report.lent:
             self.ledger.lend(host.holder, report.lent[-1])
         self.wake_hosts(len(report.deaths) + len(report.returned))
+
+    def _take_back(self, host: HostDesk, returned: list[tuple[str, int, str]]) -> None:
+        unstarted = set()
+        for session_key, number, reason in returned:
+            if (entry := self._entry(session_key, number)) is not None:
+                self.ledger.give_back(host.holder, [entry], reason or None)
+                self._tell_clients([entry])
+                if not reason:
+                    unstarted.add(entry.session)
+        if unstarted and not host.holder.ahead:
+            # It has given back all that it had ahead: jobs are not as quick as was thought.
+            self.ledger.note_slow(unstarted)
 
     def wake_hosts(self, jobs: int) -> None:
         """Wake as many waiting slave hosts as there is work for: idle ones first, then those that get some ahead."""

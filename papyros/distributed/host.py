@@ -438,6 +438,16 @@ class _NetworkSource:
         with host._lock:
             host._outbox.returned(tags, reason)
 
+    def held_up(self) -> None:
+        self._return_queue()
+
+    def _return_queue(self) -> None:
+        """Give back what has come ahead: it may not be what is to be run first, now that nobody can take it soon."""
+        host = self._host
+        with host._lock:
+            host._outbox.returned([task.tag for task in host._queue])
+            host._queue.clear()
+
     def printed(self, tag: Any, slave: str, text: str) -> None:
         host = self._host
         with host._lock:
@@ -461,9 +471,7 @@ class _NetworkSource:
         host = self._host
         with host._lock:
             host._outbox.lent(places)
-            # What has come ahead may not be what is to be run first now.
-            host._outbox.returned([task.tag for task in host._queue])
-            host._queue.clear()
+        self._return_queue()
 
     def broken(self, reason: str) -> None:
         self._host.broke(reason)

@@ -105,6 +105,9 @@ class FakeSource:
             self.messages.append((tag, bytes(message)))
             self.lock.notify_all()
 
+    def held_up(self):
+        """It keeps nothing ready."""
+
     def lent(self, places):
         with self.lock:
             self.places.append(places)
