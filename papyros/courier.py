@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import _thread
 import atexit
+import contextlib
 import threading
 import time
 from collections import deque
@@ -101,6 +102,7 @@ class LaneCourier:
         self._lane = FutureLane.through(master)
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._waited_for = False  # at the end of the program
         self._over = threading.Event()
         self._in_hand: deque[tuple[JobFuture, Job, Entry]] = deque()  # those that are being settled
 
@@ -109,7 +111,7 @@ class LaneCourier:
         if self._inline:
             self._run_here(job, future)
             return
-        if self._thread is not None:
+        if self._waited_for:
             self._lane.send(job, future)
             return
         self._start_thread()
@@ -121,12 +123,14 @@ class LaneCourier:
                 atexit.register(self._exit)
                 if self._lane.over_executor:
                     program_end.calls(self._exit)
+                self._waited_for = True
 
     def _run_here(self, job: Job, future: JobFuture) -> None:
         try:
             self._lane.send(job, future)
             while not future.done():
-                self._deliver()
+                if not self._deliver(future):
+                    future._wait(None)  # another thread has its outcome in hand
         except BaseException:  # the user's Ctrl-C: wherever the job is, nobody is to run it later
             self._lane.abandon(job, future)
             raise
@@ -154,9 +158,12 @@ class LaneCourier:
             self._guard(future._settle, Outcome(exception=error))
         self._close()
 
-    def _deliver(self) -> bool:
-        """Settle futures whose jobs are over, when there are some; False when there will be none any more."""
-        taken, gone, closed = self._lane.take()
+    def _deliver(self, wanted: JobFuture | None = None) -> bool:
+        """Settle futures whose jobs are over, when there are some; False when there will be none any more.
+
+        Also where the one that is `wanted` is in the hands of another thread.
+        """
+        taken, gone, closed = self._lane.take(wanted)
         for future in gone:
             if closed or self._lane.broken is not None:
                 error = self._lane.broken or MasterClosedError("the master was closed before the job was processed")
@@ -164,13 +171,19 @@ class LaneCourier:
             else:
                 self._guard(future._leave)
         hand = self._in_hand = deque(taken)  # each call has its own: callers may settle their futures themselves
-        while hand:
-            future, job, entry = hand[0]
-            outcome = self._lane.unpack(job, entry)
-            if self._fatal is not None and isinstance(outcome.exception, self._fatal):
-                self._abandon(outcome.exception)
-            self._guard(future._settle, outcome)
-            hand.popleft()
+        try:
+            while hand:
+                future, job, entry = hand[0]
+                outcome = self._lane.unpack(job, entry)
+                if self._fatal is not None and isinstance(outcome.exception, self._fatal):
+                    self._abandon(outcome.exception)
+                self._guard(future._settle, outcome)
+                hand.popleft()
+        except BaseException:  # Ctrl-C, in a thread of the user's: others wait for what it has in hand
+            for future, job, entry in hand:
+                with contextlib.suppress(BaseException):  # it was settled, or is told so by whoever waits
+                    future._settle(self._lane.unpack(job, entry))
+            raise
         return bool(taken or gone)
 
     def _guard(self, tell: Callable[..., None], *arguments: Any) -> None:
@@ -317,8 +330,8 @@ class FutureLane(Lane):
         if threading.current_thread() is not self.server:
             super()._wait_for_room(job, deadline)
 
-    def take(self) -> tuple[list[tuple[JobFuture, Job, Entry]], list[JobFuture], bool]:
-        """Wait until jobs are over, and take them out.
+    def take(self, wanted: JobFuture | None = None) -> tuple[list[tuple[JobFuture, Job, Entry]], list[JobFuture], bool]:
+        """Wait until jobs are over, and take them out; or until another thread has done so with the one `wanted`.
 
         Returns those that were processed, with their futures; the futures of those that will
         not be, for which nobody waits any more but they; and whether that is because the master was closed. All
@@ -331,8 +344,12 @@ class FutureLane(Lane):
                 entries = master._ledger.pop(session, TAKE)
                 if entries or gone or (not self.futures and (self._ended or master._closed)):
                     break
+                if wanted is not None and self.futures.get(wanted._number) is not wanted:
+                    break
                 master._await_outcome(FOREVER)
             taken = [(self.futures.pop(entry.number), self._take_out(entry), entry) for entry in entries]
+            if wanted is not None:
+                master._came.notify_all()  # those who wait for one of these look for it in vain
         return taken, gone, master._closed
 
     def _find_gone(self) -> list[JobFuture]:

@@ -45,6 +45,8 @@ class Place:
         self.running = running
         self._lock = threading.Lock()
         self._master: FamilyMaster | None = None
+        #: Whether no job will run here any more.
+        self.over = False
 
     def enter(self) -> Token[Place | None]:
         """Be the place of the calling thread, from now on or until `leave`."""
@@ -64,6 +66,12 @@ class Place:
             if self._master is None:
                 self._master = self._make()
             return self._master
+
+    def close(self, token: Token[Place | None]) -> None:
+        """Let go of all, as the job that ran was the only one; undo the `enter`."""
+        self.over = True
+        self.end_job()
+        self.leave(token)
 
     def end_job(self) -> None:
         """Let go of the master of the job that has ended, if it had one."""
@@ -113,7 +121,7 @@ _place: ContextVar[Place | None] = ContextVar("papyros_place", default=None)
 def running_here() -> Entry | None:
     """Return what is written of the job that runs here; None if none does, or its books are kept elsewhere."""
     place = _place.get()
-    return None if place is None else place.running()
+    return None if place is None or place.over else place.running()
 
 
 def current_master() -> Master:
@@ -127,7 +135,7 @@ def current_master() -> Master:
         NoCurrentMasterError: no job runs here. A thread that a job has started is handed the master by the job.
     """
     place = _place.get()
-    if place is None:
+    if place is None or place.over:
         raise NoCurrentMasterError(
             "current_master() is for the body of a job: it returns the master by which that job adds jobs of its own, "
             "and no job of Papyros runs in this thread. In a program, make a master; to a thread that a job has "

@@ -23,6 +23,10 @@ __all__ = ["AT_ONCE", "FOREVER", "LOOK_SECONDS", "Alarm", "Deadline", "SafeCondi
 LOOK_SECONDS = 1.0
 
 
+#: So many calls that were cancelled may be kept in mind, beside as many as there are others.
+FEW = 64
+
+
 class Deadline:
     """The moment at which a wait is over.
 
@@ -100,6 +104,10 @@ class SafeCondition(threading.Condition):
             self.notify_all()  # somebody may have notified this one instead of another
             raise
 
+    def is_mine(self) -> bool:
+        """Return whether the calling thread holds the lock."""
+        return bool(self._is_owned())  # type: ignore[attr-defined]
+
     @contextlib.contextmanager
     def opened(self, mend: Callable[[], None]) -> Iterator[None]:
         """Let go of the lock, if this thread holds it, and take it as many times again in the end.
@@ -107,7 +115,7 @@ class SafeCondition(threading.Condition):
         A handler of a signal, or a finalizer, runs in a thread that may hold the lock, in the midst of a change of what
         it guards. That is mended first.
         """
-        if self._is_owned():  # type: ignore[attr-defined]
+        if self.is_mine():
             mend()
         times = 0
         with contextlib.suppress(RuntimeError):  # it is not ours, or not any more
@@ -133,17 +141,20 @@ class Alarm:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._calls: list[tuple[float, int, Callable[[], None]]] = []
+        self._calls: dict[int, Callable[[], None]] = {}
+        self._moments: list[tuple[float, int]] = []  # when to call which; some may have been cancelled
         self._tickets = itertools.count()
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def set(self, moment: float, call: Callable[[], None]) -> None:
-        """Have `call` called at a moment of the monotonic clock."""
+    def set(self, moment: float, call: Callable[[], None]) -> int:
+        """Have `call` called at a moment of the monotonic clock; return a ticket, to `cancel` that."""
+        ticket = next(self._tickets)
         with self._changed:
             if self._closed:
-                return
-            heapq.heappush(self._calls, (moment, next(self._tickets), call))
+                return ticket
+            self._calls[ticket] = call
+            heapq.heappush(self._moments, (moment, ticket))
             if self._thread is None:
                 thread = threading.Thread(target=self._serve, name="papyros-alarm", daemon=True)
                 try:
@@ -152,6 +163,15 @@ class Alarm:
                 except RuntimeError as error:
                     log.warning("an alarm has to wait for the next one: %s", error)
             self._changed.notify()
+        return ticket
+
+    def cancel(self, ticket: int) -> None:
+        """Forget a call, and what it holds, if it has not come yet."""
+        with self._changed:
+            self._calls.pop(ticket, None)
+            if len(self._moments) > 2 * len(self._calls) + FEW:
+                self._moments = [entry for entry in self._moments if entry[1] in self._calls]
+                heapq.heapify(self._moments)
 
     def close(self) -> None:
         """Forget all calls, and end the thread."""
@@ -164,12 +184,14 @@ class Alarm:
     def _serve(self) -> None:
         while True:
             with self._changed:
-                while not self._closed and (not self._calls or self._calls[0][0] > time.monotonic()):
-                    wait = self._calls[0][0] - time.monotonic() if self._calls else None
+                while not self._closed and (not self._moments or self._moments[0][0] > time.monotonic()):
+                    wait = self._moments[0][0] - time.monotonic() if self._moments else None
                     self._changed.wait(wait if wait is None else min(max(wait, 0.0), threading.TIMEOUT_MAX))
                 if self._closed:
                     return
-                call = heapq.heappop(self._calls)[2]
+                call = self._calls.pop(heapq.heappop(self._moments)[1], None)
+            if call is None:
+                continue  # it was cancelled
             try:
                 call()
             except BaseException:

@@ -7,6 +7,8 @@ stands in the master's ledger, in a session; the master's lock guards it.
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 from queue import Full
 from typing import TYPE_CHECKING
 
@@ -206,10 +208,19 @@ class Lane:
         return self._master._closed or self._session.dropped
 
     def close(self) -> None:
-        """Drop all jobs of this lane, whatever their state."""
-        master, session = self._master, self._session
-        if master._forked:
+        """Drop all jobs of this lane, whatever their state. May be called at any moment, in any thread."""
+        if self._master._forked:
             return  # they are the affair of the process that this one was forked from
+        if self._master._came.is_mine():
+            # A loop that nobody knows any more was found by the garbage collector, or left by a handler of a signal, in
+            # the midst of a change of the books: so the work is left to another thread.
+            with contextlib.suppress(RuntimeError):  # there is none to spare: then they go with the master
+                _thread.start_new_thread(self._drop, ())
+            return
+        self._drop()
+
+    def _drop(self) -> None:
+        master, session = self._master, self._session
         with master._lock, master._mending():
             numbers = list(session.entries)
             master._ledger.drop(session.key)

@@ -105,31 +105,31 @@ class MultiThreadedMaster(BookkeepingMaster):
 
     def _serve(self) -> None:
         mine = threading.current_thread()
-        running: list[Entry] = []
-        place = Place(lambda: Family(self, running[0]), lambda: running[0] if running else None)
-        place.enter()
-        while self._serve_next(mine, running, place):
+        while self._serve_next(mine):
             pass
 
-    def _serve_next(self, mine: threading.Thread, running: list[Entry], place: Place) -> bool:
+    def _serve_next(self, mine: threading.Thread) -> bool:
         """Wait for a job, and run it; False when this thread is to end. While it waits, it keeps nothing."""
         found = self._next_entry(mine)
         if found is None:
             return False
-        entry, job = found
-        running.append(entry)
+        entry, job, alarm = found
+        # One for each job, since what a job hands to an event loop takes along the context in which it was.
+        place = Place(lambda: Family(self, entry), lambda: entry)
+        token = place.enter()
         outcome = run_job(job, mine.name)
-        place.end_job()
-        running.clear()
+        place.close(token)
         again = outcome.exception is not None and wants_retry(job, outcome.exception)
         with self._lock:
             self._finish(entry, outcome, outcome.seconds, again=again)
             self._outcomes_came()
             if mine in self._threads:  # else it was given up
                 self._threads[mine] = None
+        if alarm is not None:
+            self._alarm.cancel(alarm)
         return True
 
-    def _next_entry(self, mine: threading.Thread) -> tuple[Entry, Job] | None:
+    def _next_entry(self, mine: threading.Thread) -> tuple[Entry, Job, int | None] | None:
         """Wait for a job to run; None when this thread is to end."""
         with self._lock:
             while True:
@@ -148,9 +148,10 @@ class MultiThreadedMaster(BookkeepingMaster):
             now = time.monotonic()
             self._threads[mine] = (entry, now)
             self._room.notify()
+            alarm = None
             if entry.terms.timeout is not None:
-                self._alarm.set(now + entry.terms.timeout, lambda: self._abandon(mine, entry, now))
-            return entry, entry.payload  # which it has no more once it is dropped, with the loop that added it
+                alarm = self._alarm.set(now + entry.terms.timeout, lambda: self._abandon(mine, entry, now))
+            return entry, entry.payload, alarm  # it has no payload once it is dropped, with the loop that added it
 
     def _abandon(self, thread: threading.Thread, entry: Entry, since: float) -> None:
         """Give up a thread whose job has run for too long, and let another one take its place."""

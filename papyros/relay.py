@@ -150,8 +150,10 @@ class RelayMaster(InSlave):
 
     def end(self) -> None:
         """Let go of it: the master drops what is left when it hears the outcome of the job."""
-        with self._lock:
+        with self._lock, self._mending():
             self._ended = self._closed = True
+            for session in self._own_sessions():
+                self._discard_unprocessed(session)  # the futures of these are told that nothing will come
             self._came.notify_all()
         self._alarm.close()
         self._lending.end()

@@ -10,7 +10,7 @@ import pytest
 
 import papyros
 from tests.contract.jobs_for_tests import EqualJob, Square, fail_visibly, nap, wait_at
-from tests.support import PATIENCE, at_most
+from tests.support import PATIENCE, at_most, wait_until
 
 #: More jobs than any master may keep in flight in an execute.
 TOO_MANY = 3000
@@ -345,3 +345,16 @@ def test_closing_the_master_from_elsewhere_is_not_taken_for_the_end(make_concurr
     master.close()
     with pytest.raises(papyros.MasterClosedError):
         loop.result()
+
+
+def test_a_loop_that_is_left_in_the_midst_of_a_change_of_the_books_is_dropped_after_it(make_master):
+    """As the garbage collector may do, in whatever thread it runs."""
+    master = make_master()
+    loop = master.execute(Square(number) for number in range(50))
+    assert next(loop).result is not None
+    with master._lock:
+        before = set(master._ledger.sessions)
+        loop.close()
+        assert set(master._ledger.sessions) == before
+    wait_until(lambda: master.numPendingJobs() == 0, "its jobs to be dropped")
+    assert [job.result for job in master.execute([Square(3)])] == [9]

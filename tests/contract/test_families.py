@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import time
 import traceback
 
@@ -9,7 +10,7 @@ import pytest
 
 import papyros
 from tests.contract import families
-from tests.contract.jobs_for_tests import Square, end_slave, starts
+from tests.contract.jobs_for_tests import Square, end_slave, starts, wait_at
 from tests.support import PATIENCE, gone, wait_until
 
 TEXTS = ["the cat and the dog", "a dog and a cat", "the end", "and a beginning", "the dog"]
@@ -234,3 +235,20 @@ def test_children_are_charged_to_the_client_of_their_parent(make_concurrent_mast
     assert master.popProcessedJob(PATIENCE).result == CHILDREN
     after = sum(moment > last_modest for moment, _ in starts(tmp_path, "greedy-*"))
     assert after > 20, "the modest client had to wait for the children of the greedy one"
+
+
+def test_a_context_that_outlives_its_job_is_of_no_other_job(gates):
+    """What a job hands to an event loop runs in the context that the job had."""
+    with papyros.MultiThreadedMaster(1) as master:
+        job = papyros.job(contextvars.copy_context)()
+        master.addJob(job)
+        context = master.popProcessedJob(PATIENCE).result
+        gate = gates()
+        for expected in ("no job runs", "another one does"):
+            with pytest.raises(papyros.NoCurrentMasterError):
+                context.run(papyros.current_master)
+            if expected == "no job runs":
+                master.addJob(wait_at(gate.path))
+                gate.wait_for_arrivals(1)
+        gate.open()
+        assert master.popProcessedJob(PATIENCE) is not None

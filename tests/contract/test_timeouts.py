@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -271,3 +273,18 @@ def test_nobody_stops_a_job_in_the_single_thread(tmp_path):
     assert master.popProcessedJob(0) is job
     assert job.result is False
     assert job.seconds >= 0.2
+
+
+def test_what_has_ended_in_time_is_not_kept_until_its_time_would_be_up():
+    class Large:
+        pass
+
+    with papyros.MultiThreadedMaster(1) as master:
+        job = papyros.job(timeout=3600)(Large)()
+        master.addJob(job)
+        assert master.popProcessedJob(PATIENCE) is job
+        result = weakref.ref(job.result)
+        del job
+        master.addJob(Square(1))  # the thread has nothing of the one before in its hands any more
+        assert master.popProcessedJob(PATIENCE).result == 1
+        wait_until(lambda: gc.collect() >= 0 and result() is None, "the result to be forgotten")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -255,3 +257,52 @@ def test_any_master_makes_an_executor(tmp_path):
         assert all(future.result(PATIENCE) == number for number, future in left)
     with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
         executor.submit(add, 1)
+
+
+AFTER_A_REFUSAL = """
+import papyros
+
+@papyros.job
+def work(number):
+    print("ran", number, flush=True)
+
+master, other = papyros.open_master("threads:1"), papyros.SingleThreadedMaster()
+executor, pending = master.executor(), work(0)
+other.addJob(pending)
+try:
+    executor.submit(pending)
+except papyros.PendingJobError:
+    other.cancelJob(pending)
+futures = [executor.submit(work, number) for number in (1, 2)]
+"""
+
+
+def test_a_program_whose_first_submit_was_refused_has_done_the_others_at_its_end():
+    done = subprocess.run([sys.executable, "-c", AFTER_A_REFUSAL], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.stdout.split(), done.stderr) == (["ran", "1", "ran", "2"], "")
+
+
+def test_threads_share_an_executor_that_runs_calls_in_their_submits():
+    """Each of them may run the calls of others, and settle their futures."""
+    interval = sys.getswitchinterval()
+    with papyros.SingleThreadedMaster() as master, master.executor() as executor, ThreadPoolExecutor(4) as threads:
+        sys.setswitchinterval(1e-5)
+        try:
+            submitted = [threads.submit(lambda n=n: executor.submit(add, n, n).result(PATIENCE)) for n in range(3000)]
+            assert [future.result(PATIENCE) for future in submitted] == list(range(0, 6000, 2))
+        finally:
+            sys.setswitchinterval(interval)
+
+
+def count_couriers(after):
+    """Leave a future open that nobody waits for; return how many threads of such there are by then."""
+    executor = papyros.current_master().executor()
+    first, _ = executor.submit(add, 1, 1), executor.submit(pass_gate, after, 2)
+    assert first.result() == 2
+    return sum(thread.name == "papyros-courier" for thread in threading.enumerate())
+
+
+def test_futures_that_a_job_leaves_open_leave_no_thread_in_its_slave(tmp_path):
+    with papyros.MultiProcessMaster(1) as master:
+        jobs = [papyros.job(count_couriers)(str(tmp_path / "never")) for _ in range(5)]
+        assert [job.result for job in master.execute(jobs, ordered=True)] == [1] * 5
