@@ -53,7 +53,7 @@ class Sweeper:
         environment = {name: value for name, value in os.environ.items() if name != sweeping.MARK}
         try:
             self._popen = subprocess.Popen(
-                [sys.executable, "-S", "-P", sweeping.__file__, self.mark, str(os.getpid())],
+                [sys.executable, "-S", "-P", "-E", sweeping.__file__, self.mark, str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

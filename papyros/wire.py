@@ -11,7 +11,6 @@ here to look into them. How batches of payloads are framed is `papyros.frames`' 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pickle
 import sys
@@ -19,6 +18,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+from papyros.environment import search_path
 from papyros.errors import PayloadError, PayloadTooLargeError
 from papyros.frames import Parts
 from papyros.jobs import Job, describe
@@ -255,10 +255,7 @@ def _search_path() -> list[str]:
     """Where modules of this program may lie that a slave on the same file system can import too."""
     main = getattr(sys.modules.get("__main__"), "__file__", None)
     folders = [os.path.dirname(os.path.realpath(main))] if main else []
-    with contextlib.suppress(OSError):  # somebody has deleted it
-        if (here := os.getcwd()) not in folders:
-            folders.append(here)
-    return folders
+    return search_path([*folders, ""])
 
 
 def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | None = None) -> type[Job]:

@@ -11,6 +11,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from papyros.distributed.config import apply_pyro_items
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
 from papyros.distributed.doctor import examine
 from papyros.distributed.host import SlaveHost
-from papyros.distributed.keys import ENVIRONMENT, find_key, make_key_file
+from papyros.distributed.keys import ENVIRONMENT, default_key_file, find_key, make_key_file
 from papyros.distributed.lifeline import Lifeline
 from papyros.distributed.line import LineRefusedError
 from papyros.distributed.naming import (
@@ -55,6 +56,9 @@ __all__ = ["main"]
 
 #: Options that a standalone cluster hands on to its parts.
 PASSED = ("port", "publish", "lease", "grace", "drain", "max_bytes")
+
+#: How long a slave host waits for the key of a cluster that is started at the same time, on machines that share a home.
+KEY_SECONDS = 5.0
 
 DRAINING = "draining: running jobs end, no more are taken; a second signal ends it now"
 
@@ -128,6 +132,8 @@ def _security(options: argparse.Namespace, nameserver: Address) -> Security:
     here = is_here(nameserver.host)
     first = options.standalone or options.slaves is None or here
     try:
+        if not (first or asks or options.key_file is not None or ENVIRONMENT in os.environ):
+            _await_key()
         key = find_key(options.key_file, make=first and not asks, here=here)
     except KeyFileError as error:
         if options.key_file is not None or ENVIRONMENT in os.environ:
@@ -139,6 +145,13 @@ def _security(options: argparse.Namespace, nameserver: Address) -> Security:
             "need a copy of that file"
         )
     return Security(key)
+
+
+def _await_key() -> None:
+    """Wait for a moment for the key of this user, which another machine with the same home may be about to make."""
+    path, deadline = default_key_file(), time.monotonic() + KEY_SECONDS
+    while not os.path.lexists(path) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _run_master(
