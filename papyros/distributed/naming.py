@@ -454,7 +454,8 @@ def who_is(uri: str, security: Security) -> dict[str, Any] | None:
         # That nobody listens there, or somebody else, is known only where the machine itself says so.
         if isinstance(error.__cause__, NotReachedError | TimeoutError):
             raise MasterUnreachedError(
-                f"the master that is registered, {uri}, cannot be reached from here: {error.__cause__}"
+                f"the master that is registered, {uri}, cannot be reached from here: {error.__cause__}; --doctor tells "
+                "more, and if that master is gone for good, another one may be started in its place"
             ) from error
         return None
     return answer if isinstance(answer, dict) else None
