@@ -18,7 +18,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from papyros import environment as _environment  # noqa: F401 - it notes where the program was started
+from papyros import environment as _environment  # noqa: F401 - it notes the working directory, which may change
 from papyros.current import current_master
 from papyros.errors import (
     ClusterError,

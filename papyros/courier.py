@@ -177,8 +177,8 @@ class LaneCourier:
                 outcome = self._lane.unpack(job, entry)
                 if self._fatal is not None and isinstance(outcome.exception, self._fatal):
                     self._abandon(outcome.exception)
-                self._guard(future._settle, outcome)
                 hand.popleft()
+                self._guard(future._settle, outcome)
         except BaseException:  # Ctrl-C, in a thread of the user's: others wait for what it has in hand
             for future, job, entry in hand:
                 with contextlib.suppress(BaseException):  # it was settled, or is told so by whoever waits

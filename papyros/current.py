@@ -60,6 +60,8 @@ class Place:
     def master(self) -> FamilyMaster:
         """Return the master of the job that runs; where that has closed it, another one."""
         with self._lock:
+            if self.over:
+                raise _no_job()
             if self._master is not None and self._master.closed:
                 self._master.end()  # two of them at a time would take each other's news
                 self._master = None
@@ -69,9 +71,10 @@ class Place:
 
     def close(self, token: Token[Place | None]) -> None:
         """Let go of all, as the job that ran was the only one; undo the `enter`."""
-        self.over = True
-        self.end_job()
+        with self._lock:
+            self.over = True
         self.leave(token)
+        self.end_job()
 
     def end_job(self) -> None:
         """Let go of the master of the job that has ended, if it had one."""
@@ -135,10 +138,14 @@ def current_master() -> Master:
         NoCurrentMasterError: no job runs here. A thread that a job has started is handed the master by the job.
     """
     place = _place.get()
-    if place is None or place.over:
-        raise NoCurrentMasterError(
-            "current_master() is for the body of a job: it returns the master by which that job adds jobs of its own, "
-            "and no job of Papyros runs in this thread. In a program, make a master; to a thread that a job has "
-            "started, hand the master that the job got"
-        )
+    if place is None:
+        raise _no_job()
     return cast("Master", place.master())
+
+
+def _no_job() -> NoCurrentMasterError:
+    return NoCurrentMasterError(
+        "current_master() is for the body of a job: it returns the master by which that job adds jobs of its own, "
+        "and no job of Papyros runs in this thread. In a program, make a master; to a thread that a job has "
+        "started, hand the master that the job got"
+    )

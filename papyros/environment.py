@@ -62,10 +62,13 @@ def _options() -> Iterator[str]:
 def python_environment() -> dict[str, str]:
     """Return the environment for another Python process that is to find this Papyros.
 
-    If this one takes no notice of Python's own variables (``-E``, ``-I``), they are not in it.
+    If this one takes no notice of Python's own variables (``-E``, ``-I``), those are not in it that say what is
+    imported. Others that begin with ``PYTHON_`` may be the user's own.
     """
-    ignored = "PYTHON" if sys.flags.ignore_environment else "="
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(ignored)}
+    environment = dict(os.environ)
+    if sys.flags.ignore_environment:
+        for name in [name for name in environment if name.startswith("PYTHON") and not name.startswith("PYTHON_")]:
+            del environment[name]
     home = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
     if "site-packages" not in home:  # a checkout: what made it importable here may not hold there
         known = environment.get("PYTHONPATH")

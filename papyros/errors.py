@@ -135,7 +135,7 @@ class MasterNotFoundError(PapyrosError, LookupError):
 
 
 class GroupTakenError(PapyrosError, RuntimeError):
-    """Another master serves the group already.
+    """Another master serves the group already, or may do so, where it cannot be reached from here.
 
     Attributes:
         uri (str): where that one is registered.

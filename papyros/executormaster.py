@@ -120,8 +120,7 @@ class ExecutorMaster(DelegatingMaster):
         try:
             outcome = run_job(job, threading.current_thread().name)
         finally:
-            place.leave(token)
-            place.end_job()
+            place.close(token)
         return outcome, outcome.exception is not None and wants_retry(job, outcome.exception)
 
     def _await_child(self, session: Session, deadline: Deadline) -> bool:

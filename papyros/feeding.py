@@ -80,6 +80,8 @@ class Feeder:
             if len(slave.queue) <= enough and slave.progress.jobs <= MOST_TOKENS - MOST_JOBS and not _runs_long(slave)
         }
         if not wants:
+            if not self.starved:
+                self._look_in(LONG_SECONDS)  # what the source has may wait behind jobs that take long
             self._level(slaves, False, here)
             return
         tasks = self._take(sum(wants.values()))
@@ -134,7 +136,7 @@ class Feeder:
             jobs = jobs_in(tasks)
         if jobs > len(tasks):
             self._look_in(SLOW_SECONDS)
-        elif len(tasks) > 1 or slave.queue:
+        elif len(tasks) > 1 or slave.queue or not self.starved:
             self._look_in(LONG_SECONDS)
         careful = bool(self._careful_until) and time.monotonic() < self._careful_until
         self.pace.weigh(slave.send(tasks, self._source.definition, self._source.held, careful), len(tasks), jobs)
@@ -202,7 +204,6 @@ class Feeder:
         if self.slow_at is None or now < self.slow_at:
             return
         self.slow_at = None
-        held_up = False
         for slave in slaves:
             bundled = slave.progress.jobs > len(slave.queue)
             if not bundled and len(slave.queue) < 2:
@@ -211,12 +212,13 @@ class Feeder:
             running = slave.progress.running()
             spent = now - running[1] if running is not None else 0.0
             if spent >= LONG_SECONDS:
-                self.starved = False
-                held_up = True
-                self._source.returned([task.tag for task in self.take_back(slave)], "")
+                if tasks := self.take_back(slave):
+                    self.starved = False
+                    self._source.returned([task.tag for task in tasks], "")
             elif running is not None and running[0].terms.jobs > 1 and spent >= SLOW_SECONDS:
                 self.spread(self.take_back(slave), [slave])
-        if held_up and all(_runs_long(slave) for slave in slaves if slave.ready and not slave.lent):
+        working = [slave for slave in slaves if slave.ready and not slave.lent]
+        if working and all(map(_runs_long, working)):
             self._source.held_up()
 
     def _look_in(self, seconds: float) -> None:

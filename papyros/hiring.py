@@ -100,6 +100,7 @@ class Hiring:
     def _count_false_start(self, reason: object) -> None:
         self._false_starts += 1
         if self._false_starts >= MAX_FALSE_STARTS:
+            self.again_at = None
             self.ready.set()
             self._give_up(f"slaves cannot be started: {reason}")
 

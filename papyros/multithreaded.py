@@ -125,8 +125,8 @@ class MultiThreadedMaster(BookkeepingMaster):
             self._outcomes_came()
             if mine in self._threads:  # else it was given up
                 self._threads[mine] = None
-        if alarm is not None:
-            self._alarm.cancel(alarm)
+            if alarm is not None:
+                self._alarm.cancel(alarm)
         return True
 
     def _next_entry(self, mine: threading.Thread) -> tuple[Entry, Job, int | None] | None:

@@ -99,9 +99,8 @@ def _run(job: Job, slave: str, family: Family) -> Outcome:
     try:
         return run_job(job, slave)
     finally:
-        Place.leave(token)
         try:
-            place.end_job()
+            place.close(token)
         except Exception:
             log.exception("the master of a job could not be let go of")
 

@@ -135,8 +135,7 @@ class SingleThreadedMaster(BookkeepingMaster):
         try:
             outcome = interrupts.let_through(run_job, job, threading.current_thread().name)
         finally:
-            place.leave(token)
-            place.end_job()
+            place.close(token)
         if outcome.exception is not None and (interrupts.came or _quit_debugger(outcome.exception)):
             raise outcome.exception
         return outcome

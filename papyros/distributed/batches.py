@@ -89,7 +89,8 @@ Row = TypeVar("Row", AddedJob, HostJob, JobOutcome)
 class HostReport(NamedTuple):
     """What a slave host tells its master.
 
-    Outcomes, deaths of slaves, jobs that it gives back, what jobs printed, how many slaves lend their places.
+    Outcomes, deaths of slaves, jobs that it gives back, what jobs printed, how many slaves lend their places,
+    whether jobs that take long hold up others.
     """
 
     outcomes: list[JobOutcome]
@@ -97,11 +98,12 @@ class HostReport(NamedTuple):
     returned: list[tuple[str, int, str]]  # session, number, why it was stopped where it had been started
     prints: list[tuple[str, int, str, str]]  # session, number, slave, text
     lent: list[int]  # as the number changed; the last one counts
+    held_up: list[bool]  # whether jobs are given back since all slaves run some that take long
 
     @classmethod
     def empty(cls) -> HostReport:
         """Return a report of nothing."""
-        return cls([], [], [], [], [])
+        return cls([], [], [], [], [], [])
 
     def is_owed(self) -> bool:
         """Whether somebody waits for what it tells: not for how many places are lent just now."""
@@ -319,15 +321,15 @@ def pack_report(report: HostReport) -> bytes:
 
 def report_parts(report: HostReport) -> list[Buffer]:
     """Return the parts of which `pack_report` makes one: the outcomes are as they were, and not copied."""
-    rest = json.dumps([report.deaths, report.returned, report.prints, report.lent[-1:]]).encode()
+    rest = json.dumps([report.deaths, report.returned, report.prints, report.lent[-1:], report.held_up[-1:]]).encode()
     return outcomes_parts(report.outcomes, rest)
 
 
 def unpack_report(message: Buffer) -> HostReport:
     """Unpack what `pack_report` packed."""
     rest, outcomes = unpack_message(message)
-    deaths, returned, prints, lent = json.loads(bytes(rest))
-    return HostReport(unpack_outcomes(outcomes), deaths, returned, prints, lent)
+    deaths, returned, prints, lent, held_up = json.loads(bytes(rest))
+    return HostReport(unpack_outcomes(outcomes), deaths, returned, prints, lent, held_up)
 
 
 def pack_definitions(definitions: dict[bytes, bytes]) -> bytes:

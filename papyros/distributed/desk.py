@@ -333,7 +333,9 @@ class Desk:
             if (entry := self._entry(session_key, number)) is not None:
                 self.ledger.charge(host.holder, entry, death)
                 self._tell_clients([entry])
-        self._take_back(host, report.returned)
+        unstarted = self._take_back(host, report.returned)
+        if report.held_up:
+            self.ledger.note_slow(unstarted)
         for session_key, number, slave, text in report.prints:
             if (client := self.clients.get(session_key)) is not None:
                 client.print(number, slave, text)
@@ -343,7 +345,8 @@ class Desk:
             self.ledger.lend(host.holder, report.lent[-1])
         self.wake_hosts(len(report.deaths) + len(report.returned))
 
-    def _take_back(self, host: HostDesk, returned: list[tuple[str, int, str]]) -> None:
+    def _take_back(self, host: HostDesk, returned: list[tuple[str, int, str]]) -> set[Session]:
+        """Have jobs wait again that a slave host gives back; return the sessions of those that it has not started."""
         unstarted = set()
         for session_key, number, reason in returned:
             if (entry := self._entry(session_key, number)) is not None:
@@ -351,9 +354,7 @@ class Desk:
                 self._tell_clients([entry])
                 if not reason:
                     unstarted.add(entry.session)
-        if unstarted and not host.holder.ahead:
-            # It has given back all that it had ahead: jobs are not as quick as was thought.
-            self.ledger.note_slow(unstarted)
+        return unstarted
 
     def wake_hosts(self, jobs: int) -> None:
         """Wake as many waiting slave hosts as there is work for: idle ones first, then those that get some ahead."""

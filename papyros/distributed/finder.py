@@ -82,7 +82,7 @@ class MasterFinder:
         self._server: MasterServer | None = None
         self._reached: set[str] = set()  # the masters that this client has talked to
         self._yielded: dict[str, float] = {}  # until when those are let alone to which one here gave way
-        self._told = ""  # why no master is hosted here
+        self._told: type[BaseException] | None = None  # why no master is hosted here
 
     def first(self, deadline: Deadline) -> Line:
         """Return a line to the master; what is not there, in time, is an error. Says once what it waits for.
@@ -134,7 +134,7 @@ class MasterFinder:
     def _found(self, line: Line) -> Line:
         self._reached.add(line.uri)
         self._yielded.pop(line.uri, None)
-        self._told = ""
+        self._told = None
         return line
 
     def _host_first(self, hosting: Hosting) -> Line | None:
@@ -152,8 +152,8 @@ class MasterFinder:
         try:
             return self._host_here(hosting)
         except (OSError, PapyrosError) as error:
-            if str(error) != self._told:
-                self._told = str(error)
+            if type(error) is not self._told:
+                self._told = type(error)
                 log.warning("no master is hosted here for now: %s", error)
             return None
 

@@ -439,13 +439,9 @@ class _NetworkSource:
             host._outbox.returned(tags, reason)
 
     def held_up(self) -> None:
-        self._return_queue()
-
-    def _return_queue(self) -> None:
-        """Give back what has come ahead: it may not be what is to be run first, now that nobody can take it soon."""
         host = self._host
         with host._lock:
-            host._outbox.returned([task.tag for task in host._queue])
+            host._outbox.held_up([task.tag for task in host._queue])
             host._queue.clear()
 
     def printed(self, tag: Any, slave: str, text: str) -> None:
@@ -471,7 +467,9 @@ class _NetworkSource:
         host = self._host
         with host._lock:
             host._outbox.lent(places)
-        self._return_queue()
+            # What has come ahead may not be what is to be run first now.
+            host._outbox.returned([task.tag for task in host._queue])
+            host._queue.clear()
 
     def broken(self, reason: str) -> None:
         self._host.broke(reason)

@@ -119,6 +119,8 @@ def _serve(options: argparse.Namespace) -> int:
         stop.set()
 
     key = find_key(options.key_file)
+    if key.fresh:
+        print(f"a key was made for this cluster, {key.source}; its other machines need a copy of that file", flush=True)
     try:
         daemon = Daemon(options.host, options.port, Security(key), Role.NAME_SERVER, Names(), broke)
     except OSError as error:

@@ -61,6 +61,12 @@ class Outbox:
         self._report.returned.extend((*tag, reason) for tag in tags)
         self._came.notify()
 
+    def held_up(self, tags: list[tuple[str, int]]) -> None:
+        """Give jobs back, if there are some, since all slaves run jobs that take long."""
+        if tags:
+            self._report.held_up.append(True)
+            self.returned(tags)
+
     def printed(self, tag: tuple[str, int], slave: str, text: str) -> None:
         """Tell what a job prints. A client that is far behind has the end of it; and nothing is to fill a message."""
         prints = self._report.prints

@@ -47,7 +47,7 @@ class Seeker:
         self._role = role
         self._stop = stop
         self._tell = tell
-        self._told = ""
+        self._told: object = None  # what is waited for, as it was told last
         self._registered = False
 
     def find(self) -> Line | None:
@@ -73,6 +73,16 @@ class Seeker:
             log.debug("%s", error)
             return None
 
+    def _lacking(self, error: Exception | None) -> str:
+        """Return in words what is waited for."""
+        if isinstance(error, NameServerNotFoundError):
+            return f"a name server at {self.names.address}: {error}"
+        if isinstance(error, LineRefusedError):
+            return f"a master of the group {self.group!r} with the same key and version; {error}"
+        if error is not None:
+            return f"a master of the group {self.group!r} that can be reached; {error}"
+        return f"{self._absent()}{self._others()}"
+
     def _absent(self) -> str:
         if self._registered:  # it was killed, perhaps, and nobody has taken its name yet
             absent = f"; the one registered at {self.names.address} does not answer"
@@ -95,24 +105,19 @@ class Seeker:
         """Seek until the master is found; None when it was not within `patience` seconds, or is to stop."""
         deadline = None if patience is None else time.monotonic() + patience
         for delay in delays():
+            line, lacks = None, None
             try:
                 line = self.find()
-                waits_for = self._absent()
-            except NameServerNotFoundError as error:
-                line = None
-                waits_for = f"a name server at {self.names.address}: {error}"
-            except ClusterError as error:
-                line = None
-                waits_for = f"a master of the group {self.group!r} that can be reached; {error}"
-            except LineRefusedError as error:
-                line = None
-                waits_for = f"a master of the group {self.group!r} with the same key and version; {error}"
+            except (NameServerNotFoundError, ClusterError, LineRefusedError) as error:
+                lacks = error
             if line is not None:
-                self._told = ""
+                self._told = None
                 return line
-            if waits_for != self._told:
-                self._told = waits_for
-                self._tell(f"waiting for {waits_for}{self._others() if waits_for == self._absent() else ''}")
+            # Not each time that the reason is another one: of a machine that is gone, it is now this and now that.
+            kind = type(lacks), self._registered
+            if kind != self._told:
+                self._told = kind
+                self._tell(f"waiting for {self._lacking(lacks)}")
             if deadline is not None and time.monotonic() + delay > deadline:
                 return None
             if self._stop.wait(delay):

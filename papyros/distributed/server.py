@@ -59,7 +59,7 @@ class MasterServer:
         publish: the address by which others reach it, as ``HOST[:PORT]``, if that is another one.
         on_over: told, from another thread, why this master is to end: another one took the name over, or a bug has
             ended one of its threads.
-        hosted: whether a client hosts it. Then it gives way to one that was there before, and could not be reached.
+        hosted: whether a client hosts it. Then it gives way to any other that takes the name.
         may_replace: whether it may begin with the name of one that does not answer.
     """
 

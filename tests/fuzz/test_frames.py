@@ -95,7 +95,7 @@ def calls(uid):
     """Return good calls of clients and slave hosts, as bytes."""
     outcome = JobOutcome("fuzz", 1, b"R\x80\x05N.", 0.1, "h/1")
     report = pack_report(
-        HostReport([outcome], [("fuzz", 1, "died")], [("fuzz", 1, "")], [("fuzz", 1, "h", "text")], [0])
+        HostReport([outcome], [("fuzz", 1, "died")], [("fuzz", 1, "")], [("fuzz", 1, "h", "text")], [0], [True])
     )
     client = [
         ("identify", [], b""),

@@ -22,6 +22,7 @@ class FakeSource:
         self.lock = threading.Condition()
         self.packer = Packer()
         self.jobs = {}
+        self.tasks = {}  # as they were taken
         self.waiting = deque()
         self.outcomes = {}
         self.slaves = {}
@@ -56,7 +57,9 @@ class FakeSource:
 
     def take(self, limit):
         with self.lock:
-            return [self.waiting.popleft() for _ in range(min(limit, len(self.waiting)))]
+            taken = [self.waiting.popleft() for _ in range(min(limit, len(self.waiting)))]
+            self.tasks.update((task.tag, task) for task in taken)
+            return taken
 
     def definition(self, digest):
         self.defined[digest] += 1
@@ -87,10 +90,7 @@ class FakeSource:
         with self.lock:
             self.given_back += [(tag, reason) for tag in tags]
             if not self.closed:
-                for tag in tags:
-                    payload = self.packer.pack(self.jobs[tag])
-                    task = Task(tag, payload.definition, payload.blob, terms_of(self.jobs[tag]))
-                    self.waiting.append(task)
+                self.waiting.extend(self.tasks[tag] for tag in tags)
             self.lock.notify_all()
         if tags and self.crew is not None:
             self.crew.poke()

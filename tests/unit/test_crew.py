@@ -492,8 +492,9 @@ def test_slaves_that_the_system_never_lets_start_break_the_crew(source, monkeypa
 
     monkeypatch.setattr("papyros.hiring.HIRE_AGAIN_SECONDS", 0.05)
     monkeypatch.setattr(process.SlaveProcess, "_start", fail)
-    with crew_of(source, 1):
+    with crew_of(source, 1) as crew:
         source.wait_for(lambda: source.reasons, "it to give up")
+        assert crew._hiring.again_at is None, "nothing is tried again, so nothing is to be looked after"
     assert "slaves cannot be started" in source.reasons[0]
     assert "Cannot allocate memory" in source.reasons[0]
 

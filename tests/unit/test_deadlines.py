@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 
 import pytest
 
 from papyros import deadlines
-from papyros.deadlines import LOOK_SECONDS, Deadline, SafeCondition
-from tests.support import Background
+from papyros.deadlines import FEW, LOOK_SECONDS, Alarm, Deadline, SafeCondition
+from tests.support import PATIENCE, Background
 
 
 @pytest.fixture
@@ -171,3 +172,20 @@ def test_what_is_no_number_is_refused(timeout):
 def test_what_is_no_time_is_refused(timeout):
     with pytest.raises(ValueError, match="a timeout is None, or 0 or more seconds"):
         Deadline(timeout)
+
+
+def test_calls_that_were_cancelled_do_not_come_and_are_not_kept():
+    alarm, came = Alarm(), threading.Event()
+    try:
+        now = time.monotonic()
+        tickets = [alarm.set(now + 3600, came.set) for _ in range(1000)]
+        for ticket in tickets:
+            alarm.cancel(ticket)
+        assert not alarm._calls
+        assert len(alarm._moments) <= FEW
+        alarm.cancel(alarm.set(now, lambda: None))
+        alarm.set(time.monotonic(), came.set)
+        assert came.wait(PATIENCE)
+    finally:
+        alarm.close()
+    alarm.cancel(tickets[0])

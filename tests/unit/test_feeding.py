@@ -514,3 +514,38 @@ def test_what_waits_behind_long_jobs_does_not_wait_for_their_end_though_other_sl
         assert "long 1" not in source.outcomes
         gate.open()
         source.wait_for_outcomes(151)
+
+
+# Held up ------------------------------------------------------------------------------------
+
+
+class Kept(FakeSource):
+    """Counts how often it hears that all slaves run jobs that take long."""
+
+    times = 0
+
+    def held_up(self):
+        self.times += 1
+
+
+def test_what_was_given_ahead_is_given_back_behind_a_long_job_and_it_is_told_once_all_slaves_run_one(gates):
+    """Also where they began at different times, and nothing is left that could be given back."""
+    source, gate = Kept(), gates()
+    with crew_of(source, slaves=2) as crew:
+        for number in range(-100, 0):
+            source.add(number, Square(number))
+        crew.poke()
+        source.wait_for(lambda: len(source.outcomes) == 100, "quick jobs")
+        source.add(0, wait_at(gate.path))
+        crew.poke()
+        gate.wait_for_arrivals(1)
+        for number in range(1, 10):
+            source.add(number, wait_at(gate.path))
+        crew.poke()
+        gate.wait_for_arrivals(2)
+        source.wait_for(lambda: len(source.waiting) == 8, "what waits behind them to be given back")
+        told = source.times
+        wait_until(lambda: source.times > told, "that both run long jobs to be told, and told again")
+        assert not any(reason for _, reason in source.given_back)
+        gate.open()
+        source.wait_for(lambda: len(source.outcomes) == 110, "all of them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from papyros.ledger import MAX_LOSSES, Ledger
+from papyros.shares import LONG_SECONDS, share
 from papyros.terms import Terms
 
 pytestmark = pytest.mark.compiled
@@ -317,3 +318,17 @@ def test_cancelled_jobs_do_not_keep_their_payload():
     ledger.cancel(session, 2)
     gc.collect()
     assert alive() is None
+
+
+def test_jobs_that_hold_up_others_are_given_ahead_again_once_outcomes_are_quick():
+    ledger, session = filled(100)
+    holder = ledger.enlist("host", 1)
+    for entry in ledger.assign(holder, 30):
+        ledger.finish(session, entry.number, b"", 0.001)
+    assert share(holder, [holder], [session]) > 1
+    ledger.note_slow([session])
+    assert session.seconds == LONG_SECONDS
+    assert share(holder, [holder], [session]) == 1
+    for entry in ledger.assign(holder, 20):
+        ledger.finish(session, entry.number, b"", 0.001)
+    assert share(holder, [holder], [session]) > 1

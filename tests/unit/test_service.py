@@ -201,6 +201,7 @@ def test_a_report_is_split_into_messages_and_nothing_of_it_is_lost(sizes, messag
         [("client", 91, "")],
         [("client", 92, "lab/1", "hello")],
         [2],
+        [True],
     )
     parts, rest = [], report
     while any(rest):
