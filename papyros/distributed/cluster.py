@@ -80,6 +80,7 @@ class LocalCluster:
         self._closed = False
         self._parts: list[Part] = []
         self._watch: threading.Thread | None = None
+        self._watched = selectors.DefaultSelector()  # the parts whose end is to be told of
         #: Those that are closed may go; those that are not, the end of the program knows.
         self._clients: weakref.WeakSet[DistributedMaster] = weakref.WeakSet()
         self._lock = threading.Lock()  # so that nobody adds one while they are gone through
@@ -95,6 +96,8 @@ class LocalCluster:
             #: Where the master listens, as ``HOST:PORT``.
             self.address: str = master.wait_ready(deadline - time.monotonic())["address"]
             crew.wait_ready(deadline - time.monotonic())
+            for part in self._parts:
+                self._watched.register(part, selectors.EVENT_READ, part)
             self._watch = threading.Thread(target=self._watch_parts, name="papyros-parts", daemon=True)
             self._watch.start()
         except BaseException:
@@ -152,6 +155,7 @@ class LocalCluster:
             part.wait()
         if self._watch is not None and self._watch.is_alive():  # it is not where it could not even be started
             self._watch.join()
+        self._watched.close()
         for part in self._parts:
             part.close()
         atexit.unregister(self.close)
@@ -164,16 +168,13 @@ class LocalCluster:
 
     def _watch_parts(self) -> None:
         """Tell of each part that ends though nobody has asked it to. Ends when all of them have."""
-        with selectors.DefaultSelector() as selector:
-            for part in self._parts:
-                selector.register(part, selectors.EVENT_READ, part)
-            while selector.get_map():
-                for key, _ in selector.select():
-                    part = key.data
-                    selector.unregister(part)
-                    if not part.asked:
-                        told = (part.name, part.ended_by_itself(), WITHOUT[part.name])
-                        log.warning("the %s of the local cluster %s, and is not started anew: %s", *told)
+        while self._watched.get_map():
+            for key, _ in self._watched.select():
+                part = key.data
+                self._watched.unregister(part)
+                if not part.asked:
+                    told = (part.name, part.ended_by_itself(), WITHOUT[part.name])
+                    log.warning("the %s of the local cluster %s, and is not started anew: %s", *told)
 
     def _start(self, name: str, module: str, *arguments: str) -> Part:
         part = Part(name, module, arguments, self._key_file)
