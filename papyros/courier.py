@@ -179,10 +179,11 @@ class LaneCourier:
                     self._abandon(outcome.exception)
                 hand.popleft()
                 self._guard(future._settle, outcome)
-        except BaseException:  # Ctrl-C, in a thread of the user's: others wait for what it has in hand
-            for future, job, entry in hand:
-                with contextlib.suppress(BaseException):  # it was settled, or is told so by whoever waits
-                    future._settle(self._lane.unpack(job, entry))
+        except BaseException:
+            if self._inline:  # Ctrl-C, in a thread of the user's: others wait for what it has in hand
+                for future, job, entry in hand:
+                    with contextlib.suppress(BaseException):
+                        future._settle(self._lane.unpack(job, entry))
             raise
         return bool(taken or gone)
 

@@ -22,7 +22,6 @@ __all__ = ["AT_ONCE", "FOREVER", "LOOK_SECONDS", "Alarm", "Deadline", "SafeCondi
 #: before it waits for a lock, ends no wait: who pressed Ctrl-C then would wait for whatever the program waits for.
 LOOK_SECONDS = 1.0
 
-
 #: So many calls that were cancelled may be kept in mind, beside as many as there are others.
 FEW = 64
 

@@ -20,7 +20,7 @@ from papyros.distributed.config import apply_pyro_items
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
 from papyros.distributed.doctor import examine
 from papyros.distributed.host import SlaveHost
-from papyros.distributed.keys import ENVIRONMENT, default_key_file, find_key, make_key_file
+from papyros.distributed.keys import ENVIRONMENT, default_key_file, find_key, make_key_file, tell_fresh
 from papyros.distributed.lifeline import Lifeline
 from papyros.distributed.line import LineRefusedError
 from papyros.distributed.naming import (
@@ -140,10 +140,7 @@ def _security(options: argparse.Namespace, nameserver: Address) -> Security:
             raise
         raise ClusterError(str(error)) from None  # it is none of the options that is wrong
     if key.fresh:
-        _print(
-            f"a key was made for this cluster, {key.source}; its other machines, and other users of this one, "
-            "need a copy of that file"
-        )
+        _print(tell_fresh(key))
     return Security(key)
 
 

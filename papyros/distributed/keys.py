@@ -28,7 +28,7 @@ from papyros.errors import KeyFileError
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["ENVIRONMENT", "ClusterKey", "default_key_file", "find_key", "make_key_file", "read_key_file"]
+__all__ = ["ENVIRONMENT", "ClusterKey", "default_key_file", "find_key", "make_key_file", "read_key_file", "tell_fresh"]
 
 #: The environment variable that names a key file.
 ENVIRONMENT = "PAPYROS_KEY_FILE"
@@ -115,6 +115,14 @@ def default_key_file() -> Path:
         named = os.environ.get("XDG_CONFIG_HOME", "")
         folder = Path(named) if os.path.isabs(named) else Path.home() / ".config"
     return folder / "papyros" / "key"
+
+
+def tell_fresh(key: ClusterKey) -> str:
+    """Return what is to be known of a key that was made just now."""
+    return (
+        f"a key was made for this cluster, {key.source}; its other machines, and other users of this one, "
+        "need a copy of that file"
+    )
 
 
 def find_key(named: str | os.PathLike[str] | None = None, make: bool = True, here: bool = False) -> ClusterKey:

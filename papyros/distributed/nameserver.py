@@ -16,7 +16,7 @@ from Pyro5.nameserver import NameServer
 
 from papyros.distributed.config import apply_pyro_items
 from papyros.distributed.daemon import Daemon, offer
-from papyros.distributed.keys import find_key
+from papyros.distributed.keys import find_key, tell_fresh
 from papyros.distributed.lifeline import Lifeline
 from papyros.distributed.naming import DEFAULT_NAMESERVER, Address, check_listening, parse_address
 from papyros.distributed.options import port_number
@@ -120,7 +120,7 @@ def _serve(options: argparse.Namespace) -> int:
 
     key = find_key(options.key_file)
     if key.fresh:
-        print(f"a key was made for this cluster, {key.source}; its other machines need a copy of that file", flush=True)
+        print(tell_fresh(key), flush=True)
     try:
         daemon = Daemon(options.host, options.port, Security(key), Role.NAME_SERVER, Names(), broke)
     except OSError as error:

@@ -46,6 +46,7 @@ __all__ = [
     "check_listening",
     "check_reachable",
     "is_here",
+    "is_only_here",
     "never",
     "parse_address",
     "parse_uri",
@@ -200,11 +201,16 @@ def check_reachable(uri: str, nameserver: Address) -> None:
         ClusterError: so it is; the text says what to do there.
     """
     host = parse_uri(uri).host
-    if resolves_to_loopback(host) and not is_here(nameserver.host):
+    if is_only_here(host, nameserver):
         raise ClusterError(
             f"the master is registered as {host}, by which only its own machine can reach it, at a name server on "
             f"another machine, {nameserver}: start it with --host ADDRESS, an address that the others can reach"
         )
+
+
+def is_only_here(host: str, nameserver: Address) -> bool:
+    """Whether a host can be reached from its own machine only, though the name server tells others of it, too."""
+    return resolves_to_loopback(host) and not is_here(nameserver.host)
 
 
 def check_listening(host: str) -> str:

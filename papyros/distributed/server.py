@@ -19,9 +19,8 @@ from papyros.distributed.naming import (
     NameServer,
     always,
     check_listening,
-    is_here,
+    is_only_here,
     parse_address,
-    resolves_to_loopback,
 )
 from papyros.distributed.security import Role, Security, is_loopback
 from papyros.distributed.service import MasterService
@@ -159,7 +158,7 @@ def _published(host: str, nameserver: Address, port: int, publish: str | None) -
     if publish is not None:
         return parse_address(publish, port)
     if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - it is asked for here, not bound
-        if resolves_to_loopback(host) and not is_here(nameserver.host):
+        if is_only_here(host, nameserver):
             raise ClusterError(
                 f"a master that listens on {host} can be reached from this machine only, and the name server at "
                 f"{nameserver} is on another one: say by which ADDRESS the others reach this machine, --host ADDRESS, "

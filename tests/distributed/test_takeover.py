@@ -70,6 +70,6 @@ def test_a_master_takes_its_name_back_from_one_that_a_client_hosts(launch, names
 
 
 def test_none_is_hosted_where_nobody_else_could_reach_it(group, monkeypatch):
-    monkeypatch.setattr("papyros.distributed.server.is_here", lambda _: False)
+    monkeypatch.setattr("papyros.distributed.naming.is_here", lambda _: False)
     with pytest.raises(ClusterError, match="can be reached from this machine only"):
         MasterServer(group, parse_address("lab1"), security())
