@@ -371,13 +371,13 @@ class BookkeepingMaster(Master):
             return
         self._ledger.finish(entry.session, entry.number, outcome, seconds, size, lambda delay: time.monotonic() + delay)
         if entry.delayed:
-            self._alarm.set(self._ledger.next_wake() or 0.0, self._wake_delayed)
+            self._alarm.set_earliest(self._ledger.next_wake() or 0.0, self._wake_delayed)
 
     def _wake_delayed(self) -> None:
         with self._lock:
             self._ledger.wake(time.monotonic())
             if (moment := self._ledger.next_wake()) is not None:
-                self._alarm.set(moment, self._wake_delayed)
+                self._alarm.set_earliest(moment, self._wake_delayed)
             self._work_came()
             self._came.notify_all()
             self._room.notify_all()

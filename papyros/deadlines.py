@@ -141,6 +141,7 @@ class Alarm:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._calls: dict[int, Callable[[], None]] = {}
+        self._earliest: dict[Callable[[], None], tuple[float, int]] = {}  # when, and by which ticket
         self._moments: list[tuple[float, int]] = []  # when to call which; some may have been cancelled
         self._tickets = itertools.count()
         self._thread: threading.Thread | None = None
@@ -150,27 +151,50 @@ class Alarm:
         """Have `call` called at a moment of the monotonic clock; return a ticket, to `cancel` that."""
         ticket = next(self._tickets)
         with self._changed:
-            if self._closed:
-                return ticket
-            self._calls[ticket] = call
-            heapq.heappush(self._moments, (moment, ticket))
-            if self._thread is None:
-                thread = threading.Thread(target=self._serve, name="papyros-alarm", daemon=True)
-                try:
-                    thread.start()
-                    self._thread = thread
-                except RuntimeError as error:
-                    log.warning("an alarm has to wait for the next one: %s", error)
-            self._changed.notify()
+            if not self._closed:
+                self._set(moment, ticket, call)
         return ticket
+
+    def set_earliest(self, moment: float, call: Callable[[], None]) -> None:
+        """Have `call` called once, at the earliest of the moments for which that was asked since it was called last."""
+        with self._changed:
+            if self._closed:
+                return
+            known, former = self._earliest.get(call, (math.inf, 0))
+            if known <= moment:
+                self._start()  # it may not have started when it should
+                return
+            self._cancel(former)
+            ticket = next(self._tickets)
+            self._set(moment, ticket, call)
+            self._earliest[call] = moment, ticket
 
     def cancel(self, ticket: int) -> None:
         """Forget a call, and what it holds, if it has not come yet."""
         with self._changed:
-            self._calls.pop(ticket, None)
-            if len(self._moments) > 2 * len(self._calls) + FEW:
-                self._moments = [entry for entry in self._moments if entry[1] in self._calls]
-                heapq.heapify(self._moments)
+            self._cancel(ticket)
+
+    def _set(self, moment: float, ticket: int, call: Callable[[], None]) -> None:
+        self._calls[ticket] = call
+        heapq.heappush(self._moments, (moment, ticket))
+        self._start()
+        self._changed.notify()
+
+    def _cancel(self, ticket: int) -> None:
+        self._calls.pop(ticket, None)
+        if len(self._moments) > 2 * len(self._calls) + FEW:
+            self._moments = [entry for entry in self._moments if entry[1] in self._calls]
+            heapq.heapify(self._moments)
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
+        thread = threading.Thread(target=self._serve, name="papyros-alarm", daemon=True)
+        try:
+            thread.start()
+            self._thread = thread
+        except RuntimeError as error:
+            log.warning("an alarm has to wait for the next one: %s", error)
 
     def close(self) -> None:
         """Forget all calls, and end the thread."""
@@ -188,9 +212,12 @@ class Alarm:
                     self._changed.wait(wait if wait is None else min(max(wait, 0.0), threading.TIMEOUT_MAX))
                 if self._closed:
                     return
-                call = self._calls.pop(heapq.heappop(self._moments)[1], None)
-            if call is None:
-                continue  # it was cancelled
+                ticket = heapq.heappop(self._moments)[1]
+                call = self._calls.pop(ticket, None)
+                if call is None:
+                    continue  # it was cancelled
+                if self._earliest.get(call, (0.0, 0))[1] == ticket:
+                    del self._earliest[call]
             try:
                 call()
             except BaseException:

@@ -94,6 +94,7 @@ class DelegatingMaster(PackingMaster):
         self._work = threading.Condition(self._lock)
         self._flying: dict[Entry, float] = {}  # what the engine has, since when; also what nobody waits for any more
         self._tickets: dict[Entry, Ticket] = {}
+        self._alarms: dict[Entry, int] = {}  # of those that have a timeout
         self._broken = ""
         self._feeder: threading.Thread | None = None
 
@@ -190,7 +191,8 @@ class DelegatingMaster(PackingMaster):
         """See to it that a job which runs for too long is known. Called with the lock held."""
         if entry.terms.timeout is not None:
             since = self._flying[entry]
-            self._alarm.set(since + entry.terms.timeout, partial(self._overdue, entry, since))
+            call = partial(self._overdue, entry, since)
+            self._alarms[entry] = self._alarm.set(since + entry.terms.timeout, call)
 
     def _recall(self, ticket: Ticket) -> None:
         """Have the engine drop a job that nobody wants any more."""
@@ -226,6 +228,8 @@ class DelegatingMaster(PackingMaster):
     def _landed(self, entry: Entry) -> None:
         self._flying.pop(entry, None)
         self._tickets.pop(entry, None)
+        if (alarm := self._alarms.pop(entry, None)) is not None:
+            self._alarm.cancel(alarm)  # it would keep what became of the job until the time is up
         self._work.notify_all()
 
     def _fail(self, entry: Entry, error: BaseException) -> None:

@@ -6,6 +6,7 @@ would not take them, and whatever a job does there, what comes back can be unpic
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import socket
@@ -79,7 +80,7 @@ def run_parcel(
     if ends is not None and outcome.exception is not None and ends(outcome.exception):
         raise outcome.exception
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        with contextlib.suppress(Exception):  # it is none, or a job has closed it, or nobody reads it any more
             stream.flush()
     try:
         encoded = encode_outcome(outcome, job, max_bytes)

@@ -157,9 +157,9 @@ class Held:
             raise ValueError("more bytes have come than a shared value is to have")
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
-            self._hash.update(piece)
             while piece:
                 written = os.pwrite(self._fd, piece, self.filled)
+                self._hash.update(piece[:written])  # no more: where there is no room for the rest, that may come again
                 self.filled += written
                 piece = piece[written:]
         if self.complete:

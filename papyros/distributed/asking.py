@@ -36,16 +36,23 @@ def ask(host: str, port: int, name: str, method: str, args: tuple[Any, ...], tim
         connection.send(protocol.SendingMessage(protocol.MSG_CONNECT, 0, 0, number, hello).data)
         answer = protocol.recv_stub(connection, [protocol.MSG_CONNECTOK, protocol.MSG_CONNECTFAIL])
         if answer.type == protocol.MSG_CONNECTFAIL:
-            raise errors.CommunicationError(f"it says: {serpent.loads(answer.data)!s:.500}")
+            raise errors.CommunicationError(f"it says: {_read(answer.data)!s:.500}")
         call = serpent.dumpsCall(name, method, args, {})
         connection.send(protocol.SendingMessage(protocol.MSG_INVOKE, 0, 1, number, call).data)
         answer = protocol.recv_stub(connection, [protocol.MSG_RESULT])
-        result = serpent.loads(answer.data)
+        result = _read(answer.data)
     if answer.flags & protocol.FLAGS_EXCEPTION:
         if isinstance(result, errors.NamingError):
             raise result
         raise errors.CommunicationError(f"it raised: {result!s:.500}")
     return result
+
+
+def _read(data: bytes) -> Any:
+    try:
+        return serializers["serpent"].loads(data)
+    except Exception as error:  # noqa: BLE001 - whoever answers may write what serpent was not made for
+        raise errors.ProtocolError(f"what it answers cannot be read: {type(error).__name__}") from None
 
 
 class _Guarded(SocketConnection):  # type: ignore[misc] # Pyro has no types

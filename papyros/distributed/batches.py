@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -23,6 +23,7 @@ __all__ = [
     "JobOutcome",
     "added_parts",
     "host_jobs_parts",
+    "in_messages",
     "outcomes_parts",
     "pack_added",
     "pack_definitions",
@@ -39,6 +40,9 @@ __all__ = [
     "unpack_report",
 ]
 
+
+#: A message has so many bytes of definitions, or a single one.
+DEFINITIONS_BYTES = 8 << 20
 
 #: So many tables of names, or of terms, are kept as they were read or written.
 MOST_TABLES = 128
@@ -335,6 +339,20 @@ def unpack_report(message: Buffer) -> HostReport:
 def pack_definitions(definitions: dict[bytes, bytes]) -> bytes:
     """Pack definitions, with their digests."""
     return pack_message([part for item in definitions.items() for part in item])
+
+
+def in_messages(definitions: dict[bytes, bytes]) -> Iterator[dict[bytes, bytes]]:
+    """Part definitions into what goes into a message each: so much of them, or a single one that is larger."""
+    part: dict[bytes, bytes] = {}
+    size = 0
+    for digest, definition in definitions.items():
+        size += len(definition)
+        if part and size > DEFINITIONS_BYTES:
+            yield part
+            part, size = {}, len(definition)
+        part[digest] = definition
+    if part:
+        yield part
 
 
 def unpack_definitions(message: Buffer) -> dict[bytes, bytes]:

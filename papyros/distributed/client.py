@@ -159,7 +159,11 @@ class DistributedMaster(PackingMaster):
         self._cancelling = Cancelling(self)
         self._sender = Sender(self)
         self._receiver = Receiver(self)
-        self._sender.line = self._connect(Deadline(timeout))
+        try:
+            self._sender.line = self._connect(Deadline(timeout))
+        except BaseException:
+            self._finder.close()  # it may host a master by now, which nobody else could end
+            raise
         atexit.register(self._end_with_program)
         self._threads = [
             worker("papyros-send", self._sender.run, self._broke),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import selectors
 import threading
@@ -78,6 +79,7 @@ class LocalCluster:
         self._key_file = os.path.abspath(os.path.expanduser(key_file)) if key_file is not None else None
         self._pid = os.getpid()
         self._closed = False
+        self._ended = False  # all that was to be let go of is; an interrupt may have come before that
         self._parts: list[Part] = []
         self._watch: threading.Thread | None = None
         self._watched = selectors.DefaultSelector()  # the parts whose end is to be told of
@@ -142,23 +144,32 @@ class LocalCluster:
 
     def close(self) -> None:
         """Close its clients and end all parts, in bounded time. To close twice is harmless."""
-        if self._closed or self._pid != os.getpid():
+        if self._ended or self._pid != os.getpid():
             return
         self._closed = True
-        with self._lock:
-            clients = list(self._clients)
-        for client in clients:
-            client.close()
+        with contextlib.ExitStack() as stack:  # whatever one of them raises, or Ctrl-C does, the others are closed
+            stack.callback(self._end_parts)
+            with self._lock:
+                for client in self._clients:
+                    stack.callback(client.close)
+        self._ended = True
+        atexit.unregister(self.close)
+
+    def _end_parts(self) -> None:
         # Slaves first, so that they can say goodbye; the name server last, so that the name can be taken back.
-        for part in reversed(self._parts):
-            part.end()
-            part.wait()
+        try:
+            for part in reversed(self._parts):
+                part.end()
+                part.wait()
+        except BaseException:  # Ctrl-C: nobody waits any longer, but none of them is to stay
+            for part in self._parts:
+                part.end()
+            raise
         if self._watch is not None and self._watch.is_alive():  # it is not where it could not even be started
             self._watch.join()
         self._watched.close()
         for part in self._parts:
             part.close()
-        atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
         return self

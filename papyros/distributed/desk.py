@@ -170,8 +170,8 @@ class Desk:
             if entry is None or entry.state is PROCESSED or (waiting and entry.state is not WAITING):
                 continue
             self._order_stop(client.session, [entry])
-            self.ledger.discard(client.session, [number])
             stopped.append(number)
+        self.ledger.discard(client.session, stopped)  # all at once: each time, all that is processed is looked through
         self._stop_orphans()
         return stopped
 
@@ -475,7 +475,7 @@ class Desk:
 
     def _set_alarm(self) -> None:
         if (moment := self.ledger.next_wake()) is not None:
-            self._alarm.set(moment, self._wake_delayed)
+            self._alarm.set_earliest(moment, self._wake_delayed)
 
     def _wake_delayed(self) -> None:
         with self.lock:

@@ -19,7 +19,7 @@ from papyros.encoded import encode_lost, encode_refusal, is_told, told_text
 from papyros.entries import Entry, Holder
 from papyros.errors import PayloadError
 from papyros.frames import Buffer
-from papyros.ledger import Ledger
+from papyros.ledger import ASSIGNMENT_BYTES, Ledger
 from papyros.logs import logger_of
 from papyros.story import tell_before
 
@@ -84,10 +84,15 @@ class Exchange:
         batch = [_bundled(bundle) for bundle in unsent]
         leaving = self.sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
         full = True
+        size = sum(len(job.blob) for job in batch)
         # A program that adds jobs for long lets nobody get a word in for 5 ms: better a long one, of many bundles.
-        while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED:
+        while full and len(batch) < SEND_JOBS and len(leaving) < SEND_BUNDLED and size < ASSIGNMENT_BYTES:
             first = bool(slaves) and not self._holder.assigned
-            entries = self._ledger.assign(self._holder, sendable())
+            entries = self._ledger.assign(self._holder, sendable(), ASSIGNMENT_BYTES - size)
+            size += sum(entry.size for entry in entries)
+            if batch and size > ASSIGNMENT_BYTES:  # a job that is as large as may be fills a message all by itself
+                self._ledger.give_back(self._holder, entries)
+                break
             leaving.update(entry.number for entry in entries)
             parted = self.bundling.parted(
                 entries, ceil(len(entries) / min(slaves, FIRST_BUNDLES)) if first else MOST_JOBS

@@ -97,6 +97,7 @@ class SlaveHost:
         self._crew = Crew(slaves, _NetworkSource(self), CrewOptions(max_bytes, sys.path, family))
         self._lock = threading.Lock()
         self._outbox = Outbox(self._lock)
+        self._report: tuple[Batch, int, str] | None = None  # on its way: its number, and of which stay it tells
         self._telling = threading.Lock()  # held while what was done is reported, or what is being done claimed
         self._draining = threading.Event()
         self._hurried = False
@@ -175,8 +176,8 @@ class SlaveHost:
                 contextlib.suppress(LineBrokenError),
                 self._seeker.line(self._uri, connect_timeout=RETIRE_SECONDS) as line,
             ):
-                while self._outbox.is_any_left():
-                    message, sequence, stay = self._next_report()
+                while self._report is not None or self._outbox.is_any_left():
+                    (message, sequence, stay), self._report = self._report or self._next_report(), None
                     line.call("report", self._key, sequence, self._uid, stay, message=message, timeout=RETIRE_SECONDS)
                 line.call("retire", self._key, timeout=RETIRE_SECONDS)
 
@@ -254,9 +255,9 @@ class SlaveHost:
             for other in self._lines - {line}:
                 other.abort()  # reports to a master that may never answer
         with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
+            self._crew.recall()  # before the stay begins, in which the master may give the same jobs to this host
             with self._lock:
                 self._outbox.begin_stay(stay)
-            self._crew.recall()
             line.call("claim", self._key, *self._started())
         self._stay = stay
 
@@ -286,11 +287,13 @@ class SlaveHost:
         jobs = unpack_host_jobs(message)
         intake = self._intake
         intake.forget(self._values.take_stale())
-        if missing := intake.missing(jobs):
-            answer, definitions = line.call("definitions", self._key, message=pack_message(list(missing)))
+        while missing := intake.missing(jobs):
+            answer, message = line.call("definitions", self._key, message=pack_message(list(missing)))
             if not answer["known"]:
                 raise LineBrokenError("the master gave this slave host up")
-            intake.define(unpack_definitions(definitions))
+            if not (definitions := unpack_definitions(message)):
+                break  # their client has left meanwhile
+            intake.define(definitions)
         tasks, altered = intake.check(jobs)
         with self._lock:
             if altered:
@@ -321,6 +324,11 @@ class SlaveHost:
         with self._seeker.line(self._uri, silence=self._silence) as line, self._use(line):
             yield line
 
+    @property
+    def stay(self) -> str:
+        """What this host is enlisted for: a master that was started anew where the one before was has another one."""
+        return self._stay
+
     def is_current(self, line: Line) -> bool:
         """Return whether a line goes to the master that this host serves."""
         return line.uri == self._uri and not self._stop.is_set()
@@ -348,20 +356,19 @@ class SlaveHost:
 
     def _push(self) -> None:
         """Report to the master; what a broken connection may have swallowed is reported again."""
-        report: tuple[Batch, int, str] | None = None
         while not self._stop.is_set():
             if not self._connected.wait(1.0):
                 continue
             try:
                 with self._seeker.line(self._uri, silence=self._silence) as line, self._use(line):
                     while not self._stop.is_set() and self._uri == line.uri:
-                        message, sequence, stay = report = report or self._next_report()
+                        message, sequence, stay = self._report = self._report or self._next_report()
                         with self._telling:
                             told = self._key, sequence, self._uid, stay, self._ended()
                             answer, _ = line.call("report", *told, message=message)
                             if not answer["taken"]:
                                 break  # it is for the next master
-                            report = None
+                            self._report = None
                             with self._lock:
                                 self._outbox.arrived()
             except LineBrokenError as error:
@@ -382,6 +389,8 @@ class SlaveHost:
 
     def _patience(self) -> float:
         """For how long the master need not hear anything: what it has just answered has shown that this host lives."""
+        if self._stop.is_set():
+            return 0.0  # nobody wakes up who waits from now on
         return self._answered + SILENT_BEATS * self._beat - time.monotonic()
 
     @contextlib.contextmanager

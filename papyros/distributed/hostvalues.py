@@ -46,6 +46,10 @@ class ValueUser(Protocol):
             LineBrokenError: no connection can be made.
         """
 
+    @property
+    def stay(self) -> str:
+        """With which master this host is, and since when: another one, each time that this changes."""
+
     def is_current(self, line: Line) -> bool:
         """Return whether a line goes to the master that this host serves."""
 
@@ -87,7 +91,7 @@ class HostValues:
         self._stale: set[bytes] = set()  # definitions that nobody needs any more
         self._held: dict[bytes, Held] = {}
         self._confirmed: set[bytes] = set()  # those that the master has known, which it is asked about
-        self._uri, self._since = "", time.monotonic()
+        self._stay, self._since = "", time.monotonic()
         self._partial: dict[bytes, Held] = {}  # the thread's own
         self._closing = False
         self._thread: threading.Thread | None = None
@@ -165,8 +169,8 @@ class HostValues:
 
     def _serve_on(self, line: Line) -> None:
         while not self._closing and self._user.is_current(line):
-            if line.uri != self._uri:
-                self._uri, self._since = line.uri, time.monotonic()
+            if self._user.stay != self._stay:
+                self._stay, self._since = self._user.stay, time.monotonic()
                 self._confirmed.clear()
             with self._lock:
                 wanted = next((digest for missing in self.awaited.values() for digest in missing), None)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Sequence
 
 from Pyro5 import core
-from Pyro5.errors import NamingError
 from Pyro5.nameserver import NameServer
 
 from papyros.distributed.config import apply_pyro_items
@@ -54,7 +53,7 @@ class Names:
     def register(self, name: str, uri: str, safe: bool) -> None:
         """Register a URI under a name; safely, if there is none yet."""
         if max(len(name), len(uri)) > LONGEST or self._names.count() >= MOST_NAMES:
-            raise NamingError(f"no more than {MOST_NAMES} names, of {LONGEST} characters, are kept")
+            raise ValueError(f"no more than {MOST_NAMES} names, of {LONGEST} characters, are kept")
         core.URI(uri)
         self._names.register(name, uri, safe)
 

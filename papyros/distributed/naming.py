@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from Pyro5 import errors as pyro_errors
+from Pyro5.core import URI
 
 from papyros.distributed.asking import ask
 from papyros.distributed.line import CallFailedError, Line, LineBrokenError, LineRefusedError, split_uri
@@ -25,6 +26,7 @@ from papyros.errors import (
     GroupTakenError,
     KeyRefusedError,
     NameServerNotFoundError,
+    PapyrosError,
     VersionMismatchError,
 )
 from papyros.logs import logger_of
@@ -82,6 +84,9 @@ _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 #: How long the name server, or a registered master, may take to answer.
 ANSWER_SECONDS = 3.0
 
+
+#: Somebody else may register, and be gone, while a name is registered; nobody does so time and again.
+REGISTER_TRIES = 10
 
 #: Whether the master at a URI may be replaced, which does not answer: since nobody listens there, or, if the other
 #: argument is true, as far as can be seen from here.
@@ -273,26 +278,33 @@ class NameServer:
 
         Raises:
             NameServerNotFoundError: no name server answers.
+            KeyRefusedError: it has another key.
+            VersionMismatchError: it has a version that does not go with this one.
         """
         try:
-            return str(self._ask("lookup", _PREFIX + group))
+            uri = self._ask("lookup", _PREFIX + group)
         except pyro_errors.NamingError:
             return None
+        if not isinstance(uri, str | URI):
+            raise self._absent("what it answers is no address")
+        return str(uri)
 
     def groups(self) -> list[str]:
         """Return the groups that have a master registered; what is no name of a group is left out.
 
         Raises:
-            NameServerNotFoundError: no name server answers.
+            NameServerNotFoundError, KeyRefusedError, VersionMismatchError: as `lookup`.
         """
-        names = [str(name).removeprefix(_PREFIX) for name in self._ask("list", _PREFIX)]
-        return sorted(filter(_GROUP.fullmatch, names))
+        known = self._ask("list", _PREFIX)
+        if not isinstance(known, dict):
+            raise self._absent("what it answers are no names")
+        return sorted(filter(_GROUP.fullmatch, (str(name).removeprefix(_PREFIX) for name in known)))
 
     def others(self, group: str) -> str:
         """Return the groups that have a master registered, but for this one, as a text; empty if there are none."""
         try:
             return ", ".join(other for other in self.groups() if other != group)
-        except NameServerNotFoundError:
+        except PapyrosError:
             return ""
 
     def register(self, group: str, uri: str, may_replace: MayReplace = always, over_hosted: bool = False) -> None:
@@ -307,10 +319,11 @@ class NameServer:
         Raises:
             NameServerNotFoundError: no name server answers.
             GroupTakenError: another master serves the group; the text says where.
-            KeyRefusedError: who is registered has another key, so that nobody can say whether it serves the group.
-            VersionMismatchError: who is registered has a version that does not go with this one.
+            KeyRefusedError: who is registered has another key, so that nobody can say whether it serves the group; or
+                the name server has.
+            VersionMismatchError: who is registered has a version that does not go with this one; or the name server.
         """
-        while True:
+        for _ in range(REGISTER_TRIES):
             try:
                 self._ask("register", _PREFIX + group, uri, True)
                 return
@@ -322,6 +335,7 @@ class NameServer:
                 continue  # removed meanwhile
             self._check_gone(group, known, may_replace, over_hosted)
             self._remove_if(group, known)
+        raise self._absent(f"somebody else took the name of the group {group!r} {REGISTER_TRIES} times")
 
     def _check_gone(self, group: str, known: str, may_replace: MayReplace, over_hosted: bool) -> None:
         """Refuse to replace who is registered, unless that may be."""
@@ -388,10 +402,13 @@ class NameServer:
             # Whoever listens there may be another one the next time.
             self._asks_for_key = False
             # The text says it all; a traceback of sockets above it would only hide that.
-            raise NameServerNotFoundError(
-                f"no name server answers at {self.address} ({error}); start one with pyro5-ns, "
-                "or say where it is: --nameserver HOST[:PORT], in a program nameserver='HOST[:PORT]'"
-            ) from None
+            raise self._absent(error) from None
+
+    def _absent(self, why: object) -> NameServerNotFoundError:
+        return NameServerNotFoundError(
+            f"no name server answers at {self.address} ({why}); start one with pyro5-ns, "
+            "or say where it is: --nameserver HOST[:PORT], in a program nameserver='HOST[:PORT]'"
+        )
 
     def _ask_ours(self, method: str, args: tuple[Any, ...]) -> Any:
         line, self._line = self._line, None
@@ -407,7 +424,9 @@ class NameServer:
         except LineRefusedError as error:
             raise error.__cause__ or error from None
         except CallFailedError as error:
-            raise pyro_errors.NamingError(str(error)) from error
+            if error.kind == pyro_errors.NamingError.__name__:
+                raise pyro_errors.NamingError(str(error)) from error
+            raise pyro_errors.CommunicationError(f"it raised: {error}") from error
 
     def _call(self, line: Line, method: str, args: tuple[Any, ...]) -> Any:
         try:

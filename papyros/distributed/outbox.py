@@ -84,10 +84,12 @@ class Outbox:
 
     def begin_stay(self, stay: str) -> None:
         """From now on, reports are of another stay."""
+        if stay != self._stay:
+            # These were held in the stay before: the master has given them to others, free of charge. But one may have
+            # begun already, of whose jobs the master may have heard, though no answer says so.
+            self._report.deaths.clear()
+            self._report.returned.clear()
         self._stay = stay
-        # These were held in the stay before: the master has given them to others, free of charge.
-        self._report.deaths.clear()
-        self._report.returned.clear()
         self._report.lent.append(self._lent)
         self.wake()  # who waits for news to tell is to tell them elsewhere
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from papyros.distributed.line import CONNECT_SECONDS, SILENCE_SECONDS, Line, LineBrokenError, LineRefusedError
 from papyros.distributed.naming import Address, NameServer, check_reachable, start_command, who_is
 from papyros.distributed.security import Role, Security
-from papyros.errors import ClusterError, NameServerNotFoundError
+from papyros.errors import KeyRefusedError, NameServerNotFoundError, PapyrosError, VersionMismatchError
 from papyros.logs import logger_of
 
 __all__ = ["Seeker", "delays"]
@@ -55,7 +55,8 @@ class Seeker:
 
         Raises:
             NameServerNotFoundError: no name server answers.
-            LineRefusedError: who is there has another key than this process, or another version.
+            KeyRefusedError, VersionMismatchError: one does, with another key than this process, or another version.
+            LineRefusedError: who is registered has another key than this process, or another version.
             ClusterError: the master is registered with an address that cannot be reached from here, or does not answer
                 there.
         """
@@ -79,6 +80,8 @@ class Seeker:
             return f"a name server at {self.names.address}: {error}"
         if isinstance(error, LineRefusedError):
             return f"a master of the group {self.group!r} with the same key and version; {error}"
+        if isinstance(error, KeyRefusedError | VersionMismatchError):
+            return f"a name server at {self.names.address} with the same key and version; {error}"
         if error is not None:
             return f"a master of the group {self.group!r} that can be reached; {error}"
         return f"{self._absent()}{self._others()}"
@@ -108,7 +111,7 @@ class Seeker:
             line, lacks = None, None
             try:
                 line = self.find()
-            except (NameServerNotFoundError, ClusterError, LineRefusedError) as error:
+            except (PapyrosError, LineRefusedError) as error:
                 lacks = error
             if line is not None:
                 self._told = None

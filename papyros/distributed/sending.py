@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from papyros.distributed.batches import added_parts, pack_definitions, pack_numbers
+from papyros.distributed.batches import added_parts, in_messages, pack_definitions, pack_numbers
 from papyros.distributed.exchange import SEND_JOBS
 from papyros.distributed.line import Line, LineBrokenError, check_known
 from papyros.distributed.messages import Batch
@@ -173,7 +173,7 @@ class Sender:
         # One that is not there any more is of jobs that were cancelled.
         missing = needed.intersection(client._packer.definitions) - self._defined
         if missing:
-            definitions = {digest: client._packer.definitions[digest] for digest in missing}
-            labels = {digest.hex(): client._packer.labels[digest] for digest in missing}
-            check_known(line.call("define", client._key, labels, message=pack_definitions(definitions))[0])
-            self._defined |= missing
+            for definitions in in_messages({digest: client._packer.definitions[digest] for digest in missing}):
+                labels = {digest.hex(): client._packer.labels[digest] for digest in definitions}
+                check_known(line.call("define", client._key, labels, message=pack_definitions(definitions))[0])
+                self._defined |= definitions.keys()

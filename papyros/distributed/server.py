@@ -43,6 +43,9 @@ log = logger_of(__name__)
 #: How often the registration is looked after.
 REGISTER_SECONDS = 2.0
 
+#: ... and how often it is looked who is silent.
+SWEEP_SECONDS = 2.0
+
 
 class MasterServer:
     """The master of a group, in this process.
@@ -93,6 +96,8 @@ class MasterServer:
         self.uri = f"PYRO:{MASTER_OBJECT}@{self.address}"
         self._closing = threading.Event()
         self._keeper = worker("papyros-keeper", self._keep, self._broke)
+        # One of its own, since a name server may take its time to answer, and whoever is silent is given up meanwhile.
+        self._sweeper = worker("papyros-sweep", self._sweep, self._broke)
         self._daemon.start()
 
     def _address(self, host: str, nameserver: Address, publish: str | None) -> Address:
@@ -110,6 +115,7 @@ class MasterServer:
             GroupTakenError: another master serves the group.
         """
         self._names.register(self.group, self.uri, self._may_replace)
+        self._sweeper.start()
         self._keeper.start()
 
     def close(self) -> None:
@@ -117,27 +123,31 @@ class MasterServer:
         if self._closing.is_set():
             return
         self._closing.set()
-        if self._keeper.is_alive() and self._keeper is not threading.current_thread():
-            self._keeper.join()
-        with contextlib.suppress(NameServerNotFoundError):
-            self._names.unregister(self.group, self.uri)
-        self._names.close()
-        self.service.close()
-        self._daemon.close()
+        for thread in (self._keeper, self._sweeper):
+            if thread.is_alive() and thread is not threading.current_thread():
+                thread.join()
+        try:
+            with contextlib.suppress(NameServerNotFoundError, KeyRefusedError, VersionMismatchError):
+                self._names.unregister(self.group, self.uri)
+        finally:
+            self._names.close()
+            self.service.close()
+            self._daemon.close()
 
-    def _look_after(self) -> None:
-        if self.service.sweep():
-            gc.collect()
-            give_memory_back()
+    def _sweep(self) -> None:
+        """Give up who is silent."""
+        while not self._closing.wait(min(SWEEP_SECONDS, self._lease / 4)):
+            if self.service.sweep():
+                gc.collect()
+                give_memory_back()
 
     def _broke(self, why: str) -> None:
         self._on_over(ClusterError(f"this master can serve nobody any more: {why}"))
 
     def _keep(self) -> None:
-        """Stay registered, also with a name server that forgot; give up who is silent."""
+        """Stay registered, also with a name server that forgot."""
         missed = False
         while not self._closing.wait(min(REGISTER_SECONDS, self._lease / 4)):
-            self._look_after()
             try:
                 self._names.stay_registered(self.group, self.uri, self._hosted)
                 missed = False

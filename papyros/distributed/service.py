@@ -24,6 +24,7 @@ from papyros.distributed.batches import (
     HostJob,
     JobOutcome,
     host_jobs_parts,
+    in_messages,
     outcomes_parts,
     pack_definitions,
     pack_numbers,
@@ -335,7 +336,7 @@ class MasterService(ValueService):
 
     @offer(Role.SLAVE_HOST)
     def definitions(self, key: str) -> dict[str, Any]:
-        """Return the definitions whose digests come along."""
+        """Return the definitions whose digests come along: as many of them as fit into a message, one at least."""
         wanted = [bytes(digest) for digest in unpack_message(called_batch())]
         found: dict[bytes, bytes] = {}
         with self._desk.lock:
@@ -343,7 +344,7 @@ class MasterService(ValueService):
                 return UNKNOWN
             for client in self._desk.clients.values():
                 found.update((d, client.definitions[d]) for d in wanted if d in client.definitions)
-        answer_batch(pack_definitions(found))
+        answer_batch(pack_definitions(next(in_messages(found), {})))
         return {"known": True}
 
     @offer(Role.SLAVE_HOST)
