@@ -7,6 +7,7 @@ the lock of the crew.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from papyros.bundles import death as tell_death
 from papyros.deaths import Death
@@ -36,6 +37,7 @@ class Aftermath:
         self._source = source
         self._feeder = feeder
         self._retirements = 0  # of slaves that left a job to a fresh one
+        self._suspect: Any = None  # the tag of the task that a slave was about to begin, or to receive, when it died
 
     def settle(
         self, slave: SlaveProcess, running: Task | None, started: list[Task], death: Death, position: int
@@ -57,6 +59,8 @@ class Aftermath:
             self._charge(slave, running, death, position)
         elif slave.retired:
             self._note_retirement(slave)
+        elif slave.queue and not started and not verdict:
+            running = self._suspected(slave, death)
         else:
             log.warning("%s", death)
         for task in reversed(slave.queue):
@@ -66,6 +70,20 @@ class Aftermath:
                 self._source.died(task.tag, death)  # it ended, but what became of it died with the slave
             else:
                 self._feeder.returned.appendleft(task)
+
+    def _suspected(self, slave: SlaveProcess, death: Death) -> Task | None:
+        """Charge the task with a slave that died before it began any, if it was the next one of that before it, too.
+
+        To receive it may take more memory than there is. It is known which one it is where each comes by itself.
+        """
+        first = slave.queue[0]
+        self._feeder.be_wary()
+        if first.tag != self._suspect:
+            self._suspect = first.tag
+            log.warning("%s", death)
+            return None
+        self._charge(slave, first, death, 0)
+        return first
 
     def _charge(self, slave: SlaveProcess, running: Task, death: Death, position: int) -> None:
         log.warning("%s", death)

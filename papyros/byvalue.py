@@ -12,7 +12,7 @@ import sys
 from collections import ChainMap
 from collections.abc import Callable
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import cloudpickle
 
@@ -42,6 +42,8 @@ def _with_slots(made: type, reduced: Any) -> Any:
     """
     if not (isinstance(reduced, tuple) and len(reduced) > 2 and len(reduced[1]) == 6):
         return reduced  # it is pickled by its name; or it is an Enum, which is made in another way
+    if NamedTuple in vars(made).get("__orig_bases__", ()):
+        return reduced  # it gets them anew, and must not be given any
     make, (metaclass, name, bases, options, *others) = reduced[:2]
     slots = vars(made)["__slots__"]
     options = {**options, "__slots__": slots if isinstance(slots, str) else tuple(slots)}

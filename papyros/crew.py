@@ -67,9 +67,7 @@ class Crew:
         self._wanted = slaves
         self._source = source
         self._options = options
-        self._wake_out, self._wake_in = os.pipe()
-        os.set_blocking(self._wake_out, False)
-        os.set_blocking(self._wake_in, False)
+        self._wake_out = self._wake_in = -1  # as long as there is no thread to be woken
         self._requests: deque[Callable[[], None]] = deque()
         self._slaves: list[SlaveProcess] = []
         self._sweeper = Sweeper()
@@ -93,8 +91,19 @@ class Crew:
     # For others -------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the slaves; returns before they are ready."""
-        self._server.start()
+        """Start the slaves; returns before they are ready.
+
+        Raises:
+            OSError, RuntimeError: the system has no file descriptor, or no thread, to spare now, which may pass.
+        """
+        with contextlib.ExitStack() as undo:
+            self._selector = undo.enter_context(selectors.DefaultSelector())
+            self._wake_out, self._wake_in = os.pipe()
+            undo.callback(self._close_pipe)
+            os.set_blocking(self._wake_out, False)
+            os.set_blocking(self._wake_in, False)
+            self._server.start()
+            undo.pop_all()
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until all slaves are ready, or cannot be started; return whether that happened in time."""
@@ -230,8 +239,15 @@ class Crew:
         self.poke()
         if self._server.is_alive() and self._server is not threading.current_thread():
             self._server.join()
-        os.close(self._wake_in)
-        os.close(self._wake_out)
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        # First of all, nobody is to write to what may be a file of somebody else's in the next moment.
+        fds = self._wake_in, self._wake_out
+        self._wake_in = self._wake_out = -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
     # The thread -------------------------------------------------------------------------
 
@@ -251,7 +267,6 @@ class Crew:
             request()
 
     def _serve(self) -> None:
-        self._selector = selectors.DefaultSelector()
         broken = False
         try:
             self._selector.register(self._wake_out, selectors.EVENT_READ, self._on_poke)
@@ -308,6 +323,8 @@ class Crew:
         for slave in unneeded:
             slave.dismissed = True
             slave.dismiss()
+            slave.check_at = time.monotonic() + CLOSE_SECONDS  # what a job has left may keep it from its end
+            self._selector.unregister(slave.socket_fd)
         complete = len(self._slaves) == self._wanted and not any(slave.lent for slave in self._slaves)
         self._staffed = complete and self._hiring.again_at is None
 
@@ -452,8 +469,9 @@ class Crew:
         # Somebody may have shared the same again since this was asked for, and jobs been sent that need it.
         digests = [digest for digest in digests if self._source.held(digest) is None]
         for slave in self._slaves:
-            slave.unshare(digests)
-            self._watch_outbox(slave)
+            if not slave.dismissed:
+                slave.unshare(digests)
+                self._watch_outbox(slave)
 
     def _recall_all(self) -> None:
         self._source.returned([task.tag for task in self._feeder.recall(self._slaves)], "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -40,17 +41,32 @@ class DeathWatch:
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self._popen = popen
-        if hasattr(os, "pidfd_open"):
+        self._thread: threading.Thread | None = None
+        try:
             self.fd = os.pidfd_open(popen.pid)
-            self._thread = None
-        else:  # macOS: a thread waits, and closes its end of a pipe
-            self.fd, end = os.pipe()
-            self._thread = threading.Thread(target=self._wait_and_close, args=(end,), daemon=True)
+        except AttributeError:  # macOS, and Pythons that were built for old systems
+            self._watch_by_thread()
+        except OSError as error:
+            if error.errno not in (errno.ENOSYS, errno.EPERM):  # the kernel, or a sandbox, has none to give
+                raise
+            self._watch_by_thread()
+
+    def _watch_by_thread(self) -> None:
+        """Have a thread wait, and close its end of a pipe."""
+        self.fd, end = os.pipe()
+        self._thread = threading.Thread(target=self._wait_and_close, args=(end,), daemon=True)
+        try:
             self._thread.start()
+        except RuntimeError as error:
+            for fd in (self.fd, end):
+                os.close(fd)
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     def _wait_and_close(self, end: int) -> None:
-        os.waitid(os.P_PID, self._popen.pid, os.WEXITED | os.WNOWAIT)
-        os.close(end)
+        try:
+            _await_end(self._popen.pid)
+        finally:
+            os.close(end)
 
     def wait(self, timeout: float) -> bool:
         """Wait until the process has ended, or the time is up; return whether it has."""
@@ -59,10 +75,21 @@ class DeathWatch:
         return bool(poll.poll(timeout * 1000))
 
     def close(self) -> None:
-        """Let go of the file descriptor; the process has ended."""
-        if self._thread is not None:
+        """Let go of the file descriptor; the process has ended, or is left to itself."""
+        if self._thread is not None and self.wait(0.0):
             self._thread.join()
         os.close(self.fd)
+
+
+def _await_end(pid: int) -> None:
+    """Wait until a child has ended, and leave it to be reaped."""
+    if hasattr(os, "waitid"):
+        with contextlib.suppress(ChildProcessError):  # somebody else has reaped it: see `reap`
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    elif sys.platform != "linux":  # macOS has it from Python 3.13 on
+        event = select.kevent(pid, select.KQ_FILTER_PROC, select.KQ_EV_ADD, select.KQ_NOTE_EXIT)
+        with contextlib.closing(select.kqueue()) as queue, contextlib.suppress(ProcessLookupError):  # it has ended
+            queue.control([event], 1)
 
 
 def abandon(popen: subprocess.Popen[bytes]) -> None:
@@ -78,10 +105,13 @@ def reap(popen: subprocess.Popen[bytes]) -> tuple[int | None, int]:
     """Return the exit code of a process that has ended, negative for a signal, and its peak memory in bytes.
 
     The code is None where somebody else has reaped it: a program may ignore SIGCHLD, or wait for all of its children.
+    Also where it has not ended, since the system cannot end it, whose disk is gone, say: nobody waits for that.
     """
     try:
-        _, status, usage = os.wait4(popen.pid, 0)
+        pid, status, usage = os.wait4(popen.pid, os.WNOHANG)
     except ChildProcessError:
+        pid = 0
+    if not pid:
         popen.returncode = 0  # so that nobody waits for it again
         return None, 0
     popen.returncode = os.waitstatus_to_exitcode(status)
@@ -97,7 +127,10 @@ def signal_group(pid: int, number: int) -> None:
 def cause_of(code: int | None) -> str:
     """Return an exit code in words, as `reap` tells it."""
     if code is None:
-        return "ended, and its exit code is not known, since this program ignores SIGCHLD or reaps all of its children"
+        return (
+            "ended, or cannot be ended by the system, and its exit code is not known: "
+            "this program ignores SIGCHLD, or reaps all of its children, if it has ended"
+        )
     if code >= 0:
         return f"ended with exit code {code}"
     with contextlib.suppress(ValueError):

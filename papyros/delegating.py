@@ -130,8 +130,9 @@ class DelegatingMaster(PackingMaster):
             self._fail_waiting()
         elif self._feeder is None:
             atexit.register(self._end_with_program)
-            self._feeder = worker("papyros-feed", self._feed, self._broke)
-            self._feeder.start()
+            feeder = worker("papyros-feed", self._feed, self._broke)
+            feeder.start()
+            self._feeder = feeder
         else:
             self._work.notify()
 

@@ -150,8 +150,9 @@ class ExecutorMaster(DelegatingMaster):
         the least, is none that waits itself.
         """
         if self._helpers < len(self._parents) and not self._closed and self._needs_help():
+            helper = threading.Thread(target=self._serve_beside, name="papyros-slave-beside", daemon=True)
+            helper.start()  # it waits for the lock
             self._helpers += 1
-            threading.Thread(target=self._serve_beside, name="papyros-slave-beside", daemon=True).start()
 
     def _needs_help(self) -> bool:
         if self._free_places() <= 0 and any(session.assignable() for session in self._ledger.sessions.values()):

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from papyros.entries import ASSIGNED, PROCESSED, Entry, Session
+from papyros.entries import ASSIGNED, FORGOTTEN, PROCESSED, Entry, Session
 from papyros.ledger import Ledger
 from papyros.relay import pack_words, unpack_words
 from papyros.status import Status
@@ -69,10 +69,8 @@ class Families:
         """
         (kind, number, *rest), parts = unpack_words(message)
         family = self._families.get((parent, number))
-        if family is None:
-            if parent.state is not ASSIGNED:
-                return False  # it is about to be stopped
-            family = self._open(parent, number)
+        if family is None and (family := self._open(parent, number)) is None:
+            return False
         if kind == "share":
             with contextlib.suppress(OSError):  # it is gone, and so is whoever wanted it
                 digest = bytes.fromhex(rest[0])
@@ -143,7 +141,12 @@ class Families:
             return "a job that nobody wants any more"
         return f"{family.labels.get(entry.payload[0], 'job')} #{entry.number - family.base}"
 
-    def _open(self, parent: Entry, number: int) -> _Family:
+    def _open(self, parent: Entry, number: int) -> _Family | None:
+        """Open a family of a job; none where it has no slave any more, or nobody wants it, nor what it waits for."""
+        if parent.state is FORGOTTEN:
+            self._stop([parent])
+        if parent.state is not ASSIGNED:
+            return None
         self._opened += 1
         session = self._ledger.open((self._opened, number), parent=parent)
         family = self._families[parent, number] = _Family(session, self._opened << NUMBER_BITS)

@@ -65,6 +65,7 @@ class Feeder:
         self.level_at: float | None = None
         self.slow_at: float | None = None
         self._careful_until = 0.0  # a job has taken its slave along
+        self._wary = False  # one of those that were returned may do so before it is begun
 
     def feed(self, slaves: list[SlaveProcess], here: bool) -> None:
         """Give slaves tasks: to those without any at once, to the others before they run out.
@@ -72,7 +73,8 @@ class Feeder:
         That is, in the crew's thread. In another one, which is `here`, only the former: nobody else is touched there.
         """
         slaves = self._needed(slaves)
-        target = self.pace.target
+        self._wary = self._wary and bool(self.returned)
+        target = 1 if self._wary else self.pace.target
         enough = 0 if here else target * 2 // 3  # slaves tell what they did when half of what they had is left, or less
         wants = {
             slave: target - len(slave.queue)
@@ -146,6 +148,10 @@ class Feeder:
     def be_careful(self) -> None:
         """For a while, have slaves tell of each outcome at once: a job has taken its slave along."""
         self._careful_until = time.monotonic() + CAREFUL_SECONDS
+
+    def be_wary(self) -> None:
+        """Send tasks that were returned one by one: to receive one of them may have ended its slave."""
+        self._wary = True
 
     # Sharing out ------------------------------------------------------------------------
 

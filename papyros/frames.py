@@ -54,6 +54,9 @@ CHUNK = 1 << 18
 SHORT = 1 << 10
 
 
+#: Nothing takes longer.
+LONGEST_SECONDS = 1e9
+
 #: So many buffers are sent at a time; systems have a bound on that, which is a thousand or so.
 MOST_BUFFERS = 64
 
@@ -174,12 +177,12 @@ def unpack_message(message: Buffer) -> list[Buffer]:
 def seconds_column(view: Buffer) -> array[float]:
     """Return a column of durations.
 
-    What is none counts as 0: a job may have put another clock in place of the real one.
+    What is none, or more than any job takes, counts as 0: a job may have put another clock in place of the real one.
     """
     seconds = array("d")
     seconds.frombytes(view)
-    if seconds and not (min(seconds) >= 0.0 and sum(seconds) < math.inf):
-        return array("d", [each if 0.0 <= each < math.inf else 0.0 for each in seconds])
+    if seconds and not (min(seconds) >= 0.0 and sum(seconds) < LONGEST_SECONDS):
+        return array("d", [each if 0.0 <= each < LONGEST_SECONDS else 0.0 for each in seconds])
     return seconds
 
 

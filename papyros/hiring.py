@@ -19,8 +19,11 @@ __all__ = ["Hiring"]
 
 log = logger_of(__name__)
 
-#: Slaves that die before they are ready: so many in a row, and the crew gives up.
+#: Slaves that die before they are ready, and leave none: so many in a row, and the crew gives up.
 MAX_FALSE_STARTS = 3
+
+#: ... but not that soon where some have worked: somebody may be about to install something anew.
+HOPE_SECONDS = 30.0
 
 #: A slave that cannot be started, for want of memory, say, is tried again after so long.
 HIRE_AGAIN_SECONDS = 1.0
@@ -55,13 +58,16 @@ class Hiring:
         self._begin = begin
         self._give_up = give_up
         self._false_starts = 0
-        self._late_starts = 0  # so many in a row, while others were ready
+        self._late_starts = 0  # so many in a row, while there were others
+        self._worked = False  # whether there ever was one that was ready
+        self._hope_until = 0.0  # where none is left
+        self._hopeless = False
         self.ready = threading.Event()
         self.again_at: float | None = None
 
     def hire_missing(self) -> None:
         """Start the slaves that are missing, if it is time to, and there is hope."""
-        if self._false_starts >= MAX_FALSE_STARTS:
+        if self._hopeless:
             return
         if self.again_at is not None and time.monotonic() < self.again_at:
             return
@@ -77,30 +83,37 @@ class Hiring:
         """Try again later: the system has no file descriptor, process or memory to spare, which may pass."""
         log.warning("a slave cannot be started now: %s", error)
         self.again_at = time.monotonic() + HIRE_AGAIN_SECONDS
-        if not self.ready.is_set():
+        if not self.ready.is_set() and not self._slaves:
             self._count_false_start(error)  # there never were any: it may not pass at all
 
     def note_ready(self) -> None:
         """Take note that a slave has become ready."""
         self._false_starts = 0
         self._late_starts = 0
+        self._worked = True
         if all(slave.ready for slave in self._slaves):
             self._be_ready()
 
     def note_false_start(self, death: Death) -> None:
-        """Try again: later, where others show that slaves can be started; a few times, where none does."""
-        if not any(slave.ready for slave in self._slaves):
+        """Try again: later, where there are others, which may be more lucky; a few times, where there are none."""
+        if not self._slaves:
             self._count_false_start(death)
             return
         self.again_at = time.monotonic() + HIRE_AGAIN_SECONDS
         self._late_starts += 1
-        if self._late_starts >= MAX_FALSE_STARTS:
+        if self._late_starts >= MAX_FALSE_STARTS and any(slave.ready for slave in self._slaves):
             self._be_ready()
 
     def _count_false_start(self, reason: object) -> None:
+        now = time.monotonic()
         self._false_starts += 1
-        if self._false_starts >= MAX_FALSE_STARTS:
+        if self._worked:
+            if self._false_starts == 1:
+                self._hope_until = now + HOPE_SECONDS
+            self.again_at = now + HIRE_AGAIN_SECONDS
+        if self._false_starts >= MAX_FALSE_STARTS and now >= self._hope_until:
             self.again_at = None
+            self._hopeless = True
             self.ready.set()
             self._give_up(f"slaves cannot be started: {reason}")
 

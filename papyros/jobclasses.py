@@ -85,6 +85,9 @@ class JobClasses:
                 loaded = PayloadError(str(error))  # and so it would be in any other slave
             except PayloadError as error:
                 loaded = error  # and so for each further job of this class
+            except BaseException:
+                self._pickled[number] = pickled  # for the next job of this class
+                raise
         if number in self._of_needy and not isinstance(loaded, PayloadError):
             self._shared[of_class] = loaded
         self._loaded[number] = loaded

@@ -40,7 +40,9 @@ class Leftovers:
         session = self._session
         dropped = session.pending - len(session.processed)
         left = session.pending if at_exit else dropped
-        failed = sys.exception() or (at_exit and getattr(sys, "last_value", None))
+        # What was raised last in an interactive session does not end it.
+        raised = None if hasattr(sys, "ps1") else getattr(sys, "last_value", None)
+        failed = sys.exception() or (at_exit and raised)
         told, self._told = self._told, self._told or at_exit or left > 0
         if told or not left or failed or session.counts.added <= self._renounced or self._pid != os.getpid():
             return

@@ -61,6 +61,11 @@ def _next_look(slave: SlaveProcess, now: float) -> float | None:
 
 
 def _next_check(slave: SlaveProcess, now: float) -> float | None:
+    if slave.dismissed:
+        slave.kill()
+        return None
+    if slave.unwanted:
+        slave.unwanted.intersection_update([task.tag for task in slave.queue])  # others may come under these tags
     moments = []
     running = slave.progress.running()
     for task in slave.queue:
@@ -88,7 +93,8 @@ def stop(slave: SlaveProcess, tags: Collection[Any]) -> None:
     if running is not None and running[0].tag in tags:
         _condemn(slave, running[0], CANCELLED)
     elif any(task.tag in tags for task in slave.queue):
-        slave.unwanted.update(tags)  # its token is taken: it starts in this moment, or has just ended
+        # Their tokens are taken: they start in this moment, or have just ended.
+        slave.unwanted.update(task.tag for task in slave.queue if task.tag in tags)
         slave.check_at = time.monotonic()
 
 

@@ -15,7 +15,7 @@ from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
 from papyros.encoded import asks_for_retry, encode_lost, encode_overdue
-from papyros.entries import Entry, Session
+from papyros.entries import FORGOTTEN, Entry, Session
 from papyros.families import Families
 from papyros.packing import PackingMaster
 from papyros.status import SlaveStatus, Status
@@ -93,7 +93,7 @@ class MultiProcessMaster(PackingMaster):
             atexit.register(self._end_with_program)
             try:
                 self._crew.start()
-            except RuntimeError:  # the system has no thread to spare now, which may pass
+            except (RuntimeError, OSError):  # the system has no thread, or no file, to spare now, which may pass
                 self._started = False
                 atexit.unregister(self._end_with_program)
                 raise
@@ -170,6 +170,8 @@ class MultiProcessMaster(PackingMaster):
 
     def _family_ended(self, session: Session) -> None:
         self._families.end(session)
+        if session.parent is not None and session.parent.state is FORGOTTEN:
+            self._stop_running([session.parent])  # it may wait for outcomes that will not come
 
     def _entry_text(self, entry: Entry) -> str:
         """Return a job, or the child of one, in words. Called with the lock held."""

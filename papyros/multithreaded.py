@@ -147,7 +147,7 @@ class MultiThreadedMaster(BookkeepingMaster):
             [entry] = batch
             now = time.monotonic()
             self._threads[mine] = (entry, now)
-            self._room.notify()
+            self._room.notify_all()  # those who wait may do so for room in different queues
             alarm = None
             if entry.terms.timeout is not None:
                 alarm = self._alarm.set(now + entry.terms.timeout, lambda: self._abandon(mine, entry, now))

@@ -184,7 +184,7 @@ class SlaveProcess:
         self._sock, theirs = socket.socketpair()
         undo.callback(self._sock.close)
         # It is to wait for what comes, whatever the program has made of `socket.setdefaulttimeout`.
-        theirs.setblocking(True)
+        os.set_blocking(theirs.fileno(), True)  # gevent's sockets would not
         for sock in (self._sock, theirs):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._sock.setblocking(False)
@@ -200,7 +200,7 @@ class SlaveProcess:
             self.progress = Progress(slate, token_in, token_out)
             fds = (theirs.fileno(), token_out, memory.fileno())
             self._popen = subprocess.Popen(
-                python_command("-c", PROGRAM, *map(str, fds), str(os.getpid())),
+                python_command("-c", PROGRAM, *map(str, fds), str(os.getpid()), protocol.spoken()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import struct
 
+import papyros
+
 __all__ = [
     "BUNDLE",
     "CUT",
@@ -47,7 +49,17 @@ __all__ = [
     "TOKEN_BYTES",
     "UNSHARE",
     "VALUES",
+    "spoken",
 ]
+
+#: Changes when what crews and slaves say to each other does.
+WORDS = 1
+
+
+def spoken() -> str:
+    """Return which Papyros this process has in memory: a crew and its slaves have the same, or do not get on."""
+    return f"{papyros.__version__}/{WORDS}"
+
 
 # Kinds of frames to a slave. -------------------------------------------------------------
 

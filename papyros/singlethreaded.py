@@ -109,7 +109,7 @@ class SingleThreadedMaster(BookkeepingMaster):
             return self._run(batch[0], interrupts) if batch else False
 
     def _run(self, entry: Entry, interrupts: Interrupts) -> bool:
-        self._room.notify()
+        self._room.notify_all()  # those who wait may do so for room in different queues
         self._since[entry] = time.monotonic()
         job = entry.payload  # which the entry has no more, should the master be closed meanwhile
         self._lock.release()

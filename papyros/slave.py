@@ -58,6 +58,7 @@ from papyros.protocol import (
     TOKEN_BYTES,
     UNSHARE,
     VALUES,
+    spoken,
 )
 from papyros.running import leave_fork, run_job
 from papyros.shares import LONG_SECONDS
@@ -84,6 +85,9 @@ PRINT_CHARACTERS = 1 << 20
 
 #: A slave whose crew is gone ends its job after so long.
 ORPHAN_SECONDS = 0.5
+
+#: ... and the process of one that had nothing to do ends within so long.
+LEAVE_SECONDS = 5.0
 
 
 class Slave:
@@ -413,8 +417,9 @@ class Slave:
         deadline = monotonic() + ORPHAN_SECONDS
         while monotonic() < deadline and not self._idle:
             sleep(0.01)
-        if not self._idle:
-            os._exit(1)
+        if self._idle:
+            sleep(LEAVE_SECONDS)  # it ends by itself, unless a job has left something that keeps it
+        os._exit(1)
 
 
 def peak_memory() -> int:
@@ -435,8 +440,13 @@ def _die_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve the crew whose file descriptors, and whose process's number, the arguments name."""
-    socket_fd, tokens, slate_fd, parent = map(int, arguments)
+    """Serve the crew whose file descriptors, whose process's number, and whose Papyros the arguments name."""
+    socket_fd, tokens, slate_fd, parent = map(int, arguments[:4])
+    if arguments[4:] != [spoken()]:
+        sys.exit(
+            f"this is Papyros {spoken()}, and the program that starts this slave has another one in memory, "
+            f"{' '.join(arguments[4:])}: Papyros was exchanged while it ran; start that program again"
+        )
     _die_with_parent()
     if os.getppid() != parent:
         return  # the crew died before the kernel was told

@@ -128,7 +128,7 @@ class Held:
         self._digest = b""
         self._view: memoryview | None = None
         # When the program ends, the system closes it by itself; a file that has a name is to be removed.
-        weakref.finalize(self, _let_go, fd, path).atexit = bool(path)
+        weakref.finalize(self, _let_go, fd, path, os.getpid()).atexit = bool(path)
 
     @property
     def complete(self) -> bool:
@@ -189,10 +189,11 @@ def _make() -> tuple[int, str]:
     return tempfile.mkstemp(prefix="papyros-shared-")
 
 
-def _let_go(fd: int, path: str) -> None:
+def _let_go(fd: int, path: str, pid: int) -> None:
     os.close(fd)
-    if path:
-        os.unlink(path)
+    if path and os.getpid() == pid:  # others are forks, which do not own it
+        with contextlib.suppress(FileNotFoundError):  # somebody has cleaned up
+            os.unlink(path)
 
 
 class Kept:

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable
 
 from papyros import sweeping
+from papyros.deaths import DeathWatch
 
 __all__ = ["Sweeper"]
 
@@ -36,7 +37,7 @@ class Sweeper:
     def __init__(self) -> None:
         self.mark = uuid.uuid4().hex
         self._popen: subprocess.Popen[bytes] | None = None
-        self._death_fd = -1
+        self._death: DeathWatch | None = None
         self._starts = 0
 
     @property
@@ -61,15 +62,16 @@ class Sweeper:
                 env=environment,
                 start_new_session=True,  # signals to the terminal's, or the slave's, group are not for it
             )
-            self._death_fd = os.pidfd_open(self._popen.pid)
+            self._death = DeathWatch(self._popen)
         except OSError:  # no room for one more process: slaves matter more
             self._forget()
             return
         again: Callable[[], None] = lambda: self._restart(selector)  # noqa: E731 - to give it a type
-        selector.register(self._death_fd, selectors.EVENT_READ, again)
+        selector.register(self._death.fd, selectors.EVENT_READ, again)
 
     def _restart(self, selector: selectors.BaseSelector) -> None:
-        selector.unregister(self._death_fd)
+        if self._death is not None:
+            selector.unregister(self._death.fd)
         self._forget()
         self.start(selector)
 
@@ -89,6 +91,6 @@ class Sweeper:
             self._popen.kill()
             self._popen.wait()
             self._popen = None
-        if self._death_fd >= 0:
-            os.close(self._death_fd)
-            self._death_fd = -1
+        if self._death is not None:
+            self._death.close()
+            self._death = None

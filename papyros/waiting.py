@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from papyros.entries import Entry
 
 __all__ = ["WaitingLine"]
+
+#: So many ghosts may be kept, beside twice as many as there are jobs.
+FEW = 64
 
 
 class WaitingLine:
@@ -93,6 +96,21 @@ class WaitingLine:
         self.size -= entry.size
         if not self.length:
             self.clear()
+        elif len(self._removed) > 2 * self.length + FEW:
+            self._forget_ghosts()
+
+    def _forget_ghosts(self) -> None:
+        """Let go of those that were removed: what waits before them may take its time."""
+        ghosts = self._removed
+        self._levels = {
+            priority: kept
+            for priority, level in self._levels.items()
+            if (kept := deque(entry for entry in level if entry not in ghosts))
+        }
+        self._priorities = sorted(-priority for priority in self._levels)
+        self._returned = [item for item in self._returned if item[-1] not in ghosts]
+        heapify(self._returned)
+        self._removed = set()
 
     def refill(self, entries: Iterable[Entry]) -> None:
         """Let these jobs wait, and no others, whatever the line is like: a change of it may have been interrupted."""

@@ -24,7 +24,7 @@ from papyros.distributed.batches import report_parts, unpack_definitions, unpack
 from papyros.distributed.config import changed_pyro_items
 from papyros.distributed.hostvalues import HostValues
 from papyros.distributed.intake import Intake, Tag
-from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.line import CallFailedError, Line, LineBrokenError
 from papyros.distributed.messages import Batch
 from papyros.distributed.naming import Address
 from papyros.distributed.outbox import Outbox
@@ -49,6 +49,9 @@ RETRY_SECONDS = 0.05
 
 #: A sign of life is owed when the master has not answered for so many of its beats: its answers are signs, too.
 SILENT_BEATS = 1.5
+
+#: A master that cannot take a report for so long may never do so: the jobs are to run elsewhere.
+REFUSED_SECONDS = 30.0
 
 #: A goodbye may take so long.
 RETIRE_SECONDS = 2.0
@@ -356,6 +359,7 @@ class SlaveHost:
 
     def _push(self) -> None:
         """Report to the master; what a broken connection may have swallowed is reported again."""
+        refused = 0.0  # since when the master refuses what is reported
         while not self._stop.is_set():
             if not self._connected.wait(1.0):
                 continue
@@ -368,9 +372,16 @@ class SlaveHost:
                             answer, _ = line.call("report", *told, message=message)
                             if not answer["taken"]:
                                 break  # it is for the next master
-                            self._report = None
+                            self._report, refused = None, 0.0
                             with self._lock:
                                 self._outbox.arrived()
+            except CallFailedError as error:
+                if not refused:
+                    refused = time.monotonic()
+                    log.warning("the master cannot take what this slave host reports: %s", error)
+                elif time.monotonic() - refused > REFUSED_SECONDS:
+                    self.broke(f"the master could not take what was reported, for {REFUSED_SECONDS:g} s: {error}")
+                    return
             except LineBrokenError as error:
                 log.info("%s", error)
             self._stop.wait(RETRY_SECONDS)

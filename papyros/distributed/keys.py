@@ -140,13 +140,24 @@ def find_key(named: str | os.PathLike[str] | None = None, make: bool = True, her
     if chosen is not None:
         return read_key_file(_named(chosen))
     path = default_key_file()
-    if not os.path.lexists(path):
+    if not _is_there(path):
         if not make:
             raise _no_key(path, here)
         with contextlib.suppress(FileExistsError):  # else somebody was quicker, and that key is the one
             made = _make_default(path)
             return ClusterKey(made._secret, made.source, fresh=True)
     return read_key_file(path)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is a file, or may be one: who reads it says why that cannot be."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _no_key(path: Path, here: bool) -> KeyFileError:
@@ -274,11 +285,11 @@ def _decoded(path: Path, text: str) -> bytes:
 
 def _content(path: Path) -> bytes:
     """Read a file, having looked at what it is by the same descriptor."""
-    if path.is_symlink():
-        target = os.path.realpath(path)
-        raise _unfit(path, f"is a link to {_shown(target)}", f"name the file itself: --key-file {_shown(target)}")
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
+        if stat.S_ISLNK(os.lstat(path).st_mode):
+            target = os.path.realpath(path)
+            raise _unfit(path, f"is a link to {_shown(target)}", f"name the file itself: --key-file {_shown(target)}")
         fd = os.open(path, flags)
     except FileNotFoundError:
         raise KeyFileError(
