@@ -24,7 +24,19 @@ R = TypeVar("R")
 #: `inspect.CO_COROUTINE`; slaves do not import that module, since it takes a while.
 _COROUTINE = 0x80
 
-_repr = reprlib.Repr()
+
+class _Repr(reprlib.Repr):
+    """Short texts that take no long ones to be made: `reprlib` makes all of what is in bytes, and cuts it then."""
+
+    def _bytes(self, value: Any, _: int) -> str:
+        if len(value) <= self.maxother:
+            return repr(value)
+        return f"{bytes(value[: self.maxother // 2])!r}... ({len(value):,} bytes)"
+
+    repr_bytes = repr_bytearray = _bytes
+
+
+_repr = _Repr()
 _repr.maxstring = _repr.maxother = 60
 _repr.maxlong = 40
 

@@ -19,12 +19,18 @@ from papyros.errors import JobTimeout, SlaveLost
 from papyros.family import Family, WaitingParents
 from papyros.jobs import Job
 from papyros.keeping import wants_retry
+from papyros.logs import logger_of
 from papyros.outcome import Outcome
-from papyros.running import run_job
+from papyros.running import leave_fork, run_job
 from papyros.status import SlaveStatus
 from papyros.threads import worker
 
 __all__ = ["MultiThreadedMaster"]
+
+log = logger_of(__name__)
+
+#: A thread that cannot be started is tried again after so long.
+START_AGAIN_SECONDS = 1.0
 
 #: How long `close` waits for a job that runs. A thread cannot be stopped: one that goes on is left behind.
 CLOSE_SECONDS = 5.0
@@ -62,6 +68,7 @@ class MultiThreadedMaster(BookkeepingMaster):
         self._threads: dict[threading.Thread, tuple[Entry, float] | None] = {}  # what each runs, since when
         self._started = 0
         self._idle = 0
+        self._in_want = False  # the system had no thread to spare when one was to be started
         self._parents = WaitingParents()  # jobs that wait for their children, and do not take up a place
 
     def _places(self) -> int:
@@ -85,14 +92,35 @@ class MultiThreadedMaster(BookkeepingMaster):
                 self._start_slave()
         self._work.notify()
 
+    def _job_came(self) -> None:
+        self._work_came()
+        if self._in_want and not self._threads:
+            raise RuntimeError("the system has no thread to spare now, and none runs jobs here: the job was not added")
+
     def _start_slave(self) -> None:
-        if not self._started:
-            atexit.register(self._end_with_program)
         name = f"papyros-slave-{self._started + 1}"
         thread = worker(name, self._serve, lambda why: self._replace(thread, why))
-        thread.start()  # it waits for the lock
+        try:
+            thread.start()  # it waits for the lock
+        except RuntimeError as error:
+            self._start_later(error)
+            return
+        if not self._started:
+            atexit.register(self._end_with_program)
         self._started += 1
         self._threads[thread] = None
+        self._in_want = False
+
+    def _start_later(self, error: RuntimeError) -> None:
+        """Leave the work to those threads that there are, and try again: the system may have one to spare then."""
+        if not self._in_want:
+            self._in_want = True
+            log.warning("%d of %d slaves work: %s", len(self._threads), self._places(), error)
+        self._alarm.set_earliest(time.monotonic() + START_AGAIN_SECONDS, self._start_again)
+
+    def _start_again(self) -> None:
+        with self._lock:
+            self._work_came()
 
     def _replace(self, thread: threading.Thread, why: str) -> None:
         """Let another thread take the place of one that a bug has ended, of which the job that it ran tells."""
@@ -118,6 +146,8 @@ class MultiThreadedMaster(BookkeepingMaster):
         place = Place(lambda: Family(self, entry), lambda: entry)
         token = place.enter()
         outcome = run_job(job, mine.name)
+        if self._forked:
+            leave_fork(outcome)  # else a process that the job has forked would be another slave, of a copy of the books
         place.close(token)
         again = outcome.exception is not None and wants_retry(job, outcome.exception)
         with self._lock:

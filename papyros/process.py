@@ -72,7 +72,7 @@ PART_BYTES = 1 << 19
 MOST_BYTES = protocol.OUTCOME_BYTES + (64 << 20)
 
 #: What reading a connection raises to which a job has written.
-_GARBLED = (ValueError, IndexError, OverflowError, MemoryError)
+_GARBLED = (ValueError, IndexError, OverflowError)
 
 #: How long after its connections a process that dies is gone.
 DEATH_SECONDS = 0.2
@@ -144,7 +144,7 @@ class SlaveProcess:
 
     def __init__(self, options: CrewOptions, screen: Screen, crew: str = "") -> None:
         self.lent = self.dismissed = self.garbled = self.deaf = False
-        self.retired = ""
+        self.retired = self._distrusted = ""
         self.idle_since: float | None = None
         self.check_at: float | None = None
         self.look_at: float | None = None
@@ -283,6 +283,8 @@ class SlaveProcess:
                 yield from self._events(frame)
                 if self.garbled:
                     return
+        except MemoryError:
+            self.distrust("there is no memory here for what it sends")
         except _GARBLED as error:
             self.distrust(error)
 
@@ -290,6 +292,7 @@ class SlaveProcess:
         """Kill a slave that does not speak as slaves do, for a reason to be told; nothing more of it is listened to."""
         if not self.garbled:
             self.garbled = True
+            self._distrusted = f", since it says what no slave says ({reason})"
             log.warning("slave %s says what no slave says (%s), so it is killed", self.name, reason)
             self.kill()
 
@@ -391,7 +394,7 @@ class SlaveProcess:
         self.progress.close()
         killed_for_memory = code == -signal.SIGKILL and oom_kills() > self._oom_kills
         memory = tell_memory(peak, self._memory_before, killed_for_memory) if code is not None else ""
-        return Death(self.name, cause_of(code), tuple(self._lines), memory)
+        return Death(self.name, f"{cause_of(code)}{self._distrusted}", tuple(self._lines), memory)
 
 
 def _flags(terms: list[Terms], careful: bool) -> bytes:

@@ -24,7 +24,7 @@ from papyros.family import Family
 from papyros.jobs import Job
 from papyros.keeping import wants_retry
 from papyros.outcome import Outcome
-from papyros.running import run_job
+from papyros.running import leave_fork, run_job
 from papyros.status import SlaveStatus
 
 __all__ = ["Interrupts", "SingleThreadedMaster"]
@@ -134,6 +134,8 @@ class SingleThreadedMaster(BookkeepingMaster):
         token = place.enter()
         try:
             outcome = interrupts.let_through(run_job, job, threading.current_thread().name)
+            if self._forked:
+                leave_fork(outcome)  # else a process that the job has forked would go on with the program
         finally:
             place.close(token)
         if outcome.exception is not None and (interrupts.came or _quit_debugger(outcome.exception)):

@@ -29,7 +29,7 @@ from papyros.distributed.messages import Batch
 from papyros.distributed.naming import Address
 from papyros.distributed.outbox import Outbox
 from papyros.distributed.security import Role, Security
-from papyros.distributed.seeker import Seeker
+from papyros.distributed.seeker import Pauses, Seeker
 from papyros.encoded import encode_overdue
 from papyros.frames import pack_message
 from papyros.logs import logger_of
@@ -43,9 +43,6 @@ from papyros.wire import MAX_PAYLOAD_BYTES, Buffer
 __all__ = ["SlaveHost"]
 
 log = logger_of(__name__)
-
-#: How long to wait before a broken line is tried again.
-RETRY_SECONDS = 0.05
 
 #: A sign of life is owed when the master has not answered for so many of its beats: its answers are signs, too.
 SILENT_BEATS = 1.5
@@ -194,6 +191,7 @@ class SlaveHost:
 
     def _fetch(self) -> None:
         """Find the master, and take jobs from it; again when it is gone."""
+        pauses = Pauses()
         while not self._stop.is_set():
             line = self._seeker.seek()
             if line is None:
@@ -204,6 +202,7 @@ class SlaveHost:
                 except LineBrokenError as error:
                     log.info("%s", error)
             self._connected.clear()
+            self._stop.wait(pauses.next())
 
     def _serve(self, line: Line) -> None:
         answer, draining = self._enlist(line)
@@ -359,6 +358,7 @@ class SlaveHost:
 
     def _push(self) -> None:
         """Report to the master; what a broken connection may have swallowed is reported again."""
+        pauses = Pauses()
         refused = 0.0  # since when the master refuses what is reported
         while not self._stop.is_set():
             if not self._connected.wait(1.0):
@@ -384,7 +384,7 @@ class SlaveHost:
                     return
             except LineBrokenError as error:
                 log.info("%s", error)
-            self._stop.wait(RETRY_SECONDS)
+            self._stop.wait(pauses.next())
 
     def _next_report(self) -> tuple[Batch, int, str]:
         """Return what is to be reported, the number of that report, and of which stay it tells."""

@@ -21,11 +21,14 @@ from Pyro5.errors import PyroError
 from papyros.distributed.messages import CALL, RAISED, RESULT, Batch, receive_message, send_message
 from papyros.distributed.security import Role, Security, hang_up
 from papyros.errors import KeyRefusedError, VersionMismatchError
+from papyros.logs import logger_of
 
 if TYPE_CHECKING:
     from typing import Self
 
 __all__ = ["CallFailedError", "Line", "LineBrokenError", "LineRefusedError", "check_known", "keep_alive", "split_uri"]
+
+log = logger_of(__name__)
 
 #: How long it may take to connect, and how long a network may be silent.
 CONNECT_SECONDS = 5.0
@@ -160,6 +163,11 @@ class Line:
             except (PyroError, OSError) as error:
                 self._broken = True
                 raise LineBrokenError(f"the connection to {self.uri} broke: {error}") from error
+            except MemoryError as error:
+                self._broken = True  # most of the answer is still on its way
+                text = f"there is no memory for what {self.uri} answers, or is to be sent: it is asked again"
+                log.warning("%s", text)
+                raise LineBrokenError(text) from error
             except BaseException:
                 self._broken = True  # an answer may still be on its way
                 raise

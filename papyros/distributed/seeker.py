@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -13,11 +14,14 @@ from papyros.distributed.security import Role, Security
 from papyros.errors import KeyRefusedError, NameServerNotFoundError, PapyrosError, VersionMismatchError
 from papyros.logs import logger_of
 
-__all__ = ["Seeker", "delays"]
+__all__ = ["Pauses", "Seeker", "delays"]
 
 log = logger_of(__name__)
 
 FIRST_DELAY, LAST_DELAY = 0.02, 1.0
+
+#: What has not broken for so long was mended.
+CALM_SECONDS = 5.0
 
 
 class Seeker:
@@ -126,6 +130,22 @@ class Seeker:
             if self._stop.wait(delay):
                 return None
         return None
+
+
+class Pauses:
+    """How long to wait before what broke is tried again: the longer, the more often it breaks within a while."""
+
+    def __init__(self) -> None:
+        self._broke = -math.inf
+        self._delays = delays()
+
+    def next(self) -> float:
+        """Take note that it broke; return for how many seconds to wait."""
+        now = time.monotonic()
+        if now - self._broke > CALM_SECONDS:
+            self._delays = delays()
+        self._broke = now
+        return next(self._delays)
 
 
 def delays() -> Iterator[float]:

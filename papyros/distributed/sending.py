@@ -13,6 +13,7 @@ from papyros.distributed.batches import added_parts, in_messages, pack_definitio
 from papyros.distributed.exchange import SEND_JOBS
 from papyros.distributed.line import Line, LineBrokenError, check_known
 from papyros.distributed.messages import Batch
+from papyros.distributed.seeker import Pauses
 from papyros.distributed.values import SentValues
 from papyros.logs import logger_of
 
@@ -68,12 +69,14 @@ class Sender:
     def run(self) -> None:
         """What is added here is added there; when the master is lost, find it, or the next one."""
         client = self._client
+        pauses = Pauses()
         while not client._stop_event.is_set():
             try:
                 self._send_on(self.line)
             except LineBrokenError as error:
                 log.info("%s", error)
                 self.line.close()
+                client._stop_event.wait(pauses.next())
                 with contextlib.suppress(LineBrokenError):
                     line = client._finder.again()
                     self.line = line

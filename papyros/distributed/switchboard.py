@@ -169,6 +169,9 @@ class Switchboard:
         except (OSError, PyroError) as error:
             log.debug("a connection ended: %s", error)
             self._drop(caller)
+        except MemoryError:
+            log.warning("there is no memory for what a %s says, or is to be told", caller.peer.role.words)
+            self._drop(caller)
         except Exception:
             log.exception("a %s cannot be served on", caller.peer.role.words)  # an answer that is too large, say
             self._drop(caller)
