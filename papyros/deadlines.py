@@ -143,7 +143,7 @@ class Alarm:
         self._calls: dict[int, Callable[[], None]] = {}
         self._earliest: dict[Callable[[], None], tuple[float, int]] = {}  # when, and by which ticket
         self._moments: list[tuple[float, int]] = []  # when to call which; some may have been cancelled
-        self._tickets = itertools.count()
+        self._tickets = itertools.count(1)
         self._thread: threading.Thread | None = None
         self._closed = False
 

@@ -28,17 +28,17 @@ _COROUTINE = 0x80
 class _Repr(reprlib.Repr):
     """Short texts that take no long ones to be made: `reprlib` makes all of what is in bytes, and cuts it then."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxstring = self.maxother = 60
+        self.maxlong = 40
+
     def _bytes(self, value: Any, _: int) -> str:
         if len(value) <= self.maxother:
             return repr(value)
         return f"{bytes(value[: self.maxother // 2])!r}... ({len(value):,} bytes)"
 
     repr_bytes = repr_bytearray = _bytes
-
-
-_repr = _Repr()
-_repr.maxstring = _repr.maxother = 60
-_repr.maxlong = 40
 
 
 def _is_async(function: Any) -> bool:
@@ -277,7 +277,7 @@ def _job_class(function: Callable[..., Any], options: dict[str, Any]) -> type[Jo
 def shorten(value: object) -> str:
     """Return a short text for any object, also for one that has none to offer."""
     try:
-        return _repr.repr(value)
+        return _Repr().repr(value)
     except KeyboardInterrupt:
         raise  # the user's
     except BaseException:  # noqa: BLE001 - a __repr__ may raise anything, and that of a very large int does

@@ -55,6 +55,8 @@ class FakeHost:
             raise self.failures.pop()
         return contextlib.nullcontext(self)
 
+    stay = "with the first master"
+
     def is_current(self, line):
         return True
 

@@ -54,7 +54,7 @@ def test_a_thread_that_cannot_be_started_adds_nothing(monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", none_to_spare)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
+        with pytest.raises(RuntimeError, match="no thread to spare"):
             master.addJob(job)
     assert master.numPendingJobs() == 0
     master.addJob(job)
