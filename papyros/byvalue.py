@@ -11,6 +11,7 @@ import pickle
 import sys
 from collections import ChainMap
 from collections.abc import Callable
+from functools import _lru_cache_wrapper, cached_property, lru_cache
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, ClassVar, NamedTuple
 
@@ -50,6 +51,39 @@ def _with_slots(made: type, reduced: Any) -> Any:
     return make, (metaclass, name, bases, options, *others), *reduced[2:]
 
 
+def _goes_by_name(value: Any) -> bool:
+    """Whether what a module defines is found under its name where it is unpickled, too."""
+    name = value.__module__
+    module = sys.modules.get(name)
+    packages = {name.rsplit(".", parts)[0] for parts in range(name.count(".") + 1)}
+    if module is None or name == "__main__" or packages & modules_by_value():
+        return False
+    found: Any = module
+    for part in value.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is value
+
+
+def _reduce_cached(function: Any) -> Any:
+    """Reduce what `functools.lru_cache` has made: where it goes by value, its cache is empty there."""
+    if _goes_by_name(function):
+        return NotImplemented
+    return _cached, (function.__wrapped__, function.cache_parameters())
+
+
+def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
+    return lru_cache(**parameters)(function)
+
+
+def _reduce_property(made: cached_property[Any]) -> Any:
+    """Reduce a cached property without the lock that it has up to Python 3.11."""
+    return cached_property, (made.func,), {name: kept for name, kept in vars(made).items() if name != "lock"}
+
+
+#: How to reduce what cloudpickle leaves to pickle, which does not find it by its name, or not all of it.
+_REDUCED = {_lru_cache_wrapper: _reduce_cached, cached_property: _reduce_property}
+
+
 def _register_main() -> None:
     """Have the script of a program go by value also in a process that `multiprocessing` has started.
 
@@ -70,6 +104,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no t
 
     def reducer_override(self, value: Any) -> Any:
         """See `pickle.Pickler.reducer_override`."""
+        if (reduce := _REDUCED.get(type(value))) is not None:
+            return reduce(value)
         reduced = super().reducer_override(value)
         return _with_slots(value, reduced) if isinstance(value, type) and "__slots__" in vars(value) else reduced
 
