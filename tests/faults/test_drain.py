@@ -29,6 +29,8 @@ class SilentMaster:
     def call(self, line, method, *arguments, **options):
         if method == "report" and self.silent.is_set():
             self.holding = [done.number for done in unpack_report(memoryview(joined(options["message"]))).outcomes]
+            if "timeout" in options and not self._answers.wait(options["timeout"]):
+                raise LineBrokenError("it did not answer in time")
             wait_until(lambda: self._answers.is_set() or line.broken, "an answer, or an end to the line")
             self.holding = None
             if line.broken:

@@ -137,3 +137,22 @@ def test_an_alarm_for_which_no_thread_can_be_started_comes_with_the_next_one(ala
     alarm.set(time.monotonic(), done.set)
     assert done.wait(PATIENCE)
     assert calls == ["first"]
+
+
+def test_of_calls_at_the_earliest_moment_there_is_one_however_often_it_was_asked_for(alarm):
+    calls, done = [], threading.Event()
+
+    def call():
+        calls.append(time.monotonic())
+        done.set()
+
+    now = time.monotonic()
+    for delay in (1000.0, 0.05, 500.0, 0.02, 300.0):
+        alarm.set_earliest(now + delay, call)
+    assert len(alarm._calls) == 1
+    assert done.wait(PATIENCE)
+    assert calls[0] - now >= 0.02
+    assert not alarm._calls
+    done.clear()
+    alarm.set_earliest(time.monotonic(), call)  # since it was called, nothing was asked for
+    assert done.wait(PATIENCE)

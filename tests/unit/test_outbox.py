@@ -91,3 +91,14 @@ def test_a_report_of_nothing_can_be_had_at_once():
     with lock:
         threading.Timer(0.0, wake).start()  # it waits for the lock, which is given back by whoever waits for news
         assert not any(outbox.take(lambda: PATIENCE)[0])
+
+
+def test_a_stay_that_begins_twice_forgets_nothing(outbox):
+    """The master may have heard of jobs that were claimed, though no answer said so: how they died is still to be told."""
+    outbox.begin_stay("first")
+    outbox.died([(*JOB, "killed")])
+    outbox.begin_stay("first")
+    assert outbox.take()[0].deaths == [(*JOB, "killed")]
+    outbox.died([(*JOB, "killed")])
+    outbox.begin_stay("second")
+    assert outbox.take()[0].deaths == []
