@@ -94,7 +94,7 @@ def test_a_report_of_nothing_can_be_had_at_once():
 
 
 def test_a_stay_that_begins_twice_forgets_nothing(outbox):
-    """The master may have heard of jobs that were claimed, though no answer said so: how they died is still to be told."""
+    """The master may have heard of jobs that were claimed, though no answer said so: how they died is to be told."""
     outbox.begin_stay("first")
     outbox.died([(*JOB, "killed")])
     outbox.begin_stay("first")
