@@ -53,13 +53,13 @@ def _with_slots(made: type, reduced: Any) -> Any:
 
 def _goes_by_name(value: Any) -> bool:
     """Whether what a module defines is found under its name where it is unpickled, too."""
-    name = value.__module__
+    name = getattr(value, "__module__", None) or ""
     module = sys.modules.get(name)
     packages = {name.rsplit(".", parts)[0] for parts in range(name.count(".") + 1)}
     if module is None or name == "__main__" or packages & modules_by_value():
         return False
     found: Any = module
-    for part in value.__qualname__.split("."):
+    for part in getattr(value, "__qualname__", "").split("."):
         found = getattr(found, part, None)
     return found is value
 

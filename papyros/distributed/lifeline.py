@@ -100,9 +100,9 @@ class Part:
         hello = {"path": search_path(sys.path), "pyro": changed_pyro_items(), "key_file": key_file}
         command = python_command("-m", module, *arguments, "--lifeline")
         self._sock, theirs = socket.socketpair()
-        for sock in (self._sock, theirs):  # whatever the program has made of `socket.setdefaulttimeout`
-            sock.setblocking(True)
-        os.set_blocking(theirs.fileno(), True)  # gevent's sockets would not
+        # Whatever the program has made of `socket.setdefaulttimeout`; and gevent's sockets leave a descriptor as it is.
+        self._sock.setblocking(True)
+        os.set_blocking(theirs.fileno(), True)
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],

@@ -175,8 +175,7 @@ class Sender:
         self._values.send(line, client._packer, needed)
         # One that is not there any more is of jobs that were cancelled.
         missing = needed.intersection(client._packer.definitions) - self._defined
-        if missing:
-            for definitions in in_messages({digest: client._packer.definitions[digest] for digest in missing}):
-                labels = {digest.hex(): client._packer.labels[digest] for digest in definitions}
-                check_known(line.call("define", client._key, labels, message=pack_definitions(definitions))[0])
-                self._defined |= definitions.keys()
+        for definitions in in_messages({digest: client._packer.definitions[digest] for digest in missing}):
+            labels = {digest.hex(): client._packer.labels[digest] for digest in definitions}
+            check_known(line.call("define", client._key, labels, message=pack_definitions(definitions))[0])
+            self._defined |= definitions.keys()

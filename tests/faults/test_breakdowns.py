@@ -40,7 +40,7 @@ def test_a_slave_host_ends_when_a_thread_of_it_breaks_down_and_its_jobs_run_else
     assert [job.result for job in jobs] == [number**2 for number in range(20)]
 
 
-@pytest.mark.parametrize("thread", ["papyros-switchboard", "papyros-sweep", "papyros-accept"])
+@pytest.mark.parametrize("thread", ["papyros-switchboard", "papyros-keeper", "papyros-sweep", "papyros-accept"])
 def test_a_master_ends_when_a_thread_of_it_breaks_down_and_the_next_one_goes_on(group, monkeypatch, thread):
     first = group.master()
     first.register()
@@ -56,6 +56,8 @@ def test_a_master_ends_when_a_thread_of_it_breaks_down_and_the_next_one_goes_on(
         monkeypatch.setattr(daemon, "_admit", hang_up_and_fail)
         with contextlib.suppress(LineBrokenError):
             Line(first.uri, security(), Role.CLIENT).close()
+    elif thread == "papyros-keeper":
+        monkeypatch.setattr(first._names, "stay_registered", fail)
     else:
         monkeypatch.setattr(first.service, "sweep", fail)
     wait_until(first._closing.is_set, "the master to end")
