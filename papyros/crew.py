@@ -204,7 +204,7 @@ class Crew:
             self._recall_all()
 
         self._request(begin)
-        return not self._server.is_alive() or self._drained.wait(timeout)
+        return not self._server.is_alive() or Deadline(timeout).wait_for(self._drained)
 
     def hurry(self) -> None:
         """Have `drain` wait no longer, whether it has begun or not. Any thread may call this."""
