@@ -21,8 +21,9 @@ __all__ = ["FunctionJob", "Job", "describe", "job", "shorten"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-#: `inspect.CO_COROUTINE`; slaves do not import that module, since it takes a while.
-_COROUTINE = 0x80
+#: `CO_COROUTINE` or `CO_ASYNC_GENERATOR` of `inspect`, and `CO_GENERATOR`; slaves do not import it: it takes a while.
+_ASYNC = 0x80 | 0x200
+_GENERATOR = 0x20
 
 
 class _Repr(reprlib.Repr):
@@ -41,12 +42,21 @@ class _Repr(reprlib.Repr):
     repr_bytes = repr_bytearray = _bytes
 
 
-def _is_async(function: Any) -> bool:
-    """Whether a call of this, which may be a `functools.partial` or any object that can be called, is a coroutine."""
+def _check_runs(name: str, function: Any) -> None:
+    """Refuse what would do nothing when it is called, be it a `functools.partial` or any object that can be called."""
     while isinstance(function, functools.partial):
         function = function.func
     code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
-    return bool(getattr(code, "co_flags", 0) & _COROUTINE)
+    flags = getattr(code, "co_flags", 0)
+    if flags & _ASYNC:
+        raise TypeError(
+            f"{name} is async, and a call of it would run nothing: have a plain one call asyncio.run({name}(...))"
+        )
+    if flags & _GENERATOR:
+        raise TypeError(
+            f"{name} has a yield, and a call of it would run nothing but make a generator, which cannot travel: "
+            "have it return a list"
+        )
 
 
 class Job:
@@ -93,11 +103,7 @@ class Job:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if _is_async(cls.__call__):
-            raise TypeError(
-                f"{cls.__name__}.__call__ is async, and would return a coroutine: "
-                "have a plain one call asyncio.run(...)"
-            )
+        _check_runs(f"{cls.__name__}.__call__", cls.__call__)
 
     def __call__(self, /, *args: Any, **kwds: Any) -> Any:  # noqa: ARG002 - a signature to override
         """Do the work; override this."""
@@ -235,8 +241,8 @@ def job(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
         options: the options of `Job`, by name.
 
     Raises:
-        TypeError: `function` cannot be called, is a job class already, or is async; or an option is none that `Job`
-            has, or of the wrong type.
+        TypeError: `function` cannot be called, is a job class already, is async or a generator; or an option is none
+            that `Job` has, or of the wrong type.
         ValueError: an option is out of bounds, or goes with none of the others.
     """
     known = {name for name in Job.__annotations__ if not name.startswith("_")}
@@ -258,11 +264,7 @@ def _job_class(function: Callable[..., Any], options: dict[str, Any]) -> type[Jo
     if isinstance(function, type) and issubclass(function, Job):
         name = function.__name__
         raise TypeError(f"{name} is a class of jobs already: its options are attributes of it, as in timeout = 60")
-    if _is_async(function):
-        name = getattr(function, "__name__", shorten(function))
-        raise TypeError(
-            f"{name} is async, and would return a coroutine: have a plain function call asyncio.run({name}(...))"
-        )
+    _check_runs(getattr(function, "__name__", shorten(function)), function)
     kind = type(function)  # an object that can be called, as a `functools.partial`, need not have a name
     body = {
         "function": staticmethod(function),

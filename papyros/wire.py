@@ -276,13 +276,7 @@ def load_definition(definition: bytes, find: Callable[[bytes], Shared[Any]] | No
     try:
         job_class: type[Job] = pickle.loads(pickled) if plain is definition else loads(pickled, find)
     except _REFUSALS as error:
-        hint = ""
-        if isinstance(error, ModuleNotFoundError):
-            hint = (
-                f"; install {error.name} where the slaves run, or let it travel along with "
-                f"cloudpickle.register_pickle_by_value({error.name})"
-            )
-        refusal = PayloadError(f"the job class {name} cannot be loaded: {brief(error)}{hint}")
+        refusal = PayloadError(f"the job class {name} cannot be loaded: {brief(error)}{_way_out(error)}")
         raise caused(refusal, error) from error
     check_sources(name, sources)  # what was imported just now
     return job_class
@@ -298,8 +292,20 @@ def build_job(job_class: type[Job], blob: Buffer, find: Callable[[bytes], Shared
         args, kwds, state = pickle.loads(blob) if find is None else loads(blob, find)
         return rebuild(job_class, args, kwds, state)
     except _REFUSALS as error:
-        refusal = PayloadError(f"the arguments of a {job_class.__name__} cannot be unpickled: {brief(error)}")
+        refusal = PayloadError(
+            f"the arguments of a {job_class.__name__} cannot be unpickled: {brief(error)}{_way_out(error)}"
+        )
         raise caused(refusal, error) from error
+
+
+def _way_out(error: BaseException) -> str:
+    """Return what to do about a module that slaves lack."""
+    if not isinstance(error, ModuleNotFoundError):
+        return ""
+    return (
+        f"; install {error.name} where the slaves run, or let it travel along with "
+        f"cloudpickle.register_pickle_by_value({error.name})"
+    )
 
 
 def caused(refusal: PayloadError, error: BaseException) -> PayloadError:

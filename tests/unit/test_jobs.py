@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 
 import pytest
@@ -156,8 +157,28 @@ def test_an_async_function_becomes_no_job():
     async def fetch(url):
         """Nothing would ever run this."""
 
-    with pytest.raises(TypeError, match=r"asyncio.run\(fetch\(...\)\)"):
-        papyros.job(fetch)
+    async def follow(url):
+        yield url
+
+    for function in fetch, functools.partial(fetch, "there"), follow:
+        with pytest.raises(TypeError, match=r"call of it would run nothing: .* asyncio.run\(.*\(...\)\)"):
+            papyros.job(function)
+
+
+def test_a_generator_becomes_no_job():
+    """In one thread it would run in the program that reads its result, and in processes not at all."""
+
+    def count(bound):
+        yield from range(bound)
+
+    for function in count, functools.partial(count, 3):
+        with pytest.raises(TypeError, match=r"has a yield, .*: have it return a list"):
+            papyros.job(function)
+    with pytest.raises(TypeError, match=r"Count.__call__ has a yield"):
+
+        class Count(papyros.Job):
+            def __call__(self, bound):
+                yield from range(bound)
 
 
 def test_named_arguments_may_have_any_name():

@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -173,6 +174,17 @@ def test_arguments_that_cannot_be_pickled_are_refused_by_the_name_of_their_job(j
     with pytest.raises(papyros.PayloadError, match=r"the arguments of echo\(.*cannot be pickled: TypeError") as caught:
         Packer().pack(job)
     assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_a_module_that_arguments_need_and_slaves_lack_is_told_with_what_to_do(monkeypatch):
+    module = types.ModuleType("only_at_the_client")
+    exec("class Far:\n    pass", vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    blob = Packer().pack(echo(module.Far())).blob
+    del sys.modules[module.__name__]
+    with pytest.raises(papyros.PayloadError, match=r"arguments of a echo .*install only_at_the_client") as caught:
+        build_job(echo, blob)
+    assert isinstance(caught.value.__cause__, ModuleNotFoundError)
 
 
 def test_arguments_that_cannot_be_unpickled_are_refused_where_the_job_is_to_run():
