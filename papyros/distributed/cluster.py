@@ -6,15 +6,18 @@ import atexit
 import contextlib
 import os
 import selectors
+import shutil
+import tempfile
 import threading
 import time
 import weakref
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from papyros.checks import check_port, check_slaves
 from papyros.distributed.client import DistributedMaster
-from papyros.distributed.keys import find_key
+from papyros.distributed.keys import NoPlaceForKeyError, find_key, make_key_file
 from papyros.distributed.lifeline import Part
 from papyros.distributed.naming import DEFAULT_GROUP, LOOPBACK, Address, check_group
 from papyros.errors import MasterClosedError
@@ -52,6 +55,7 @@ class LocalCluster:
         host: the address on which name server and master listen.
         port: the port of the name server; 0 = any free one.
         key_file: the file with the cluster's key; else the one that ``PAPYROS_KEY_FILE`` names, else the user's own.
+            Where that cannot be made, as in a container without a home, the cluster has a key that goes with it.
         options: further options of the command line for master and slave host, as ``["--lease=2"]``.
 
     Raises:
@@ -75,9 +79,8 @@ class LocalCluster:
         check_port(port)
         if isinstance(options, str):
             raise TypeError(f"options are a list of strings, as [{options!r}], not a string")
-        find_key(key_file)  # makes it, if need be, and refuses it before anything is started
-        self._key_file = os.path.abspath(os.path.expanduser(key_file)) if key_file is not None else None
         self._pid = os.getpid()
+        self._key_folder = ""  # of a key that goes with this cluster
         self._closed = False
         self._ended = False  # all that was to be let go of is; an interrupt may have come before that
         self._parts: list[Part] = []
@@ -89,6 +92,7 @@ class LocalCluster:
         deadline = time.monotonic() + READY_SECONDS
         atexit.register(self.close)
         try:
+            self._key_file = self._find_key_file(key_file)  # refused, if need be, before anything is started
             names = self._start("name server", f"{MODULE}.nameserver", "--host", host, "--port", str(port))
             facts = names.wait_ready(deadline - time.monotonic())
             self._names = Address(host, facts["port"])
@@ -105,6 +109,24 @@ class LocalCluster:
         except BaseException:
             self.close()
             raise
+
+    def _find_key_file(self, named: str | os.PathLike[str] | None) -> str | None:
+        """Return the file of the key, which is made, if need be; None = the one that all find."""
+        try:
+            find_key(named)
+        except NoPlaceForKeyError as error:
+            with contextlib.suppress(OSError):
+                self._key_folder = tempfile.mkdtemp(prefix="papyros-key-")
+                key = make_key_file(Path(self._key_folder, "key"))
+                log.warning("this local cluster has a key that goes with it, %s, since %s", key.source, error)
+                return key.source
+            self._forget_key()
+            raise
+        return os.path.abspath(os.path.expanduser(named)) if named is not None else None
+
+    def _forget_key(self) -> None:
+        if self._key_folder:
+            shutil.rmtree(self._key_folder, ignore_errors=True)
 
     @property
     def nameserver(self) -> str:
@@ -148,6 +170,7 @@ class LocalCluster:
             return
         self._closed = True
         with contextlib.ExitStack() as stack:  # whatever one of them raises, or Ctrl-C does, the others are closed
+            stack.callback(self._forget_key)
             stack.callback(self._end_parts)
             with self._lock:
                 for client in self._clients:

@@ -28,7 +28,16 @@ from papyros.errors import KeyFileError
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["ENVIRONMENT", "ClusterKey", "default_key_file", "find_key", "make_key_file", "read_key_file", "tell_fresh"]
+__all__ = [
+    "ENVIRONMENT",
+    "ClusterKey",
+    "NoPlaceForKeyError",
+    "default_key_file",
+    "find_key",
+    "make_key_file",
+    "read_key_file",
+    "tell_fresh",
+]
 
 #: The environment variable that names a key file.
 ENVIRONMENT = "PAPYROS_KEY_FILE"
@@ -44,6 +53,10 @@ PASSPHRASE_LENGTH, PASSPHRASE_VARIETY = 20, 8
 #: so the salt cannot be a random one.
 _SCRYPT = {"n": 1 << 16, "r": 8, "p": 1, "maxmem": 1 << 27, "dklen": _SECRET_BYTES}
 _SALT = b"papyros passphrase 1"
+
+
+class NoPlaceForKeyError(KeyFileError):
+    """There is no key, and the folder where this user's should be cannot be written to."""
 
 
 class ClusterKey:
@@ -134,6 +147,7 @@ def find_key(named: str | os.PathLike[str] | None = None, make: bool = True, her
         here: whether the cluster should be on this machine, as far as is known.
 
     Raises:
+        NoPlaceForKeyError: there is no default one, and none can be made.
         KeyFileError: there is no such file, or it is not fit to hold a key; the text says how to mend it.
     """
     chosen = named if named is not None else os.environ.get(ENVIRONMENT)
@@ -197,10 +211,10 @@ def _make_default(path: Path) -> ClusterKey:
         path.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         return make_key_file(path)
-    except FileExistsError:
-        raise
     except OSError as error:
-        raise KeyFileError(
+        if isinstance(error, FileExistsError) and path.parent.is_dir():
+            raise  # somebody was quicker
+        raise NoPlaceForKeyError(
             f"no key can be made at {_shown(path)}: {error.strerror or error}; name another place for it: "
             f"{ENVIRONMENT}=FILE, with a file that python -m papyros.distributed --new-key FILE made"
         ) from error

@@ -6,12 +6,22 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 
-from papyros import ClusterError, DistributedMaster, GroupNameError, LocalCluster, MasterClosedError, MultiProcessMaster
+from papyros import (
+    ClusterError,
+    DistributedMaster,
+    GroupNameError,
+    KeyFileError,
+    LocalCluster,
+    MasterClosedError,
+    MultiProcessMaster,
+)
 from papyros.distributed import lifeline
+from papyros.distributed.keys import ENVIRONMENT
 from papyros.distributed.naming import NameServer, parse_address
 from tests.contract.jobs_for_tests import double, wait_at, where
 from tests.distributed.programs import CTRL_C, alive, free_port, groups, processes, slaves_of, wait_until_gone
@@ -32,6 +42,27 @@ def test_a_cluster_is_ready_when_the_constructor_returns():
         with at_most(0.5):
             client.addJob(double(21))
             assert client.popProcessedJob().result == 42
+
+
+def test_a_cluster_has_a_key_that_goes_with_it_where_none_can_be_kept(monkeypatch, tmp_path, caplog):
+    """In a container, or on a node of a cluster, who runs a program may have no home."""
+    no_home = tmp_path / "file"
+    no_home.write_text("")
+    for name in "HOME", "XDG_CONFIG_HOME", "APPDATA", "USERPROFILE":
+        monkeypatch.setenv(name, str(no_home))
+    monkeypatch.delenv(ENVIRONMENT, raising=False)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with LocalCluster(slaves=1) as cluster, cluster.master() as client:
+        [key] = temporary.glob("*/key")
+        assert f"a key that goes with it, {key}, since no key can be made at {no_home}" in caplog.text
+        client.addJob(double(21))
+        assert client.popProcessedJob(30).result == 42
+    assert not list(temporary.iterdir())
+    monkeypatch.setattr(tempfile, "tempdir", str(no_home))
+    with pytest.raises(KeyFileError, match="no key can be made at"):
+        LocalCluster()
 
 
 def test_a_cluster_has_several_clients_which_close_with_it():
