@@ -12,6 +12,10 @@ from papyros.distributed.cluster import LocalCluster
 from papyros.distributed.finder import MasterFinder
 
 
+class Interrupt(BaseException):
+    """Ctrl-C, which ends a test and not all of them."""
+
+
 class FakePart:
     """A part that is ready at once, and ends when it is asked to."""
 
@@ -58,13 +62,13 @@ class FakeClient:
 
     def close(self):
         self.closed = True
-        raise KeyboardInterrupt
+        raise Interrupt
 
 
 def test_parts_end_and_all_clients_are_closed_though_the_end_of_clients_is_interrupted(cluster):
     clients = FakeClient(), FakeClient()
     cluster._clients.update(clients)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupt):
         cluster.close()
     assert all(client.closed for client in clients)
     assert all(part.closed for part in cluster._parts)
@@ -73,11 +77,11 @@ def test_parts_end_and_all_clients_are_closed_though_the_end_of_clients_is_inter
 
 def test_all_parts_are_asked_to_end_when_nobody_waits_for_them_any_longer(cluster, monkeypatch):
     def wait(part):
-        raise KeyboardInterrupt
+        raise Interrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(FakePart, "wait", wait)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Interrupt):
             cluster.close()
     assert [part.asked for part in cluster._parts] == [True] * 3
     cluster.close()
@@ -95,9 +99,9 @@ def test_a_client_that_is_interrupted_while_it_joins_ends_the_master_that_it_hos
 
     def first(finder, deadline):
         finder._server = server
-        raise KeyboardInterrupt
+        raise Interrupt
 
     monkeypatch.setattr(MasterFinder, "first", first)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(Interrupt):
         DistributedMaster("lab", "127.0.0.1:1")
     assert server.closed
