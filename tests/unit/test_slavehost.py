@@ -145,6 +145,21 @@ def test_a_host_whose_reports_are_refused_for_long_ends_with_words(host, monkeyp
     assert sum("cannot take what this slave host reports" in message for message in caplog.messages) == 1
 
 
+def test_a_host_whose_last_report_is_refused_says_goodbye_all_the_same(host, monkeypatch):
+    """Else the master would wait for it, and for its jobs, until it gives up who is silent."""
+
+    def refuse():
+        raise CallFailedError("ValueError", "it makes no sense")
+
+    line = Reporting(refuse)
+    monkeypatch.setattr(host._seeker, "line", lambda *args, **kwds: line)
+    with host._lock:
+        host._outbox.finished([JobOutcome(*JOB, b"result", 0.0, "lab/1")])
+    host._uri = "PYRO:papyros.master@127.0.0.1:1"
+    host.close()
+    assert line.calls == [("report", 1), ("retire",)]
+
+
 def test_nobody_waits_for_something_to_report_once_a_host_is_closed(host):
     host._answered = float("inf")
     assert host._patience() > 0
