@@ -36,7 +36,7 @@ def ask(host: str, port: int, name: str, method: str, args: tuple[Any, ...], tim
         connection.send(protocol.SendingMessage(protocol.MSG_CONNECT, 0, 0, number, hello).data)
         answer = protocol.recv_stub(connection, [protocol.MSG_CONNECTOK, protocol.MSG_CONNECTFAIL])
         if answer.type == protocol.MSG_CONNECTFAIL:
-            raise errors.CommunicationError(f"it says: {_read(answer.data)!s:.500}")
+            raise errors.CommunicationError(f"it says: {_words(_read(answer.data))}")
         call = serpent.dumpsCall(name, method, args, {})
         connection.send(protocol.SendingMessage(protocol.MSG_INVOKE, 0, 1, number, call).data)
         answer = protocol.recv_stub(connection, [protocol.MSG_RESULT])
@@ -44,15 +44,22 @@ def ask(host: str, port: int, name: str, method: str, args: tuple[Any, ...], tim
     if answer.flags & protocol.FLAGS_EXCEPTION:
         if isinstance(result, errors.NamingError):
             raise result
-        raise errors.CommunicationError(f"it raised: {result!s:.500}")
+        raise errors.CommunicationError(f"it raised: {_words(result)}")
     return result
 
 
 def _read(data: bytes) -> Any:
     try:
-        return serializers["serpent"].loads(data)
+        found = serializers["serpent"].loads(data)
+        repr(found)  # an address may be made of parts that do not go together: nobody could show it later
     except Exception as error:  # noqa: BLE001 - whoever answers may write what serpent was not made for
         raise errors.ProtocolError(f"what it answers cannot be read: {type(error).__name__}") from None
+    return found
+
+
+def _words(said: Any) -> str:
+    """Return what was said, in a few words. Not as `str` has it: some exceptions, with parts of others, have none."""
+    return (said if isinstance(said, str) else repr(said))[:500]
 
 
 class _Guarded(SocketConnection):  # type: ignore[misc] # Pyro has no types

@@ -178,7 +178,9 @@ class SlaveHost:
             ):
                 while self._report is not None or self._outbox.is_any_left():
                     (message, sequence, stay), self._report = self._report or self._next_report(), None
-                    line.call("report", self._key, sequence, self._uid, stay, message=message, timeout=RETIRE_SECONDS)
+                    told = self._key, sequence, self._uid, stay
+                    with contextlib.suppress(CallFailedError):  # what it cannot take, it is not to wait for either
+                        line.call("report", *told, message=message, timeout=RETIRE_SECONDS)
                 line.call("retire", self._key, timeout=RETIRE_SECONDS)
 
     def broke(self, reason: str) -> None:

@@ -298,7 +298,8 @@ class NameServer:
         known = self._ask("list", _PREFIX)
         if not isinstance(known, dict):
             raise self._absent("what it answers are no names")
-        return sorted(filter(_GROUP.fullmatch, (str(name).removeprefix(_PREFIX) for name in known)))
+        names = (name.removeprefix(_PREFIX) for name in known if isinstance(name, str))
+        return sorted(filter(_GROUP.fullmatch, names))
 
     def others(self, group: str) -> str:
         """Return the groups that have a master registered, but for this one, as a text; empty if there are none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import errno
 import os
 import pickle
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import papyros
+from papyros.distributed import keys
 from papyros.distributed.keys import ClusterKey, default_key_file, find_key, make_key_file, read_key_file
 from papyros.distributed.naming import ask_status, parse_address
 from papyros.distributed.server import MasterServer
@@ -62,6 +64,22 @@ def test_attack_10_a_key_file_that_is_not_fit_is_refused_with_what_mends_it(path
     with pytest.raises(KeyFileError, match=words) as caught:
         read_key_file(path)
     assert GOOD.strip()[14:] not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named", "default"])
+def test_a_key_file_that_cannot_even_be_looked_at_is_told_in_words(path, monkeypatch, named):
+    """It is not one that is missing, in whose place another key may be made."""
+    really = os.lstat
+
+    def lstat(looked_at, **kwds):
+        if os.fspath(looked_at) == os.fspath(path):
+            raise PermissionError(errno.EACCES, "Permission denied")  # as its folder would; root may look everywhere
+        return really(looked_at, **kwds)
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    monkeypatch.setattr(keys, "default_key_file", lambda: path)
+    with pytest.raises(KeyFileError, match="cannot be read: Permission denied"):
+        find_key(path if named else None)
 
 
 def test_attack_10_the_key_file_of_another_user_is_refused(path):

@@ -10,6 +10,7 @@ import pytest
 
 from papyros import bundles
 from papyros.bundles import MOST_JOBS, Told
+from papyros.distributed import exchange as exchange_module
 from papyros.distributed.batches import HostJob
 from papyros.distributed.bundling import BUNDLE_SECONDS, MOST_CLASSES, SMALL_BYTES, Bundle, Bundling
 from papyros.distributed.exchange import SEND_JOBS, Exchange
@@ -158,6 +159,33 @@ def test_none_of_the_slaves_has_to_wait_until_another_one_has_done_the_first_bun
         for _ in range(sum(bundled)):
             ledger.add(session, len(session.entries) + 1, (QUICK, b"x"), 1, DEFAULT_TERMS)
         assert [job.terms.jobs for job in exchange.next_batch(lambda: SEND_JOBS, slaves)] == bundled
+
+
+def test_a_message_ends_when_there_are_enough_bytes_in_it_and_one_job_may_be_larger(monkeypatch):
+    monkeypatch.setattr(exchange_module, "ASSIGNMENT_BYTES", 100)
+    ledger = Ledger()
+    session, holder = ledger.open("client"), ledger.enlist("cluster", 1)
+    seals = Seals(security().key, "client")
+    exchange = Exchange(ledger, holder, itertools.count(1000), seals, Bundling(most=1), lambda: None)
+    for number, size in enumerate((40, 40, 40, 300, 1, 99, 1), 1):
+        ledger.add(session, number, (QUICK, bytes(size)), size, DEFAULT_TERMS)
+    batches = [[job.number for job in exchange.next_batch(lambda: SEND_JOBS, 1)] for _ in range(6)]
+    assert batches == [[1, 2], [3], [4], [5, 6], [7], []]
+
+
+def test_a_message_of_many_pieces_is_bounded_all_the_same(monkeypatch):
+    """Jobs are taken in pieces: what the first ones have taken is not there for the next ones."""
+    monkeypatch.setattr(exchange_module, "ASSIGNMENT_BYTES", 100)
+    monkeypatch.setattr(exchange_module, "SEND_JOBS", 2)
+    ledger = Ledger()
+    session, holder = ledger.open("client"), ledger.enlist("cluster", 1)
+    bundling = Bundling()
+    bundling.learn(QUICK, 0.0, 0)
+    exchange = Exchange(ledger, holder, itertools.count(1000), Seals(security().key, "c"), bundling, lambda: None)
+    for number in range(1, 21):
+        ledger.add(session, number, (QUICK, bytes(30)), 30, DEFAULT_TERMS)
+    exchange.next_batch(lambda: 2, 0)
+    assert len(holder.assigned) == 3, "and not four, of 120 bytes"
 
 
 def test_a_client_may_want_no_bundles():

@@ -33,6 +33,8 @@ class FakeHost:
         self.queue = []
         self.given_back = []
         self.after_refusal = lambda: None
+        self.moves = False
+        self.told = []  # in which stays the master was told what is held here
 
     def come(self, job):
         """A job comes that needs the value."""
@@ -80,7 +82,11 @@ class FakeHost:
 
     def call(self, method, *args, message=b""):
         if method == "hold":
-            return {"known": True, "gone": []}, b""
+            gone = [self.digest.hex()] if self.stay == "with another one" else []
+            self.told.append(self.stay)
+            if self.moves:
+                self.stay = "with another one"  # which has nothing yet, and is where the first one was
+            return {"known": True, "gone": gone}, b""
         return ({"known": True, "size": len(VALUE)}, VALUE) if self.there else ({"known": True, "size": -1}, b"")
 
 
@@ -127,3 +133,14 @@ def test_a_bug_is_told_to_the_host(host):
     host.failures.append(AssertionError("a bug"))
     host.come("job")
     assert "a bug" in wait_until(lambda: host.broken)
+
+
+def test_a_master_that_was_started_anew_in_the_same_place_may_be_told_of_values_yet(host):
+    """What it does not know it is to be told by its clients: to let go of it here would be to fetch it anew."""
+    host.there = True
+    host.come("job")
+    wait_until(host.take)
+    wait_until(lambda: host.told, "the master to be told what is held here")
+    host.moves = True
+    wait_until(lambda: host.told.count("with another one") > 3, "the other master to be told")
+    assert host.values.held(host.digest) is not None

@@ -10,13 +10,16 @@ from Pyro5.callcontext import current_context
 
 from papyros.bundles import cut_off, death
 from papyros.bundles import outcomes as tell_outcomes
+from papyros.distributed import batches as batches_module
 from papyros.distributed import service as service_module
 from papyros.distributed.batches import (
     AddedJob,
     HostReport,
     JobOutcome,
     pack_added,
+    pack_definitions,
     pack_report,
+    unpack_definitions,
     unpack_host_jobs,
     unpack_outcomes,
 )
@@ -26,7 +29,7 @@ from papyros.distributed.outbox import ended_in
 from papyros.distributed.seals import SEAL_BYTES, ticket_of
 from papyros.distributed.service import MasterService
 from papyros.encoded import asks_for_retry, encode_outcome
-from papyros.frames import unpack_message
+from papyros.frames import pack_message, unpack_message
 from papyros.outcome import Outcome
 from papyros.terms import Terms
 from tests.contract.jobs_for_tests import double
@@ -335,3 +338,41 @@ def test_a_bundle_of_which_a_part_was_told_is_not_among_what_has_ended_at_a_host
         for number, encoded in enumerate([cut_off(1), death(0, "killed")])
     ]
     assert ended_in(HostReport.empty()._replace(outcomes=told)) == [("client", 1)]
+
+
+def test_definitions_come_in_messages_that_are_no_larger_than_they_may_be(caller, monkeypatch):
+    monkeypatch.setattr(batches_module, "DEFINITIONS_BYTES", 100)
+    known = {bytes([number]) * 16: bytes(size) for number, size in enumerate((60, 40, 1, 500, 99))}
+    assert [len(part) for part in batches_module.in_messages(known)] == [2, 1, 1, 1]
+    assert list(batches_module.in_messages({})) == []
+    caller.call("join", "client")
+    labels = dict.fromkeys(map(bytes.hex, known), "a class")
+    caller.call("define", "client", labels, message=pack_definitions(known))
+    caller.call("enlist", "host", 1)
+    heard, rounds = {}, 0
+    while missing := known.keys() - heard.keys():
+        caller.call("definitions", "host", message=pack_message(list(missing)))
+        heard.update(come := unpack_definitions(memoryview(caller.batch)))
+        assert come
+        assert len(come) == 1 or sum(map(len, come.values())) <= 100
+        rounds += 1
+    assert {bytes(digest): bytes(definition) for digest, definition in heard.items()} == known
+    assert rounds > 2
+
+
+def test_jobs_that_a_client_cancels_are_forgotten_all_at_once(caller, monkeypatch):
+    """Each time, all that is processed and not collected is looked through, while nobody else is served."""
+    caller.call("join", "client")
+    jobs = [AddedJob(number, bytes(16), b"x", Terms(), SEAL) for number in range(1, 101)]
+    caller.call("add", "client", 1, 0.0, message=pack_added(jobs))
+    really, discarded = caller.desk.ledger.discard, []
+
+    def discard(session, numbers):
+        discarded.append(list(numbers))
+        really(session, discarded[-1])
+
+    monkeypatch.setattr(caller.desk.ledger, "discard", discard)
+    with caller.desk.lock:
+        stopped = caller.desk.stop(caller.desk.clients["client"], range(1, 101))
+    assert discarded == [stopped] == [list(range(1, 101))]
+    assert not caller.desk.clients["client"].session.entries

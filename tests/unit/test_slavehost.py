@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
+from papyros.distributed import host as host_module
+from papyros.distributed.batches import JobOutcome
 from papyros.distributed.host import SlaveHost
-from papyros.distributed.line import LineBrokenError
+from papyros.distributed.line import CallFailedError, LineBrokenError
 from papyros.distributed.naming import parse_address
-from tests.support import security
+from tests.support import PATIENCE, security
 
 
 class FakeLine:
@@ -50,3 +54,147 @@ def test_a_job_that_comes_again_with_the_order_to_stop_it_is_not_stopped(host, m
     with pytest.raises(LineBrokenError):
         host._take_jobs(FakeLine(answer), 0.0, draining=False)
     assert done == [("cancels", {("client", 1)}, True), "accepts"]
+
+
+JOB = ("client", 1)
+
+
+class Reporting:
+    """A line over which a host reports; whatever is called on it is noted."""
+
+    uri = ""  # that of the master of a host that has found none yet
+
+    def __init__(self, report=lambda: ({"taken": True}, b"")):
+        self.calls = []
+        self.aborted = threading.Event()
+        self.reported = threading.Event()
+        self._report = report
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def close(self):
+        pass
+
+    def abort(self):
+        self.aborted.set()
+
+    def call(self, method, *arguments, message=b"", timeout=None):
+        self.calls.append((method, *arguments[1:2]))
+        if method == "report":
+            self.reported.set()
+            return self._report()
+        return {}, b""
+
+
+def test_what_is_recalled_of_the_stay_before_is_not_given_back_in_the_next_one(host, monkeypatch):
+    """The master may have given the same job to this host again by then: it would be run twice."""
+    monkeypatch.setattr(host._crew, "recall", lambda: host._crew._source.returned([JOB], ""))
+    with host._lock:
+        host._outbox.begin_stay("first")
+    host._move(Reporting(), "second")
+    with host._lock:
+        report, stay = host._outbox.take()
+    assert (stay, report.returned) == ("second", [])
+
+
+def test_a_report_that_is_on_its_way_when_a_host_is_closed_arrives(host, monkeypatch):
+    """It may tell of a job that must not be started twice, which would be lost, though it has ended."""
+
+    def wait():
+        assert slow.aborted.wait(PATIENCE)
+        raise LineBrokenError("aborted")
+
+    slow, last = Reporting(wait), Reporting()
+    lines = iter([slow, last])
+    monkeypatch.setattr(host._seeker, "line", lambda *args, **kwds: next(lines))
+    with host._lock:
+        host._outbox.finished([JobOutcome(*JOB, b"result", 0.0, "lab/1")])
+    host._connected.set()
+    pushing = host._threads[1]
+    pushing.start()
+    assert slow.reported.wait(PATIENCE)
+    host._uri = "PYRO:papyros.master@127.0.0.1:1"
+    host.close()
+    assert not pushing.is_alive()
+    assert last.calls == [("report", 1), ("retire",)]
+
+
+def test_a_host_whose_reports_are_refused_for_long_ends_with_words(host, monkeypatch, caplog):
+    monkeypatch.setattr(host_module, "REFUSED_SECONDS", 0.0)
+
+    def refuse():
+        raise CallFailedError("ValueError", "it makes no sense")
+
+    monkeypatch.setattr(host._seeker, "line", lambda *args, **kwds: Reporting(refuse))
+    with host._lock:
+        host._outbox.finished([JobOutcome(*JOB, b"result", 0.0, "lab/1")])
+    host._connected.set()
+    pushing = host._threads[1]
+    pushing.start()
+    pushing.join(5)
+    over = not pushing.is_alive()
+    host._stop.set()
+    pushing.join()
+    assert over
+    assert "could not take what was reported" in host.broken
+    assert "it makes no sense" in host.broken
+    assert sum("cannot take what this slave host reports" in message for message in caplog.messages) == 1
+
+
+def test_a_host_whose_last_report_is_refused_says_goodbye_all_the_same(host, monkeypatch):
+    """Else the master would wait for it, and for its jobs, until it gives up who is silent."""
+
+    def refuse():
+        raise CallFailedError("ValueError", "it makes no sense")
+
+    line = Reporting(refuse)
+    monkeypatch.setattr(host._seeker, "line", lambda *args, **kwds: line)
+    with host._lock:
+        host._outbox.finished([JobOutcome(*JOB, b"result", 0.0, "lab/1")])
+    host._uri = "PYRO:papyros.master@127.0.0.1:1"
+    host.close()
+    assert line.calls == [("report", 1), ("retire",)]
+
+
+def test_nobody_waits_for_something_to_report_once_a_host_is_closed(host):
+    host._answered = float("inf")
+    assert host._patience() > 0
+    host._stop.set()
+    assert host._patience() == 0
+
+
+class Counting:
+    """Pauses of no time; after three of them, nobody is to go on."""
+
+    def __init__(self, stop):
+        self._stop = stop
+        self.count = 0
+
+    def next(self):
+        self.count += 1
+        if self.count == 3:
+            self._stop.set()
+        return 0.0
+
+
+@pytest.mark.parametrize("thread", ["_fetch", "_push"])
+def test_what_breaks_again_and_again_is_tried_again_after_pauses_that_grow(host, monkeypatch, thread):
+    pauses = Counting(host._stop)
+    tries = iter(range(20))
+
+    def breaks(*args, **kwds):
+        if next(tries, None) is None:
+            host._stop.set()
+        raise LineBrokenError("there is no memory")
+
+    monkeypatch.setattr(host_module, "Pauses", lambda: pauses)
+    monkeypatch.setattr(host._seeker, "seek", Reporting)
+    monkeypatch.setattr(host._seeker, "line", breaks)
+    monkeypatch.setattr(host, "_serve", breaks)
+    host._connected.set()
+    getattr(host, thread)()
+    assert pauses.count == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import sys
@@ -11,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from papyros import store
 from papyros.pickling import hold_value, load_value
 from papyros.sharing import Shared
 from papyros.store import CLASS_NEEDS, JOB_NEEDS, Held, Kept, needs_of, with_needs, without_needs
@@ -63,6 +65,53 @@ def test_pieces_are_held_until_all_have_come():
     assert held.read(0, 100) == b"12345"
     held.write(b"67890")
     assert held.complete
+
+
+def test_what_there_was_no_room_for_may_come_again(monkeypatch):
+    """The digest is that of what is there: not of bytes that could not be written."""
+    content = os.urandom(1000)
+    really, rooms = os.pwrite, iter([300, 0])
+
+    def pwrite(fd, piece, offset):
+        room = next(rooms, len(piece))
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return really(fd, piece[:room], offset)
+
+    held = Held(len(content))
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(OSError, match="No space"):
+        held.write(content)
+    assert (held.filled, held.complete) == (300, False)
+    held.write(content[held.filled :])
+    assert held.complete
+    assert held.read(0, len(content)) == content
+    assert held.digest == blake2b(content, digest_size=32).digest()
+
+
+def test_a_file_is_removed_by_the_process_that_made_it_only(monkeypatch, tmp_path):
+    """A fork that ends has it, too, and others still read it."""
+    files = iter(tmp_path / name for name in ("kept", "removed", "gone"))
+
+    def make():
+        path = next(files)
+        return os.open(path, os.O_RDWR | os.O_CREAT), str(path)
+
+    monkeypatch.setattr(store, "_make", make)
+    held = Held(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: -1)  # as in a fork
+        del held
+        gc.collect()
+    assert (tmp_path / "kept").exists()
+    held = Held(1)
+    del held
+    gc.collect()
+    assert not (tmp_path / "removed").exists()
+    held = Held(1)
+    (tmp_path / "gone").unlink()  # somebody has cleaned up: nobody is told of that in the midst of something else
+    del held
+    gc.collect()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="seals are Linux's")

@@ -40,6 +40,48 @@ def test_an_answer_that_is_too_large_ends_one_connection_only(method, monkeypatc
         daemon.close()
 
 
+def test_a_shortage_of_memory_ends_one_connection_only_and_is_told(monkeypatch, caplog):
+    daemon = Daemon("127.0.0.1", 0, security(), Role.MASTER, Talker())
+    daemon.start()
+    uri = f"PYRO:talker@127.0.0.1:{daemon.port}"
+    really, shortages = daemon._switchboard._exchange, iter([MemoryError()])
+
+    def exchange(caller, events):
+        for shortage in shortages:
+            raise shortage
+        really(caller, events)
+
+    try:
+        with Line(uri, security(), Role.CLIENT) as other, Line(uri, security(), Role.CLIENT) as line:
+            assert other.call("talk", 10)[0] == line.call("talk", 10)[0]  # both are known
+            monkeypatch.setattr(daemon._switchboard, "_exchange", exchange)
+            with pytest.raises(LineBrokenError):
+                line.call("talk", 10)
+            assert other.call("talk", 10)[0] == "x" * 10
+    finally:
+        daemon.close()
+    [told] = [record for record in caplog.records if "no memory" in record.getMessage()]
+    assert (told.levelname, told.exc_info) == ("WARNING", None)
+
+
+def test_a_call_for_whose_answer_there_is_no_memory_is_told_and_may_be_made_again(monkeypatch, caplog):
+    daemon = Daemon("127.0.0.1", 0, security(), Role.MASTER, Talker())
+    daemon.start()
+
+    def receive(*_):
+        raise MemoryError
+
+    try:
+        with Line(f"PYRO:talker@127.0.0.1:{daemon.port}", security(), Role.CLIENT) as line:
+            monkeypatch.setattr("papyros.distributed.line.receive_message", receive)
+            with pytest.raises(LineBrokenError, match="no memory"):
+                line.call("talk", 10)
+            assert line.broken, "the answer is still on its way"
+    finally:
+        daemon.close()
+    assert sum("there is no memory for what" in message for message in caplog.messages) == 1
+
+
 def test_a_shortage_of_descriptors_is_told_once_and_passes(monkeypatch, caplog):
     failures = iter([OSError(errno.EMFILE, "Too many open files")] * 5)
 

@@ -1,0 +1,75 @@
+"""A master at work whose name server is no help: it looks after its own all the same, and ends in order."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from papyros import KeyRefusedError, VersionMismatchError
+from papyros.distributed.naming import Address
+from papyros.distributed.server import MasterServer
+from tests.support import security, wait_until
+
+
+class FakeNames:
+    """A name server that answers nothing any more, once a master is registered, and in the end raises an error."""
+
+    def __init__(self, error=None):
+        self.asked = threading.Event()
+        self.over = threading.Event()
+        self.closed = False
+        self._error = error
+
+    def register(self, group, uri, may_replace):
+        pass
+
+    def stay_registered(self, group, uri, hosted):
+        self.asked.set()
+        self.over.wait()
+
+    def unregister(self, group, uri):
+        if self._error is not None:
+            raise self._error
+
+    def close(self):
+        self.closed = True
+
+
+def serve(names):
+    server = MasterServer("lab", Address("127.0.0.1", 1), security(), lease=0.4, grace=0.4)
+    server._names = names
+    server.register()
+    return server
+
+
+def test_who_is_silent_is_given_up_also_while_the_name_server_is_silent():
+    """The thread that asks the name server once looked after both, and nobody was given up while it waited."""
+    names = FakeNames()
+    server = serve(names)
+    desk = server.service._desk
+    try:
+        assert names.asked.wait(10)
+        with desk.lock:
+            desk.enlist("a silent host", 1)
+            desk.welcome("a silent client")
+        wait_until(lambda: not desk.hosts and not desk.clients, "an end to those who are silent", 10)
+        assert not names.over.is_set()
+    finally:
+        names.over.set()
+        server.close()
+
+
+@pytest.mark.parametrize(
+    "error", [KeyRefusedError("another key"), VersionMismatchError("another version"), AssertionError("a bug")]
+)
+def test_a_master_lets_go_of_everything_though_the_name_cannot_be_taken_back(error):
+    names = FakeNames(error)
+    names.over.set()
+    server = serve(names)
+    if isinstance(error, AssertionError):
+        with pytest.raises(AssertionError):
+            server.close()
+    else:
+        server.close()
+    assert names.closed  # and no thread or socket is left, as for all tests
