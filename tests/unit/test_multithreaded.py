@@ -7,8 +7,15 @@ import threading
 import pytest
 
 import papyros
-from tests.contract.jobs_for_tests import Square, call
-from tests.support import PATIENCE, none_to_spare
+from tests.contract.jobs_for_tests import Square, call, wait_at
+from tests.support import PATIENCE, Gates, none_to_spare, processed, refuse_threads
+
+
+@pytest.fixture
+def gates(tmp_path):
+    gates = Gates(tmp_path)
+    yield gates
+    gates.open_all()
 
 
 def slaves():
@@ -75,3 +82,32 @@ def test_a_master_that_is_closed_lets_go_of_the_end_of_the_program(monkeypatch):
     assert master.popProcessedJob(PATIENCE) is not None
     master.close()
     assert registered == []
+
+
+def test_while_the_system_has_no_more_threads_those_that_there_are_do_all_the_work(monkeypatch, caplog):
+    monkeypatch.setattr("papyros.multithreaded.START_AGAIN_SECONDS", PATIENCE)
+    with papyros.MultiThreadedMaster(4) as master:
+        assert processed(master, Square(2)).result == 4
+        refuse_threads(monkeypatch, "papyros-slave-2")
+        jobs = [Square(number) for number in range(50)]
+        for job in jobs:
+            master.addJob(job)
+        assert set(master.processedJobs(PATIENCE)) == set(jobs)
+        assert len(slaves()) == 1
+    assert caplog.text.count("1 of 4 slaves work: can't start new thread") == 1, "that is told once"
+
+
+def test_threads_that_could_not_be_had_are_started_later_though_nothing_is_added(monkeypatch, gates):
+    monkeypatch.setattr("papyros.multithreaded.START_AGAIN_SECONDS", 0.02)
+    gate = gates()
+    with papyros.MultiThreadedMaster(3) as master:
+        with monkeypatch.context() as patch:
+            master.addJob(wait_at(gate.path))
+            gate.wait_for_arrivals(1)
+            refuse_threads(patch, "papyros-slave-2")
+            for _ in range(2):
+                master.addJob(wait_at(gate.path))
+            assert len(slaves()) == 1
+        gate.wait_for_arrivals(3)
+        gate.open()
+        assert len(master.processedJobs(PATIENCE)) == 3
