@@ -285,3 +285,39 @@ def test_a_master_over_an_executor_over_a_master():
         master.executor() as outer,
     ):
         assert list(outer.map(pow, range(20), range(20))) == list(map(pow, range(20), range(20)))
+
+
+@pytest.mark.parametrize("end", ["a result", "an exception", "cancelled by the executor"])
+def test_what_has_ended_is_not_kept_until_its_timeout_would_be_over(end):
+    """Else an hour's results would be kept in memory where each job may take an hour."""
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads, slaves=1) as master:
+        job = fail(ValueError) if end == "an exception" else double(2)
+        job.timeout = 3600.0
+        if end == "cancelled by the executor":
+            gate = threading.Event()
+            threads.submit(gate.wait, PATIENCE)
+            master.addJob(job)
+            wait_until(lambda: master._tickets, "it to be with the executor")
+            for ticket in list(master._tickets.values()):
+                ticket.cancel()
+            gate.set()
+        else:
+            master.addJob(job)
+        assert master.popProcessedJob(PATIENCE) is job
+        wait_until(lambda: not master._flying, "the rest of it")
+        assert not master._alarms
+        assert not master._alarm._calls
+
+
+def test_what_is_cancelled_before_the_executor_has_begun_it_is_not_kept_until_its_timeout_would_be_over():
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads, slaves=1) as master:
+        threads.submit(gate.wait, PATIENCE)
+        job = double(2)
+        job.timeout = 3600.0
+        master.addJob(job)
+        wait_until(lambda: master._tickets, "it to be with the executor")
+        assert master._alarm._calls
+        master.cancelJob(job)
+        gate.set()
+        wait_until(lambda: not master._alarm._calls, "nothing to wait for")

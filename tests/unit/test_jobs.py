@@ -279,7 +279,7 @@ def test_each_error_survives_a_pickle():
 @pytest.mark.parametrize("kind", [bytes, bytearray])
 def test_its_repr_of_very_long_bytes_is_short_and_takes_no_time(kind):
     job = Square(kind(100 << 20))
-    with at_most(0.05):  # of all of it, the text would be 400 MB
+    with at_most(0.3):  # of all of it, the text would be 400 MB
         text = repr(job)
     assert len(text) < 250
     assert "104,857,600 bytes" in text
