@@ -8,7 +8,7 @@ import pytest
 
 import papyros
 from tests.contract.jobs_for_tests import Square, call, wait_at
-from tests.support import PATIENCE, Gates, none_to_spare, processed, refuse_threads
+from tests.support import PATIENCE, Background, Gates, none_to_spare, processed, refuse_threads, wait_until
 
 
 @pytest.fixture
@@ -111,3 +111,27 @@ def test_threads_that_could_not_be_had_are_started_later_though_nothing_is_added
         gate.wait_for_arrivals(3)
         gate.open()
         assert len(master.processedJobs(PATIENCE)) == 3
+
+
+def test_who_waits_for_room_in_one_queue_is_woken_though_somebody_else_has_waited_longer_for_room_in_another_one(gates):
+    """A loop over `execute` has a queue of its own, which takes its turn."""
+    first, second = gates(), gates()
+    with papyros.MultiThreadedMaster(1, max_waiting=1) as master:
+        master.addJob(wait_at(first.path))
+        first.wait_for_arrivals(1)
+        mine, other = master._open_lane(), master._open_lane()
+        mine.add(wait_at(second.path), None)
+        other.add(Square(1), None)
+        adding = Background(other.add, Square(2), None)
+        wait_until(lambda: master._room._waiters, "somebody to wait for room")
+        also = Background(mine.add, Square(3), None)
+        wait_until(lambda: len(master._room._waiters) == 2, "both to wait for room")
+        first.open()
+        also.result()  # now that the only slave has taken the job before it, and runs that
+        assert adding.running
+        second.open()
+        adding.result()
+        for lane in (mine, other):
+            assert [lane.pop(PATIENCE) is not None for _ in range(2)] == [True, True]
+            lane.close()
+        assert master.popProcessedJob(PATIENCE) is not None
