@@ -27,6 +27,7 @@ def test_a_class_that_cannot_be_loaded_says_so_to_each_job_in_as_many_lines() ->
     assert refusal() == refusal() == refusal()
 
 
+@pytest.mark.pure
 def test_a_class_whose_loading_was_interrupted_is_loaded_for_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job of it was stopped, or the memory was short for a moment: its crew sends a definition once."""
     classes, packer = JobClasses(), Packer()
