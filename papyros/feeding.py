@@ -89,7 +89,7 @@ class Feeder:
         tasks = self._take(sum(wants.values()))
         if tasks:
             eager = sorted(wants, key=lambda slave: len(slave.queue))
-            self.spread(tasks, eager[: self.pace.parts(len(tasks))])
+            self.spread(tasks, eager if self._wary else eager[: self.pace.parts(len(tasks))])
         self._level(slaves, len(tasks) < len(wants), here)
 
     def _needed(self, slaves: list[SlaveProcess]) -> list[SlaveProcess]:

@@ -86,11 +86,16 @@ class MultiThreadedMaster(BookkeepingMaster):
                 self._work.notify()  # one of those that are idle may be one too many now
 
     def _work_came(self) -> None:
-        if len(self._threads) < self._places() and not self._closed:
-            waiting = sum(session.assignable() for session in self._ledger.sessions.values())
-            if waiting > self._idle:
-                self._start_slave()
+        if self._lacking() > 0:
+            self._start_slave()
         self._work.notify()
+
+    def _lacking(self) -> int:
+        """How many threads there may be, and are not, for jobs that wait. Called with the lock held."""
+        free = self._places() - len(self._threads)
+        if free <= 0 or self._closed:
+            return 0
+        return min(free, sum(session.assignable() for session in self._ledger.sessions.values()) - self._idle)
 
     def _job_came(self) -> None:
         self._work_came()
@@ -120,7 +125,10 @@ class MultiThreadedMaster(BookkeepingMaster):
 
     def _start_again(self) -> None:
         with self._lock:
-            self._work_came()
+            for _ in range(self._lacking()):  # each would have been started when its job was added
+                self._work_came()
+                if self._in_want:
+                    return
 
     def _replace(self, thread: threading.Thread, why: str) -> None:
         """Let another thread take the place of one that a bug has ended, of which the job that it ran tells."""

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import papyros
-from tests.contract.jobs_for_tests import Square, note_start, wait_and_note
-from tests.support import Gate
+from tests.contract.jobs_for_tests import Square, note_start, starts, wait_and_note
+from tests.support import Gate, wait_until
 
 
 @papyros.job
@@ -123,6 +123,14 @@ def wait_for_child(folder, name, gate):
     return run_child.function(wait_and_note(folder, f"child-of-{name}", gate))
 
 
+@papyros.job
+def wait_for_late_child(folder, name, gate):
+    """Begin to think of children only when the gate is open."""
+    note_start(folder, name)
+    Gate(gate).pass_through()
+    return run_child.function(wait_and_note(folder, f"child-of-{name}", gate))
+
+
 @papyros.job(timeout=2.0)
 def overstay(folder, name, gate):
     return wait_for_child.function(folder, name, gate)
@@ -136,6 +144,16 @@ def leave_child_behind(folder, gate):
         master.addJob(wait_and_note(folder, name, gate))
     Gate(f"{gate}.parent").pass_through()
     return master.numPendingJobs()
+
+
+@papyros.job
+def leave_loop(folder, gate):
+    """Leave a loop over children, of which one waits for a child of its own."""
+    loop = papyros.current_master().execute([wait_for_child(folder, "parent", gate), Square(3)])
+    squared = next(loop).result
+    wait_until(lambda: starts(folder, "child-of-parent"), "the child of the child to run")
+    loop.close()
+    return squared
 
 
 @papyros.job

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import papyros
-from tests.support import Gate
+from tests.support import Gate, fork
 
 
 class Square(papyros.Job):
@@ -309,7 +309,7 @@ FORK_ENDS = {"return": 0, "exit": 3, "raise": 1, "exec": 1, "print": 0}
 @papyros.job
 def fork_and_wait(how):
     """Return the exit code of a process that goes on where this one does."""
-    child = os.fork()
+    child = fork()
     if child:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if how == "exit":

@@ -197,6 +197,62 @@ def test_what_is_left_of_a_family_goes_when_the_parent_ends(make_concurrent_mast
     assert len(starts(tmp_path, "fourth")) == 0, "a child ran for nobody"
 
 
+def all_idle(master):
+    return not any(slave.job for slave in master.status().slaves)
+
+
+#: On a cluster, it takes its lease until the master is sure that nobody wants a parent: there, it is tested once.
+not_on_a_cluster = pytest.mark.parametrize("make_concurrent_master", ["multithreaded", "multiprocess"], indirect=True)
+
+
+@not_on_a_cluster
+def test_a_parent_that_waits_does_not_wait_for_ever_once_its_loop_is_left(make_concurrent_master, tmp_path, gates):
+    """Its children go with the loop: nobody would ever tell it of them."""
+    master, gate = make_concurrent_master(), gates()
+    loop = master.execute([families.wait_for_child(str(tmp_path), "parent", gate.path), Square(3)])
+    assert next(loop).result == 9
+    started(tmp_path, "child-of-parent")
+    loop.close()
+    if make_concurrent_master.kind != "multiprocess":
+        gate.open()  # a child in a thread cannot be stopped
+    wait_until(lambda: all_idle(master), "neither runs any more")
+    assert processed(master, families.tree_sum(2)).result == 7
+
+
+def test_a_parent_on_a_cluster_does_not_wait_for_ever_once_its_loop_is_left(tmp_path, gates):
+    gate = gates()
+    with papyros.LocalCluster(slaves=1, options=["--lease=1"]) as cluster, cluster.master() as master:
+        loop = master.execute([Square(3), families.wait_for_child(str(tmp_path), "parent", gate.path)])
+        assert next(loop).result == 9
+        parent = started(tmp_path, "parent")
+        started(tmp_path, "child-of-parent")
+        loop.close()
+        wait_until(lambda: gone(parent) or all_idle(master), "it does not run any more")
+
+
+@not_on_a_cluster
+def test_a_parent_of_a_loop_that_was_left_waits_for_no_child_that_it_adds_later(
+    make_concurrent_master, tmp_path, gates
+):
+    master, gate = make_concurrent_master(), gates()
+    loop = master.execute([families.wait_for_late_child(str(tmp_path), "parent", gate.path), Square(3)])
+    assert next(loop).result == 9
+    gate.wait_for_arrivals()
+    loop.close()
+    gate.open()
+    wait_until(lambda: all_idle(master), "it does not run any more")
+    assert processed(master, families.tree_sum(2)).result == 7
+
+
+@not_on_a_cluster
+def test_a_job_that_leaves_a_loop_over_parents_ends_and_so_do_they(make_concurrent_master, tmp_path, gates):
+    master, gate = make_concurrent_master(), gates()
+    assert processed(master, families.leave_loop(str(tmp_path), gate.path)).result == 9
+    gate.open()
+    wait_until(lambda: all_idle(master), "nothing runs any more")
+    assert processed(master, families.tree_sum(2)).result == 7
+
+
 def test_a_job_that_is_tried_again_adds_its_children_anew(make_concurrent_master, tmp_path, gates):
     job = processed(make_concurrent_master(), families.fail_with_child(str(tmp_path), gates().path))
     assert job.result == ["child-2"]

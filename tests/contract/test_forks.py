@@ -21,3 +21,15 @@ def test_a_process_that_a_job_has_forked_ends_when_it_comes_back_from_the_job(ma
     assert set(master.processedJobs(PATIENCE)) == {*squares, *forks}
     assert all(job.result == job.args[0] ** 2 for job in squares)
     assert [job.result for job in forks] == [FORK_ENDS[how]] * 4
+
+
+@pytest.mark.parametrize("make_thread_master", ["singlethreaded", "multithreaded"], indirect=True)
+@pytest.mark.parametrize("how", FORK_ENDS)
+def test_a_process_that_a_job_has_forked_here_does_not_go_on_as_a_second_program(make_thread_master, how):
+    """It has a copy of the books, and would run all that waits once more; and then, the rest of the program."""
+    master = make_thread_master(slaves=1)
+    jobs = [fork_and_wait(how), *[Square(number) for number in range(5)]]
+    for job in jobs:
+        master.addJob(job)
+    assert set(master.processedJobs(PATIENCE)) == set(jobs)
+    assert jobs[0].result == FORK_ENDS[how]

@@ -15,7 +15,7 @@ import pytest
 import papyros
 from tests.contract import families
 from tests.contract.jobs_for_tests import double, end_slave, fail, fail_until, wait_at, where
-from tests.support import PATIENCE, Gate, at_most, wait_until
+from tests.support import PATIENCE, Gate, at_most, processed, refuse_threads, wait_until
 
 
 @pytest.fixture
@@ -285,3 +285,58 @@ def test_a_master_over_an_executor_over_a_master():
         master.executor() as outer,
     ):
         assert list(outer.map(pow, range(20), range(20))) == list(map(pow, range(20), range(20)))
+
+
+@pytest.mark.parametrize("end", ["a result", "an exception", "cancelled by the executor"])
+def test_what_has_ended_is_not_kept_until_its_timeout_would_be_over(end):
+    """Else an hour's results would be kept in memory where each job may take an hour."""
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads, slaves=1) as master:
+        job = fail(ValueError) if end == "an exception" else double(2)
+        job.timeout = 3600.0
+        if end == "cancelled by the executor":
+            gate = threading.Event()
+            threads.submit(gate.wait, PATIENCE)
+            master.addJob(job)
+            wait_until(lambda: master._tickets, "it to be with the executor")
+            for ticket in list(master._tickets.values()):
+                ticket.cancel()
+            gate.set()
+        else:
+            master.addJob(job)
+        assert master.popProcessedJob(PATIENCE) is job
+        wait_until(lambda: not master._flying, "the rest of it")
+        assert not master._alarms
+        assert not master._alarm._calls
+
+
+def test_what_is_cancelled_before_the_executor_has_begun_it_is_not_kept_until_its_timeout_would_be_over():
+    gate = threading.Event()
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads, slaves=1) as master:
+        threads.submit(gate.wait, PATIENCE)
+        job = double(2)
+        job.timeout = 3600.0
+        master.addJob(job)
+        wait_until(lambda: master._tickets, "it to be with the executor")
+        assert master._alarm._calls
+        master.cancelJob(job)
+        gate.set()
+        wait_until(lambda: not master._alarm._calls, "nothing to wait for")
+
+
+def test_a_master_whose_thread_cannot_be_started_now_adds_nothing_and_starts_it_later(monkeypatch):
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
+        job = double(2)
+        with monkeypatch.context() as patch:
+            refuse_threads(patch, "papyros-feed")
+            with pytest.raises(RuntimeError, match="new thread"):
+                master.addJob(job)
+        assert master.numPendingJobs() == 0
+        assert processed(master, job).result == 4
+
+
+def test_a_helper_that_cannot_be_started_now_is_not_counted_and_started_later(monkeypatch):
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads, slaves=1) as master:
+        with monkeypatch.context() as patch:
+            refuse_threads(patch, "papyros-slave-beside")
+            assert "new thread" in str(processed(master, families.tree_sum(1)).exception)
+        assert processed(master, families.tree_sum(1)).result == 3

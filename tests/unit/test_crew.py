@@ -15,7 +15,11 @@ import pytest
 
 import papyros
 from papyros import hiring, limits, process
+from papyros.crew import Crew
+from papyros.deadlines import LOOK_SECONDS
 from papyros.pace import AHEAD_BYTES
+from papyros.tasks import CrewOptions
+from papyros.wire import MAX_PAYLOAD_BYTES
 from tests.contract import vandals
 from tests.contract.jobs_for_tests import (
     Square,
@@ -184,6 +188,27 @@ def test_an_idle_crew_is_drained_at_once(source):
     with crew_of(source, 2) as crew, at_most(5):
         assert crew.drain(PATIENCE) is True
         assert crew.drain(PATIENCE) is True
+
+
+@pytest.mark.pure
+def test_who_waits_for_the_end_of_a_drain_looks_up_again_and_again_for_a_signal(source):
+    """One that comes just as a wait begins ends no wait: it is heard once that is over."""
+    if threading.current_thread() is not threading.main_thread():
+        pytest.skip("signals come to the main thread, and the tests run in another one")
+
+    waits = []
+
+    class Late(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            return len(waits) == 3
+
+    crew = Crew(1, source, CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
+    crew._server.is_alive = lambda: True
+    crew._drained = Late()
+    assert crew.drain(PATIENCE) is True
+    assert all(timeout is not None and timeout <= LOOK_SECONDS for timeout in waits)
+    assert len(waits) == 3
 
 
 def test_closing_gives_back_all_and_tells_apart_what_was_started(source, tmp_path):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
+from array import array
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from papyros import frames
 from papyros.frames import (
+    LONGEST_SECONDS,
     FrameReader,
     Outbox,
     Parts,
@@ -18,6 +21,7 @@ from papyros.frames import (
     join_column,
     pack_frame,
     pack_message,
+    seconds_column,
     send_all,
     split_column,
     unpack_message,
@@ -192,3 +196,15 @@ def test_an_outbox_whose_other_side_is_gone_forgets_what_is_left():
         outbox = Outbox(ours)
         outbox.put([b"x" * 1000])
         assert len(outbox) == 0
+
+
+def test_durations_that_cannot_be_count_as_none_and_the_others_as_they_are():
+    """A job may have put another clock in place of the real one: a sum of such is shown to users."""
+    honest = [0.0, 0.25, 3e6]
+    absurd = [math.nan, math.inf, -math.inf, -1.0, LONGEST_SECONDS, 1e308]
+    for one in absurd:
+        column = array("d", [*honest, one]).tobytes()
+        assert list(seconds_column(column)) == [*honest, 0.0]
+    assert list(seconds_column(array("d", [*absurd, *honest]).tobytes())) == [0.0] * len(absurd) + honest
+    assert list(seconds_column(array("d", honest).tobytes())) == honest
+    assert list(seconds_column(b"")) == []

@@ -10,6 +10,7 @@ import pytest
 from papyros.errors import PayloadError
 from papyros.jobclasses import JobClasses
 from papyros.wire import Packer
+from tests.contract.jobs_for_tests import Square
 
 REFERENCE = b"cnobody_has_this_module\nFar\n."
 
@@ -24,3 +25,19 @@ def test_a_class_that_cannot_be_loaded_says_so_to_each_job_in_as_many_lines() ->
         return "".join(traceback.format_exception(caught.value))
 
     assert refusal() == refusal() == refusal()
+
+
+@pytest.mark.pure
+def test_a_class_whose_loading_was_interrupted_is_loaded_for_the_next_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of it was stopped, or the memory was short for a moment: its crew sends a definition once."""
+    classes, packer = JobClasses(), Packer()
+    classes.define(1, packer.definitions[packer.pack(Square(3)).definition])
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("papyros.jobclasses.load_definition", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            classes.find(1, packer)
+    assert classes.find(1, packer) is Square

@@ -13,6 +13,7 @@ from papyros.errors import PendingJobError, UnprocessedJobError
 from papyros.keeping import check_job, claim, keeper_of, release, settle, user_state
 from papyros.outcome import Outcome
 from tests.contract.jobs_for_tests import ForgetsSuper, Scaled, Square, double, urgent
+from tests.support import at_most
 
 
 class Unspeakable:
@@ -294,3 +295,12 @@ def test_each_error_survives_a_pickle():
         assert str(twin) == str(error)
     stand_in = pickle.loads(pickle.dumps(papyros.RemoteError("text", "module.Kind")))
     assert (str(stand_in), stand_in.type_name) == ("module.Kind: text", "module.Kind")
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_its_repr_of_very_long_bytes_is_short_and_takes_no_time(kind):
+    job = Square(kind(100 << 20))
+    with at_most(0.3):  # of all of it, the text would be 400 MB
+        text = repr(job)
+    assert len(text) < 250
+    assert "104,857,600 bytes" in text

@@ -7,8 +7,15 @@ import threading
 import pytest
 
 import papyros
-from tests.contract.jobs_for_tests import Square, call
-from tests.support import PATIENCE, none_to_spare
+from tests.contract.jobs_for_tests import Square, call, wait_at
+from tests.support import PATIENCE, Background, Gates, none_to_spare, processed, refuse_threads, wait_until
+
+
+@pytest.fixture
+def gates(tmp_path):
+    gates = Gates(tmp_path)
+    yield gates
+    gates.open_all()
 
 
 def slaves():
@@ -75,3 +82,56 @@ def test_a_master_that_is_closed_lets_go_of_the_end_of_the_program(monkeypatch):
     assert master.popProcessedJob(PATIENCE) is not None
     master.close()
     assert registered == []
+
+
+def test_while_the_system_has_no_more_threads_those_that_there_are_do_all_the_work(monkeypatch, caplog):
+    monkeypatch.setattr("papyros.multithreaded.START_AGAIN_SECONDS", PATIENCE)
+    with papyros.MultiThreadedMaster(4) as master:
+        assert processed(master, Square(2)).result == 4
+        refuse_threads(monkeypatch, "papyros-slave-2")
+        jobs = [Square(number) for number in range(50)]
+        for job in jobs:
+            master.addJob(job)
+        assert set(master.processedJobs(PATIENCE)) == set(jobs)
+        assert len(slaves()) == 1
+    assert caplog.text.count("1 of 4 slaves work: can't start new thread") == 1, "that is told once"
+
+
+def test_threads_that_could_not_be_had_are_started_later_though_nothing_is_added(monkeypatch, gates):
+    monkeypatch.setattr("papyros.multithreaded.START_AGAIN_SECONDS", 0.02)
+    gate = gates()
+    with papyros.MultiThreadedMaster(3) as master:
+        with monkeypatch.context() as patch:
+            master.addJob(wait_at(gate.path))
+            gate.wait_for_arrivals(1)
+            refuse_threads(patch, "papyros-slave-2")
+            for _ in range(2):
+                master.addJob(wait_at(gate.path))
+            assert len(slaves()) == 1
+        gate.wait_for_arrivals(3)
+        gate.open()
+        assert len(master.processedJobs(PATIENCE)) == 3
+
+
+def test_who_waits_for_room_in_one_queue_is_woken_though_somebody_else_has_waited_longer_for_room_in_another_one(gates):
+    """A loop over `execute` has a queue of its own, which takes its turn."""
+    first, second = gates(), gates()
+    with papyros.MultiThreadedMaster(1, max_waiting=1) as master:
+        master.addJob(wait_at(first.path))
+        first.wait_for_arrivals(1)
+        mine, other = master._open_lane(), master._open_lane()
+        mine.add(wait_at(second.path), None)
+        other.add(Square(1), None)
+        adding = Background(other.add, Square(2), None)
+        wait_until(lambda: master._room._waiters, "somebody to wait for room")
+        also = Background(mine.add, Square(3), None)
+        wait_until(lambda: len(master._room._waiters) == 2, "both to wait for room")
+        first.open()
+        also.result()  # now that the only slave has taken the job before it, and runs that
+        assert adding.running
+        second.open()
+        adding.result()
+        for lane in (mine, other):
+            assert [lane.pop(PATIENCE) is not None for _ in range(2)] == [True, True]
+            lane.close()
+        assert master.popProcessedJob(PATIENCE) is not None

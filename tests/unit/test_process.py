@@ -16,6 +16,7 @@ from papyros.bundles import pack_bundle, read
 from papyros.deaths import Death
 from papyros.encoded import decode_outcome
 from papyros.environment import python_environment
+from papyros.frames import FrameReader
 from papyros.keeping import terms_of
 from papyros.pickling import hold_value
 from papyros.process import (
@@ -450,6 +451,19 @@ def test_a_job_that_announces_more_than_there_is_memory_for_costs_its_slave_and_
     slave.wait(PATIENCE)
     told = f"was killed by SIGKILL, since it says what no slave says (no frame has {length:,} bytes)"
     assert slave.bury().cause == told
+
+
+@pytest.mark.pure
+def test_a_slave_that_sends_more_than_there_is_memory_for_here_is_killed_and_that_is_told(slave, monkeypatch):
+    receive_until(slave, lambda _: slave.ready)
+
+    def fail(_):
+        raise MemoryError
+
+    monkeypatch.setattr(FrameReader, "read", fail)
+    assert list(slave.receive()) == []
+    slave.wait(PATIENCE)
+    assert "was killed by SIGKILL, since it says what no slave says (there is no memory here" in slave.bury().cause
 
 
 @papyros.job

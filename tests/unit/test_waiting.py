@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from papyros.entries import Entry, Session
 from papyros.terms import Terms
-from papyros.waiting import WaitingLine
+from papyros.waiting import FEW, WaitingLine
 
 pytestmark = pytest.mark.compiled
 
@@ -165,3 +165,30 @@ def test_it_is_a_sorted_list_whatever_happens(steps):
         assert len(line) == len(model)
         assert line.size == sum(each.size for each in model), "the bytes of the line are counted"
     assert numbers(line) == [each.number for each in sorted(model, key=lambda each: (-each.priority, each.number))]
+
+
+def test_what_was_removed_behind_a_job_that_waits_for_long_is_forgotten():
+    """Else a line would grow for ever in which jobs are added and cancelled behind one that nobody can take yet."""
+    line = WaitingLine()
+    first, back = entry(0), entry(1, priority=1)
+    line.append(back)
+    line.append(first)
+    line.put_back(line.popleft())
+    for number in range(2, 2000):
+        line.append(cancelled := entry(number, number % 3))
+        line.remove(cancelled)
+    kept = len(line._removed) + len(line._returned) + sum(map(len, line._levels.values()))
+    assert kept < 4 * FEW
+    line.append(last := entry(2000))
+    assert [line.popleft() for _ in range(len(line))] == [back, first, last]
+
+
+def test_what_was_put_back_and_removed_again_is_forgotten_too():
+    line = WaitingLine()
+    line.append(first := entry(0))
+    for number in range(1, 1000):
+        line.put_back(again := entry(number))
+        line.remove(again)
+    assert len(line._removed) + len(line._returned) < 4 * FEW
+    assert line.popleft() is first
+    assert not line
