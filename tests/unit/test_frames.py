@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
+from array import array
 
 import pytest
 from hypothesis import given, settings
@@ -192,3 +194,10 @@ def test_an_outbox_whose_other_side_is_gone_forgets_what_is_left():
         outbox = Outbox(ours)
         outbox.put([b"x" * 1000])
         assert len(outbox) == 0
+
+
+def test_durations_that_no_job_can_have_count_as_none():
+    """A job may have put another clock in place of the real one; sums of what it tells are to stay sums."""
+    told = array("d", [0.5, -1.0, math.nan, math.inf, 1e300, 2.0])
+    assert list(frames.seconds_column(told.tobytes())) == [0.5, 0.0, 0.0, 0.0, 0.0, 2.0]
+    assert list(frames.seconds_column(array("d", [0.5, 2.0]).tobytes())) == [0.5, 2.0]
