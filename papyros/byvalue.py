@@ -68,7 +68,9 @@ def _reduce_cached(function: Any) -> Any:
     """Reduce what `functools.lru_cache` has made: where it goes by value, its cache is empty there."""
     if _goes_by_name(function):
         return NotImplemented
-    return _cached, (function.__wrapped__, function.cache_parameters())
+    made = vars(function).items()
+    noted = {name: kept for name, kept in made if name != "cache_parameters" and not name.startswith("__")}
+    return _cached, (function.__wrapped__, function.cache_parameters()), noted
 
 
 def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:

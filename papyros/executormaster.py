@@ -18,12 +18,18 @@ from papyros.errors import MasterClosedError
 from papyros.family import Family, WaitingParents
 from papyros.jobs import Job
 from papyros.keeping import wants_retry
+from papyros.logs import logger_of
 from papyros.outcome import Outcome
 from papyros.parcels import run_parcel
 from papyros.running import run_job
 from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["ExecutorMaster"]
+
+log = logger_of(__name__)
+
+#: A thread beside the executor that cannot be started is tried again after so long.
+HELP_AGAIN_SECONDS = 1.0
 
 
 class ExecutorMaster(DelegatingMaster):
@@ -151,8 +157,17 @@ class ExecutorMaster(DelegatingMaster):
         """
         if self._helpers < len(self._parents) and not self._closed and self._needs_help():
             helper = threading.Thread(target=self._serve_beside, name="papyros-slave-beside", daemon=True)
-            helper.start()  # it waits for the lock
+            try:
+                helper.start()  # it waits for the lock
+            except RuntimeError as error:
+                log.warning("jobs that wait for their children keep all slaves, and have to wait on: %s", error)
+                self._alarm.set_earliest(time.monotonic() + HELP_AGAIN_SECONDS, self._help_again)
+                return
             self._helpers += 1
+
+    def _help_again(self) -> None:
+        with self._lock:
+            self._help()
 
     def _needs_help(self) -> bool:
         if self._free_places() <= 0 and any(session.assignable() for session in self._ledger.sessions.values()):

@@ -39,8 +39,8 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
     """Has the tasks of a `joblib.Parallel` run as jobs of a master.
 
     Args:
-        master: a master, which stays open; or a word of `papyros.open_master`; None = what that one opens by default,
-            with as many slaves as `n_jobs` says.
+        master: a master, which stays open; or a word of `papyros.open_master`; None = what that one opens by default.
+            It has the slaves that it has anyway: `n_jobs` says how many tasks run at a time, and adds none.
         nesting_level: as joblib has it.
         inner_max_num_threads: None; other numbers joblib refuses here. Libraries use one thread in each slave anyway,
             unless the environment of the slaves says otherwise.
@@ -65,7 +65,7 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many tasks run at a time: the slaves of the master, or fewer if `n_jobs` says so.
 
-        It is 2 at the least, unless `n_jobs` asks for 1: joblib would take 1 for a wish to have all tasks run
+        It is 2 at the least, unless `n_jobs` is 1 or None: joblib would take 1 for a wish to have all tasks run
         in the program itself, and a master with one slave may be a better place.
         """
         if n_jobs == 0:

@@ -103,7 +103,8 @@ class Part:
         # Whatever the program has made of `socket.setdefaulttimeout`; and gevent's sockets leave a descriptor as it is.
         self._sock.setblocking(True)
         os.set_blocking(theirs.fileno(), True)
-        with theirs:
+        with theirs, contextlib.ExitStack() as undo:
+            undo.callback(self._sock.close)
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
@@ -111,6 +112,7 @@ class Part:
                 env=python_environment(),
                 start_new_session=True,  # Ctrl-C is for the program, which ends its parts in order
             )
+            undo.pop_all()
         with contextlib.suppress(OSError):  # it has ended already, which `wait_ready` notices
             self._sock.sendall(json.dumps(hello).encode() + b"\n")
 

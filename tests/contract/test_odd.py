@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import threading
+from typing import NamedTuple
 
 import pytest
 
@@ -64,6 +65,33 @@ def test_instances_of_a_class_with_slots_come_back_from_where_the_class_came_by_
 
     master = make_master()
     assert run(master, move(Point(2))).result == Point(3)
+
+
+def test_named_tuples_and_what_is_cached_go_where_their_classes_go_by_value(make_master):
+    class Point(NamedTuple):
+        x: int
+        y: int = 5
+
+        def norm(self):
+            return self.x + self.y
+
+    class Circle:
+        def __init__(self, radius):
+            self.radius = radius
+
+        @functools.cached_property
+        def area(self):
+            return times_three(self.radius**2)
+
+    @functools.cache
+    def times_three(number):
+        return 3 * number
+
+    @papyros.job
+    def move(point, circle):
+        return Point(point.norm()), circle.area
+
+    assert run(make_master(), move(Point(2), Circle(2))).result == (Point(7, 5), 12)
 
 
 def test_an_object_that_can_be_called_makes_jobs(make_master):

@@ -5,7 +5,9 @@ The contract's tests run on such masters, too: ``PAPYROS_ENGINES=threadpool,proc
 
 from __future__ import annotations
 
+import io
 import multiprocessing
+import sys
 import threading
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import resource_tracker
@@ -13,6 +15,9 @@ from multiprocessing import resource_tracker
 import pytest
 
 import papyros
+from papyros.encoded import decode_outcome
+from papyros.parcels import run_parcel
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer
 from tests.contract import families
 from tests.contract.jobs_for_tests import double, end_slave, fail, fail_until, wait_at, where
 from tests.support import PATIENCE, Gate, at_most, processed, refuse_threads, wait_until
@@ -173,6 +178,59 @@ def test_an_executor_that_takes_no_job_keeps_no_master_from_its_end(monkeypatch)
     executor.room.set()
     master._feeder.join(PATIENCE)
     assert not master._feeder.is_alive()
+
+
+def test_nothing_is_kept_of_a_job_until_the_time_that_it_had_is_up():
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
+        for number in range(3):
+            job = double(number)
+            job.timeout = 1000.0
+            assert processed(master, job).result == 2 * number
+        assert master._alarm._calls == master._alarms == {}
+
+
+def test_a_feeder_that_could_not_be_started_is_started_with_the_next_job(monkeypatch):
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
+        with monkeypatch.context() as patch:
+            refuse_threads(patch, "papyros-feed")
+            with pytest.raises(RuntimeError, match="can't start"):
+                master.addJob(double(1))
+        assert processed(master, double(2)).result == 4
+
+
+def test_children_wait_for_a_thread_beside_the_executor_where_the_system_has_none_to_spare(monkeypatch, caplog):
+    """That is no reason for the master to break, nor for the parents to fail."""
+    monkeypatch.setattr("papyros.executormaster.HELP_AGAIN_SECONDS", 0.02)
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
+        with monkeypatch.context() as patch:
+            refuse_threads(patch, "papyros-slave-beside")
+            job = families.tree_sum(3)
+            master.addJob(job)
+            wait_until(lambda: caplog.text.count("have to wait on: can't start new thread") >= 2)
+        assert master.popProcessedJob(PATIENCE) is job
+        assert job.result == 15
+        assert processed(master, families.tree_sum(2)).result == 7
+
+
+class Unread(io.StringIO):
+    """A stream that nobody reads any more."""
+
+    def flush(self):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+@pytest.mark.parametrize("how", ["none", "closed", "unread"])
+def test_what_a_job_has_done_to_the_streams_of_an_engine_is_no_loss_of_what_it_returns(monkeypatch, how):
+    stream = {"none": None, "closed": io.TextIOWrapper(io.BytesIO()), "unread": Unread()}[how]
+    if how == "closed":
+        stream.close()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    packer = Packer()
+    payload = packer.pack(double(4))
+    answer = run_parcel(packer.definitions[payload.definition], payload.blob, MAX_PAYLOAD_BYTES)
+    monkeypatch.undo()
+    assert decode_outcome(answer.outcome, None).get() == 8
 
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])

@@ -55,6 +55,26 @@ def test_a_program_that_fails_says_why_and_nothing_else(kind):
     assert "pending" not in "".join(lines)
 
 
+def test_an_interactive_session_tells_of_jobs_though_a_line_of_it_has_failed():
+    """Such a line does not end it, and so does not say why jobs are left."""
+    session = """
+        import papyros
+        master = papyros.SingleThreadedMaster()
+        1 / 0
+        master.addJob(papyros.job(abs)(3))
+    """
+    done = subprocess.run(
+        [sys.executable, "-q", "-i"],
+        input=textwrap.dedent(session),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "ZeroDivisionError: division by zero" in done.stderr
+    assert done.stderr.count("a SingleThreadedMaster ends with 1 job pending, added and not popped") == 1
+
+
 def test_a_forked_child_says_nothing_of_what_is_its_parents():
     then = "import os; pid = os.fork(); pid and (os.waitpid(pid, 0), master.processedJobs())"
     assert printed(KINDS[0], then) == ""

@@ -68,6 +68,9 @@ def test_a_cancelled_task_that_begins_after_all_is_stopped():
 def test_one_that_was_sent_away_and_is_there_still_is_killed_when_it_is_looked_at():
     slave = Slave()
     slave.dismissed = True
+    slave.check_at = time.monotonic() + 1000
+    kill_overdue([slave])
+    assert not slave.killed
     slave.check_at = time.monotonic()
     kill_overdue([slave])
     assert slave.killed == 1

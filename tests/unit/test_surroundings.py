@@ -21,7 +21,7 @@ from papyros.environment import STARTED_IN, search_path
 from papyros.mapped import MappedValues
 from papyros.store import Held
 from tests.contract.jobs_for_tests import Square, end_slave
-from tests.support import PATIENCE, refuse_threads
+from tests.support import PATIENCE, processed, refuse_threads
 
 
 @papyros.job
@@ -48,6 +48,55 @@ def test_a_default_timeout_of_sockets_is_not_that_of_slaves():
             master.addJob(job)
             assert len(master.popProcessedJob(PATIENCE).result) == 20_000_000
         assert [each.name for each in master.status().slaves] == [slave.name]
+
+
+class GreenSocket(socket.socket):
+    """A socket as those of gevent are: its descriptor never blocks, whatever is said to it."""
+
+    def setblocking(self, blocking):
+        """Let the descriptor be as it is."""
+
+
+@pytest.fixture
+def green_sockets(monkeypatch):
+    make = socket.socketpair
+
+    def make_green(*args):
+        pair = []
+        for sock in make(*args):
+            os.set_blocking(sock.fileno(), False)
+            pair.append(GreenSocket(sock.family, sock.type, sock.proto, sock.detach()))
+        return tuple(pair)
+
+    monkeypatch.setattr(socket, "socketpair", make_green)
+
+
+@pytest.mark.usefixtures("green_sockets")
+def test_a_slave_waits_for_its_jobs_though_the_sockets_of_its_program_do_not():
+    """Otherwise it would end as soon as it has nothing to do, and with the jobs that it was just given."""
+    with papyros.MultiProcessMaster(1) as master:
+        assert master.wait_ready(PATIENCE)
+        [slave] = master.status().slaves
+        for number in range(3):
+            job = Square(number)
+            job.at_most_once = True
+            assert processed(master, job).result == number**2
+        assert [each.name for each in master.status().slaves] == [slave.name]
+
+
+@pytest.mark.usefixtures("green_sockets")
+def test_a_part_of_a_cluster_waits_for_what_it_is_told_though_the_sockets_of_its_program_do_not(monkeypatch):
+    """Otherwise one that starts faster than its program tells it anything would know nothing."""
+    waits = []
+
+    def note(*_, pass_fds, **__):
+        waits.extend(map(os.get_blocking, pass_fds))
+        raise OSError("no process today")
+
+    monkeypatch.setattr(subprocess, "Popen", note)
+    with pytest.raises(OSError, match="no process today"):
+        Part("a part", "papyros", [])
+    assert waits == [True]
 
 
 def test_a_thread_that_could_not_be_started_is_started_with_the_next_job(monkeypatch):
