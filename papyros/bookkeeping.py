@@ -39,7 +39,7 @@ from papyros.status import SlaveStatus, Status
 from papyros.story import tell_deaths
 from papyros.terms import Terms
 
-__all__ = ["BookkeepingMaster", "snapshot"]
+__all__ = ["BookkeepingMaster", "ForOneJob", "snapshot"]
 
 J = TypeVar("J", bound=Job)
 
@@ -406,6 +406,26 @@ class BookkeepingMaster(Master):
                     release(job)
             if self._can_stop and (running := [entry for entry in entries if entry.holder is not None]):
                 self._stop_running(running)
+
+
+class ForOneJob:
+    """What masters for the children of one job have in common, beside their base: there are many of these.
+
+    They ask themselves whether they woke up in a forked child, since what the system tells at a fork is never let go.
+    """
+
+    _pid: int
+
+    def _watch_forks(self) -> None:
+        """Have the system tell nothing."""
+
+    @property
+    def _forked(self) -> bool:
+        return os.getpid() != self._pid
+
+    @_forked.setter
+    def _forked(self, forked: bool) -> None:
+        """Let the base say what it thinks at first."""
 
 
 def _tell_forks(reference: weakref.ref[BookkeepingMaster]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from typing import Any
 
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
@@ -38,6 +39,9 @@ MOST_OF_AN_EXCEPTION = 64 << 20
 MOST_CHARACTERS = 1 << 20
 
 # The first byte of an encoded outcome says what follows.
+#: Where an object lies, in its text.
+_ADDRESS = re.compile("0x[0-9A-Fa-f]+")
+
 _RESULT = b"R"  # a pickled result
 _ERROR = b"E"  # a pickled tuple: pickled exception or None, type name, text, traceback
 _FAILED = b"F"  # the same, of a job that is to be tried again if it has retries left
@@ -100,11 +104,16 @@ def _pickle_exception(error: Any) -> bytes | None:
             form = Rebuilt((_rebuild_exception, (type(error), error.args, error.__dict__))) if rebuilt else error
             pickled = dumps(form)
             copy = pickle.loads(pickled)
-            if isinstance(copy, BaseException) and text_of(copy) == text_of(error):
+            if isinstance(copy, BaseException) and _says_the_same(text_of(copy), text_of(error)):
                 return pickled if len(pickled) <= MOST_OF_AN_EXCEPTION else None
         except BaseException:  # noqa: BLE001, S112 - the next form is tried, and in the end the stand-in does
             continue
     return None
+
+
+def _says_the_same(one: str, other: str) -> bool:
+    """Whether two texts are one, but for where objects lie in memory, and for the order in which sets have theirs."""
+    return one == other or sorted(_ADDRESS.sub("", one)) == sorted(_ADDRESS.sub("", other))
 
 
 def _rebuild_exception(kind: Any, args: Any, state: Any) -> Any:
@@ -115,7 +124,7 @@ def _rebuild_exception(kind: Any, args: Any, state: Any) -> Any:
 
 
 def _encode_refusal(text: str, too_large: bool, traceback: str = "") -> bytes:
-    return _REFUSED + json.dumps([text, too_large, traceback]).encode()
+    return _REFUSED + json.dumps([_legible(text), too_large, _legible(traceback)]).encode()
 
 
 def encode_refusal(error: PayloadError) -> bytes:

@@ -21,7 +21,7 @@ from papyros.keeping import wants_retry
 from papyros.logs import logger_of
 from papyros.outcome import Outcome
 from papyros.parcels import run_parcel
-from papyros.running import run_job
+from papyros.running import leave_fork, run_job
 from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["ExecutorMaster"]
@@ -125,6 +125,8 @@ class ExecutorMaster(DelegatingMaster):
         token = place.enter()
         try:
             outcome = run_job(job, threading.current_thread().name)
+            if self._forked:
+                leave_fork(outcome)  # else a process that the job has forked would be another thread of the executor's
         finally:
             place.close(token)
         return outcome, outcome.exception is not None and wants_retry(job, outcome.exception)
@@ -239,6 +241,8 @@ class ExecutorMaster(DelegatingMaster):
             self._lock.acquire()
         if not taken or entry.state is not ASSIGNED:
             self._beside.discard(entry)
+            if taken:
+                self._landed(entry)  # it was dropped meanwhile, and its ticket was not heard
             return False
         self._tickets.pop(entry, None)
         return True

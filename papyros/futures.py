@@ -10,6 +10,7 @@ The executors here make a master of their own, and close it when they are shut d
 from __future__ import annotations
 
 import concurrent.futures
+import operator
 from collections.abc import Callable
 from concurrent.futures import (
     ALL_COMPLETED,
@@ -169,9 +170,12 @@ class ProcessPoolExecutor(_OwnMasterExecutor):
 
 
 def _number_of(max_workers: int | None) -> int | None:
-    if max_workers is not None and isinstance(max_workers, int) and max_workers <= 0:
+    if max_workers is None:
+        return None
+    number = operator.index(max_workers)  # one of numpy, too
+    if number <= 0:
         raise ValueError(f"max_workers must be greater than 0, not {max_workers}")
-    return max_workers
+    return number
 
 
 def _check_initializer(initializer: object) -> None:

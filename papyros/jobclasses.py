@@ -59,7 +59,9 @@ class JobClasses:
             OtherModuleError: a fresh slave could load it: here, another module of that name was imported before.
             BaseException: loading it runs code of the user's, which may raise anything.
         """
-        found = self._loaded.get(number) or self._load(number, packer)
+        found = self._loaded.get(number)
+        if found is None:  # asked so, since a class may count as false: its metaclass may have a length
+            found = self._load(number, packer)
         if isinstance(found, PayloadError):
             raise found.with_traceback(None)  # else it grows with each job of this class
         return found

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["JobFuture"]
 
 # The words of `concurrent.futures`, which has no public names for them.
-_PENDING, _FINISHED = "PENDING", "FINISHED"
+_PENDING, _FINISHED, _CANCELLED = "PENDING", "FINISHED", "CANCELLED"
 
 #: In the place of a condition: there is none, and nobody will need one any more in order to wait. While a future is
 #: being settled its outcome is there.
@@ -114,7 +114,9 @@ class JobFuture(Future[Any]):
     def _settle(self, outcome: Outcome) -> None:
         """Take the outcome, for good. Called once, by whoever took this future from its courier."""
         self._courier = None
-        if self.__dict__.setdefault("_made", outcome) is outcome:
+        if self._state == _CANCELLED:  # in this moment, by another thread
+            self.set_running_or_notify_cancel()
+        elif self.__dict__.setdefault("_made", outcome) is outcome:
             self._note(outcome)  # without a lock, since nobody has one, and nobody gets one before
             self.__dict__["_made"] = _SETTLED
         elif outcome.exception is None:

@@ -11,9 +11,13 @@ To import this module registers the backend, once::
 from __future__ import annotations
 
 import contextlib
+import math
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from papyros.choosing import open_master
@@ -61,6 +65,9 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
         self._chosen = master
         self._master: Master | None = master if isinstance(master, Master) else None
         self._executor: MasterExecutor | None = None
+        self._lock = threading.Lock()
+        self._places: float = math.inf  # how many more batches may run, where that is fewer than there are slaves
+        self._line: deque[tuple[Callable[[], Any], Future[Any]]] = deque()  # those that wait for such a place
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
         """Return how many tasks run at a time: the slaves of the master, or fewer if `n_jobs` says so.
@@ -87,16 +94,47 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
         """Begin to serve a `joblib.Parallel`; return how many tasks run at a time."""
         self.parallel = parallel
         count = self.effective_n_jobs(n_jobs)
-        self._executor = MasterExecutor(self._open())
+        master = self._open()
+        # Where all slaves are to work, the master has more than that ahead: else they would wait for each batch.
+        self._places = count if 1 < count < _number_of_slaves(master) else math.inf
+        self._executor = MasterExecutor(master)
         return count
 
     def submit(self, func: Callable[[], Any], callback: Callable[[Any], Any] | None = None) -> Future[Any]:
         """Have a batch of tasks run."""
         assert self._executor is not None, "joblib configures a backend before it submits to it"
-        future = self._executor.submit(func)
+        if self._places == math.inf:
+            future = self._executor.submit(func)
+        else:
+            future = Future()
+            with self._lock:
+                self._line.append((func, future))
+            self._hand_over()
         if callback is not None:
             future.add_done_callback(callback)
         return future
+
+    def _hand_over(self) -> None:
+        """Hand as many batches to the master as may run at a time: joblib comes with twice as many, or all."""
+        while True:
+            with self._lock:
+                executor = self._executor
+                if executor is None or not self._line or self._places < 1:
+                    return
+                self._places -= 1
+                func, future = self._line.popleft()
+            executor.submit(func).add_done_callback(partial(self._ended, future))
+
+    def _ended(self, future: Future[Any], done: Future[Any]) -> None:
+        with self._lock:
+            self._places += 1
+        if done.cancelled():
+            future.cancel()
+        elif (error := done.exception()) is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(done.result())
+        self._hand_over()
 
     def retrieve_result_callback(self, out: Future[Any]) -> Any:
         """Return the results of a batch."""
@@ -104,12 +142,16 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Cancel what waits, since a task failed."""
+        with self._lock:
+            self._line.clear()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = MasterExecutor(self._open()) if ensure_ready else None
 
     def terminate(self) -> None:
         """End, and close the master if it was opened here."""
+        with self._lock:
+            self._line.clear()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None

@@ -54,6 +54,10 @@ def unwritten(size: int) -> bytearray:
     return space
 
 
+#: What comes of looking for a function of the C library where it has none of that name; on Windows, of looking at all.
+_NOT_THERE = (AttributeError, OSError, TypeError)
+
+
 def _find_resize() -> Callable[[bytearray, int], int] | None:
     try:
         prototype = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.py_object, ctypes.c_ssize_t)
@@ -69,7 +73,7 @@ _resize = _find_resize()
 
 def give_memory_back() -> None:
     """Have the C library return to the system what it keeps for later."""
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(*_NOT_THERE):
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -80,5 +84,5 @@ def use_one_heap() -> None:
     much: up to 64 MiB, once a large table of any sort was freed. Threads do not wait for each other there, as all of
     them hold the interpreter's lock meanwhile.
     """
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(*_NOT_THERE):
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)

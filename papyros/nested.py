@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 
+from papyros.bookkeeping import ForOneJob
 from papyros.entries import Entry
 from papyros.errors import JobTimeout
 from papyros.jobs import Job
@@ -18,7 +19,7 @@ from papyros.singlethreaded import Interrupts, SingleThreadedMaster
 __all__ = ["NestedMaster", "open_family"]
 
 
-class NestedMaster(SingleThreadedMaster):
+class NestedMaster(ForOneJob, SingleThreadedMaster):
     """A master for one job, in its own thread."""
 
     _tells_leftovers = False  # what a job leaves behind goes with it

@@ -31,6 +31,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from papyros.bookkeeping import ForOneJob
 from papyros.current import Lending
 from papyros.deadlines import Deadline
 from papyros.entries import Session
@@ -79,20 +80,13 @@ def unpack_words(message: Buffer) -> tuple[list[Any], list[Buffer]]:
     return json.loads(bytes(head)), parts
 
 
-class InSlave(PackingMaster):
+class InSlave(ForOneJob, PackingMaster):
     """What masters for jobs in slave processes have in common: they lend the place of the slave while they wait."""
 
     _owns_packer = False  # it is the slave's
     _tells_leftovers = False  # what a job leaves behind goes with it
     _lending: Lending
     _waiters_for_nothing = 0  # those who wait, though no job is pending
-
-    def _watch_forks(self) -> None:
-        """Be asked instead, in each call: what watches is never let go, and slaves make many of these."""
-
-    def _check_process(self) -> None:
-        self._forked = os.getpid() != self._pid
-        super()._check_process()
 
     def _await_outcome(self, deadline: Deadline) -> bool:
         if deadline.expired():

@@ -222,6 +222,11 @@ class Packer:
             raise caused(refusal, error) from error
         sources = {name: tuple(source) for name, source in sources_of(met, modules_by_value()).items()}
         definition = pickle.dumps((job_class.__qualname__, pickled, _search_path(), sources), PROTOCOL)
+        if len(definition) > MAX_PAYLOAD_BYTES:
+            raise PayloadTooLargeError(
+                f"the job class {job_class.__qualname__} takes {len(definition):,} bytes, with what it refers to; the "
+                f"bound is {MAX_PAYLOAD_BYTES:,} bytes. Hand its jobs what is large as an argument: papyros.shared(...)"
+            )
         if handles:  # it refers to them by names of its module
             needs = sorted({held.digest for held in self._keep(handles, job_class)})
             definition = with_needs(CLASS_NEEDS, needs, definition)

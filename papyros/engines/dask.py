@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor
 from typing import Any
 
+from papyros.bookkeeping import ForOneJob
 from papyros.delegating import DelegatingMaster, Ticket
 from papyros.ending import program_end
 from papyros.entries import Entry
@@ -135,7 +136,7 @@ def _connect(address: str) -> Any:
         raise ConnectionError(f"no Dask scheduler answers at {address}: {error}") from error
 
 
-class _InWorker(DaskMaster):
+class _InWorker(ForOneJob, DaskMaster):
     """The master that a job sees while it runs in a worker of Dask."""
 
     def __init__(self, depth: int, *arguments: Any, **options: Any) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import BrokenExecutor, CancelledError, Future
 from functools import partial
 from typing import Any, NamedTuple, cast
 
+from papyros.bookkeeping import ForOneJob
 from papyros.delegating import DelegatingMaster, Ticket
 from papyros.entries import Entry
 from papyros.parcels import Answer, Family, run_parcel
@@ -164,7 +165,7 @@ class RayMaster(DelegatingMaster):
         _connection.leave(self._connected)
 
 
-class _InWorker(RayMaster):
+class _InWorker(ForOneJob, RayMaster):
     """The master that a job sees while it runs in a worker of Ray."""
 
     @property

@@ -180,24 +180,6 @@ def test_an_executor_that_takes_no_job_keeps_no_master_from_its_end(monkeypatch)
     assert not master._feeder.is_alive()
 
 
-def test_nothing_is_kept_of_a_job_until_the_time_that_it_had_is_up():
-    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
-        for number in range(3):
-            job = double(number)
-            job.timeout = 1000.0
-            assert processed(master, job).result == 2 * number
-        assert master._alarm._calls == master._alarms == {}
-
-
-def test_a_feeder_that_could_not_be_started_is_started_with_the_next_job(monkeypatch):
-    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
-        with monkeypatch.context() as patch:
-            refuse_threads(patch, "papyros-feed")
-            with pytest.raises(RuntimeError, match="can't start"):
-                master.addJob(double(1))
-        assert processed(master, double(2)).result == 4
-
-
 def test_children_wait_for_a_thread_beside_the_executor_where_the_system_has_none_to_spare(monkeypatch, caplog):
     """That is no reason for the master to break, nor for the parents to fail."""
     monkeypatch.setattr("papyros.executormaster.HELP_AGAIN_SECONDS", 0.02)
@@ -390,11 +372,3 @@ def test_a_master_whose_thread_cannot_be_started_now_adds_nothing_and_starts_it_
                 master.addJob(job)
         assert master.numPendingJobs() == 0
         assert processed(master, job).result == 4
-
-
-def test_a_helper_that_cannot_be_started_now_is_not_counted_and_started_later(monkeypatch):
-    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads, slaves=1) as master:
-        with monkeypatch.context() as patch:
-            refuse_threads(patch, "papyros-slave-beside")
-            assert "new thread" in str(processed(master, families.tree_sum(1)).exception)
-        assert processed(master, families.tree_sum(1)).result == 3
