@@ -375,10 +375,11 @@ class BookkeepingMaster(Master):
 
     def _wake_delayed(self) -> None:
         with self._lock:
-            self._ledger.wake(time.monotonic())
+            woken = self._ledger.wake(time.monotonic())
             if (moment := self._ledger.next_wake()) is not None:
                 self._alarm.set_earliest(moment, self._wake_delayed)
-            self._work_came()
+            for _ in range(max(1, woken)):  # each of them may have a slave of its own
+                self._work_came()
             self._came.notify_all()
             self._room.notify_all()
 

@@ -90,6 +90,7 @@ class Family(Master):
     ) -> Iterator[J]:
         """Process all jobs of an iterable as children, and yield them as they come; see `Master.execute`."""
         deadline = Deadline(timeout)
+        self._master._check_process()
         self._check_usable()
         execution = Execution(self._open_lane, jobs, EXECUTE_WINDOW, ordered, deadline, progress)
         return cast("Iterator[J]", iter(execution))
@@ -103,12 +104,14 @@ class Family(Master):
 
     def cancelAllJobs(self) -> None:
         """Discard all children that no slave was given yet; see `Master.cancelAllJobs`."""
+        self._master._check_process()
         with self._master._lock:
             for lane in self._lanes:
                 lane.cancel_waiting()
 
     def numPendingJobs(self) -> int:
         """Return how many children are pending; see `Master.numPendingJobs`."""
+        self._master._check_process()
         with self._master._lock:
             return sum(lane.pending for lane in self._lanes)
 
@@ -121,6 +124,8 @@ class Family(Master):
     def close(self) -> None:
         """Drop the children that are not processed; see `Master.close`. The master of the program stays open."""
         self._closed = True
+        if self._master._forked:
+            return  # what is to be dropped belongs to the process that this one was forked from
         with self._master._lock:
             for lane in self._lanes:
                 lane.discard_unprocessed()

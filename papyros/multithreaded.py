@@ -194,9 +194,12 @@ class MultiThreadedMaster(BookkeepingMaster):
     def _abandon(self, thread: threading.Thread, entry: Entry, since: float) -> None:
         """Give up a thread whose job has run for too long, and let another one take its place."""
         with self._lock:
-            if self._threads.get(thread) != (entry, since) or entry.state is not ASSIGNED:
+            if self._threads.get(thread) != (entry, since):
                 return
             del self._threads[thread]
+            if entry.state is not ASSIGNED:  # nobody wants the job any more, but others want the place
+                self._work_came()
+                return
             text = (
                 f"{self._job_text(entry.number)} ran longer than its timeout of {entry.terms.timeout:g} s; "
                 f"the thread {thread.name} cannot be stopped and goes on"

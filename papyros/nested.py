@@ -23,6 +23,7 @@ class NestedMaster(ForOneJob, SingleThreadedMaster):
     """A master for one job, in its own thread."""
 
     _tells_leftovers = False  # what a job leaves behind goes with it
+    _overdue: Outcome | None = None  # of the last child whose time was up
 
     @property
     def closed(self) -> bool:
@@ -51,7 +52,11 @@ class NestedMaster(ForOneJob, SingleThreadedMaster):
             f"{self._job_text(entry.number)} ran longer than its timeout of {seconds:g} s; it runs in the process of "
             "its parent, where it cannot be stopped, and it goes on"
         )
-        return Outcome.failed(JobTimeout(text), thread.name, seconds)
+        self._overdue = Outcome.failed(JobTimeout(text), thread.name, seconds)
+        return self._overdue
+
+    def _wants_retry(self, job: Job, outcome: Outcome) -> bool:
+        return outcome is not self._overdue and super()._wants_retry(job, outcome)
 
 
 def open_family() -> NestedMaster:

@@ -89,7 +89,8 @@ def _reduce_view(view: memoryview) -> tuple[Any, ...]:
     """Reduce a view of memory, which pickle knows nothing of, to what it shows."""
     if not view.nbytes:
         return memoryview, (b"",)  # of nothing there is but one form
-    memoryview(b"").cast("B").cast(view.format)  # type: ignore[call-overload] # or it could not be made again: a ValueError
+    # A ValueError where it could not be made again.
+    memoryview(b"").cast("B").cast(view.format)  # type: ignore[call-overload]
     plain = view if view.c_contiguous else view.tobytes()
     return _view, (pickle.PickleBuffer(memoryview(plain).cast("B")), view.format, view.shape)
 

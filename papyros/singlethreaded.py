@@ -125,9 +125,12 @@ class SingleThreadedMaster(BookkeepingMaster):
             raise
         self._lock.acquire()
         del self._since[entry]
-        self._finish(entry, outcome, outcome.seconds, again=_wants_retry(job, outcome))
+        self._finish(entry, outcome, outcome.seconds, again=self._wants_retry(job, outcome))
         self._outcomes_came()
         return True
+
+    def _wants_retry(self, job: Job, outcome: Outcome) -> bool:
+        return outcome.exception is not None and wants_retry(job, outcome.exception)
 
     def _run_interruptibly(self, entry: Entry, job: Job, interrupts: Interrupts) -> Outcome:
         place = Place(lambda: Family(self, entry), lambda: entry)
@@ -141,10 +144,6 @@ class SingleThreadedMaster(BookkeepingMaster):
         if outcome.exception is not None and (interrupts.came or _quit_debugger(outcome.exception)):
             raise outcome.exception
         return outcome
-
-
-def _wants_retry(job: Job, outcome: Outcome) -> bool:
-    return outcome.exception is not None and wants_retry(job, outcome.exception)
 
 
 class Interrupts:

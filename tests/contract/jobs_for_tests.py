@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import papyros
-from tests.support import Gate, fork
+from tests.support import PATIENCE, Gate, fork
 
 
 class Square(papyros.Job):
@@ -321,6 +321,29 @@ def fork_and_wait(how):
     if how == "print":
         print("this is the child")
     return "the child"
+
+
+@papyros.job
+def fork_within(what):
+    """Return the exit code of a process that comes out of the `with` statement of its parent; -9, if it hangs there."""
+    own = papyros.current_master()
+    with own.executor() if what == "executor" else own as opened:
+        if what == "executor":
+            opened.submit(abs, -1).result()
+        else:
+            opened.addJob(double(1))
+            opened.popProcessedJob()
+        child = fork()
+        if not child:
+            sys.exit(3)
+        deadline = time.monotonic() + PATIENCE / 3
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                ended = os.waitpid(child, 0)
+                break
+            time.sleep(0.01)
+        return os.waitstatus_to_exitcode(ended[1])
 
 
 @papyros.job

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.contract.jobs_for_tests import FORK_ENDS, Square, fork_and_wait
+from tests.contract.jobs_for_tests import FORK_ENDS, Square, fork_and_wait, fork_within
 from tests.support import PATIENCE
 
 
@@ -21,6 +21,16 @@ def test_a_process_that_a_job_has_forked_ends_when_it_comes_back_from_the_job(ma
     assert set(master.processedJobs(PATIENCE)) == {*squares, *forks}
     assert all(job.result == job.args[0] ** 2 for job in squares)
     assert [job.result for job in forks] == [FORK_ENDS[how]] * 4
+
+
+def test_a_process_that_a_job_has_forked_leaves_masters_of_its_parent_alone(make_process_master):
+    """It waits for nothing that is theirs, and closes nothing, as it comes out of their `with` statements."""
+    master = make_process_master(slaves=2)
+    jobs = [fork_within("executor"), fork_within("master")]
+    for job in jobs:
+        master.addJob(job)
+    assert set(master.processedJobs(PATIENCE)) == set(jobs)
+    assert [job.result for job in jobs] == [3, 3]
 
 
 @pytest.mark.parametrize("make_thread_master", ["singlethreaded", "multithreaded"], indirect=True)

@@ -19,8 +19,51 @@ from papyros.encoded import decode_outcome
 from papyros.parcels import run_parcel
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer
 from tests.contract import families
-from tests.contract.jobs_for_tests import double, end_slave, fail, fail_until, wait_at, where
+from tests.contract.jobs_for_tests import (
+    FORK_ENDS,
+    double,
+    end_slave,
+    fail,
+    fail_until,
+    fork_and_wait,
+    wait_at,
+    where,
+)
 from tests.support import PATIENCE, Gate, at_most, processed, refuse_threads, wait_until
+
+
+@pytest.mark.parametrize("how", FORK_ENDS)
+def test_a_process_that_a_job_has_forked_is_no_thread_of_the_executor(how):
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
+        jobs = [fork_and_wait(how), *[double(number) for number in range(3)]]
+        assert set(master.execute(jobs)) == set(jobs)
+        assert jobs[0].result == FORK_ENDS[how]
+
+
+def test_a_child_that_is_dropped_while_it_is_taken_back_from_the_executor_takes_up_no_place(monkeypatch):
+    """Its parent ends in the moment between the two."""
+    taken, over = threading.Event(), threading.Event()
+    cancel = Future.cancel
+
+    def cancel_late(ticket):
+        cancelled = cancel(ticket)
+        if threading.current_thread().name == "papyros-slave-beside":
+            taken.set()
+            assert over.wait(PATIENCE)
+        return cancelled
+
+    @papyros.job
+    def leave_child():
+        own = papyros.current_master()
+        own.addJob(double(1))
+        while not taken.is_set():
+            own.popProcessedJob(0.01)
+
+    monkeypatch.setattr(Future, "cancel", cancel_late)
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads, slaves=2) as master:
+        assert processed(master, leave_child()).exception is None
+        over.set()
+        wait_until(lambda: not master._flying, "all places are free")
 
 
 @pytest.fixture
@@ -298,6 +341,7 @@ def test_in_a_process_of_an_executor_a_child_that_runs_for_too_long_is_told(pool
     for child in (late, quick, parent):
         child.timeout = 0.5
     quick.timeout = parent.timeout = PATIENCE
+    late.retries, late.backoff = 2, 0.01  # a job that has run for too long is not tried again: it goes on
     with papyros.ExecutorMaster(pool) as master:
         try:
             master.addJob(families.exceptions_of(late, quick, parent))
@@ -307,6 +351,7 @@ def test_in_a_process_of_an_executor_a_child_that_runs_for_too_long_is_told(pool
         assert "ran longer than its timeout of 0.5 s" in told[0]
         assert "cannot be stopped, and it goes on" in told[0]
         assert told[1:] == ["None", "None"]
+        assert gate.arrivals() == 1
         master.addJob(families.run_child(parent))
         assert master.popProcessedJob(PATIENCE).result == 7
 

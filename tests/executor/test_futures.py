@@ -16,6 +16,7 @@ import threading
 from concurrent.futures.process import BrokenProcessPool
 from concurrent.futures.thread import BrokenThreadPool
 
+import numpy as np
 import pytest
 
 import papyros
@@ -300,6 +301,7 @@ def test_arguments_that_make_no_sense_are_refused(pool):
             POOLS[pool](workers)
     with pytest.raises(TypeError):
         POOLS[pool]("2")
+    POOLS[pool](np.int64(2)).shutdown()
     with pytest.raises(TypeError, match="initializer must be a callable"):
         POOLS[pool](initializer=3)
 

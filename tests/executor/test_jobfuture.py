@@ -129,6 +129,15 @@ def test_it_is_settled_once():
     assert "finished returned int" in repr(future)
 
 
+def test_what_was_cancelled_as_its_outcome_came_is_over_for_those_who_wait():
+    """`Future.cancel` alone tells nobody: that is left to who works on it."""
+    future = JobFuture(None)
+    future._cancel()
+    future._settle(Outcome(7))
+    assert concurrent.futures.wait([future], PATIENCE).done == {future}
+    assert future.cancelled()
+
+
 def test_what_nobody_waited_for_has_no_condition():
     future = JobFuture(None)
     future._settle(Outcome(7))

@@ -73,6 +73,33 @@ def test_n_jobs_counts_as_joblib_does(n_jobs, count):
             joblib.effective_n_jobs(0)
 
 
+@pytest.mark.parametrize(("n_jobs", "ahead"), [(2, "2 * n_jobs"), (3, "all")])
+def test_no_more_tasks_run_at_a_time_than_n_jobs_says(n_jobs, ahead):
+    """Who has memory for two only says so, and joblib comes with more ahead."""
+    import papyros.joblib
+
+    lock, running, most = threading.Lock(), 0, 0
+
+    def run(number):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.005)
+        with lock:
+            running -= 1
+        return number
+
+    with papyros.MultiThreadedMaster(6) as master, joblib.parallel_config(backend="papyros", master=master):
+        # A new one each time: after a failure, one of joblib's may still have what it was to hand over.
+        options = {"n_jobs": n_jobs, "pre_dispatch": ahead, "batch_size": 1}
+        assert joblib.Parallel(**options)(joblib.delayed(run)(each) for each in range(40)) == list(range(40))
+        assert most == n_jobs
+        with pytest.raises(ValueError, match="no luck with 5"):
+            joblib.Parallel(**options)(joblib.delayed(fail_at)(5, each) for each in range(50))
+        assert joblib.Parallel(**options)(joblib.delayed(square)(each) for each in range(3)) == [0, 1, 4]
+
+
 def test_results_can_be_had_as_they_come(backend):
     found = joblib.Parallel(return_as="generator")(joblib.delayed(square)(each) for each in range(50))
     assert list(found) == [each**2 for each in range(50)]

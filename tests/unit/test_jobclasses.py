@@ -7,6 +7,7 @@ import traceback
 
 import pytest
 
+import papyros
 from papyros.errors import PayloadError
 from papyros.jobclasses import JobClasses
 from papyros.wire import Packer
@@ -41,3 +42,20 @@ def test_a_class_whose_loading_was_interrupted_is_loaded_for_the_next_job(monkey
         with pytest.raises(KeyboardInterrupt):
             classes.find(1, packer)
     assert classes.find(1, packer) is Square
+
+
+class Registry(type):
+    """A class that counts as false, as long as nothing is in it."""
+
+    def __len__(cls) -> int:
+        return 0
+
+
+class Registered(papyros.Job, metaclass=Registry):
+    """Does nothing."""
+
+
+def test_a_class_that_counts_as_false_is_found_for_each_of_its_jobs() -> None:
+    classes, packer = JobClasses(), Packer()
+    classes.define(7, packer.definitions[packer.pack(Registered()).definition])
+    assert [classes.find(7, packer) for _ in range(3)] == [Registered] * 3

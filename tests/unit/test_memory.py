@@ -92,6 +92,18 @@ def test_a_python_without_pythonapi_fills_it_with_zeros(monkeypatch):
     assert unwritten(3) == bytes(3)
 
 
+@pytest.mark.parametrize("error", [TypeError, OSError])
+def test_where_the_c_library_cannot_be_looked_at_memory_stays_where_it_is(monkeypatch, error):
+    """On Windows, to ask for what the process has loaded is a TypeError."""
+
+    def refuse(name):
+        raise error
+
+    monkeypatch.setattr(memory.ctypes, "CDLL", refuse)
+    memory.give_memory_back()
+    memory.use_one_heap()
+
+
 @pytest.mark.parametrize(
     ("size", "error"), [(-1, OverflowError), (1 << 62, MemoryError), (1 << 63, OverflowError), (1 << 64, OverflowError)]
 )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
+from types import SimpleNamespace
 
 import pytest
 
 import papyros
+from papyros import bookkeeping
 from tests.contract.jobs_for_tests import Square, call, wait_at
 from tests.support import PATIENCE, Background, Gates, none_to_spare, processed, refuse_threads, wait_until
 
@@ -135,3 +138,38 @@ def test_who_waits_for_room_in_one_queue_is_woken_though_somebody_else_has_waite
             assert [lane.pop(PATIENCE) is not None for _ in range(2)] == [True, True]
             lane.close()
         assert master.popProcessedJob(PATIENCE) is not None
+
+
+def test_the_place_of_a_job_that_nobody_wants_any_more_is_taken_once_its_time_is_up(gates):
+    """A loop that was left has no use for what a thread goes on with, and others have use for the thread."""
+    gate = gates()
+    with papyros.MultiThreadedMaster(1) as master:
+        hung = wait_at(gate.path)
+        hung.timeout = 0.3
+        with pytest.raises(TimeoutError):
+            list(master.execute([hung], timeout=0.1))
+        assert processed(master, Square(3)).result == 9
+
+
+def test_of_retries_that_are_due_together_each_has_a_thread_of_its_own(monkeypatch):
+    meeting, failed = threading.Barrier(4), threading.Semaphore(0)
+
+    class FailOnce(papyros.Job):
+        retries, backoff = 1, 1000.0
+
+        def __call__(self, begun):
+            if not begun:
+                begun.append(True)
+                failed.release()
+                raise ValueError("at first")
+            return meeting.wait(PATIENCE)
+
+    with papyros.MultiThreadedMaster(4) as master:
+        for _ in range(4):
+            master.addJob(FailOnce([]))
+        for _ in range(4):
+            assert failed.acquire(timeout=PATIENCE)
+        wait_until(lambda: master.status().waiting == 4)
+        monkeypatch.setattr(bookkeeping, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 2000))
+        master._wake_delayed()
+        assert sorted(job.result for job in master.processedJobs(PATIENCE)) == [0, 1, 2, 3]

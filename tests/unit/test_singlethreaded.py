@@ -10,6 +10,7 @@ import threading
 import pytest
 
 import papyros
+from papyros.nested import open_family
 from tests.contract.jobs_for_tests import Square, call, fail, leave_mark, where
 from tests.support import PATIENCE, Background
 
@@ -299,3 +300,9 @@ def test_a_signal_that_comes_while_books_change_is_held_back(name, monkeypatch):
         signal.signal(number, before)
     assert master.popProcessedJob() is job
     assert not master.numPendingJobs()
+
+
+def test_masters_for_the_children_of_one_job_leave_nothing_with_the_system(monkeypatch):
+    """Each would stay for good, in a process that runs jobs for days."""
+    monkeypatch.setattr(os, "register_at_fork", lambda **_: pytest.fail("what is told to the system stays for good"))
+    open_family().close()

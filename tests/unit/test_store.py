@@ -8,11 +8,12 @@ import os
 import sys
 from hashlib import blake2b
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from papyros import store
+from papyros import PayloadError, store
 from papyros.pickling import hold_value, load_value
 from papyros.sharing import Shared
 from papyros.store import CLASS_NEEDS, JOB_NEEDS, Held, Kept, needs_of, with_needs, without_needs
@@ -187,3 +188,10 @@ def test_values_come_back_as_they_were(value):
     found = load_value(hold_value(value).view())
     assert type(found) is type(value)
     assert found == value
+
+
+@pytest.mark.parametrize("form", [">d", ">i4"])
+def test_views_that_could_not_be_made_again_are_refused_where_they_are_shared(form):
+    """Python knows the form, and makes no view of it."""
+    with pytest.raises(PayloadError, match=r"cannot be pickled, .*: ValueError: memoryview"):
+        hold_value(memoryview(np.zeros(4, form)))

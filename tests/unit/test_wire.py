@@ -48,6 +48,13 @@ pytestmark = pytest.mark.compiled
 JOB = Square(7)
 
 
+class ExplodesAtLength:
+    """Says more than anybody reads when it is pickled."""
+
+    def __reduce__(self):
+        raise ArithmeticError("no " * (2 << 20))
+
+
 def there_and_back(outcome, job=JOB, **options):
     encoded = encode_outcome(outcome, job, **options)
     assert isinstance(encoded, bytes)
@@ -256,6 +263,36 @@ def test_an_odd_exception_is_an_outcome_all_the_same(error):
     outcome = there_and_back(run_job(fail(lambda: error), "here"))
     assert isinstance(outcome.exception, BaseException)
     assert outcome.exception.traceback
+
+
+@pytest.mark.parametrize("error", [KeyError(object()), ValueError(set("abcde")), TwoArguments(object(), 1)])
+def test_an_exception_that_shows_an_object_is_itself_where_it_comes_back(error):
+    """Where the object lies is another place there, and a set may have another order: that is no other text."""
+    came = there_and_back(run_job(fail(lambda: error), "here")).exception
+    assert type(came) is type(error)
+    assert type(came.args[0]) is type(error.args[0])
+
+
+def test_what_is_told_of_a_result_that_cannot_travel_is_not_longer_than_anybody_reads():
+    text = str(there_and_back(Outcome(ExplodesAtLength())).exception)
+    assert "characters are left out" in text
+    assert len(text) < 2 << 20
+
+
+def test_a_class_that_is_larger_than_any_message_costs_its_own_jobs_only(monkeypatch):
+    """What a function of a script refers to goes with it."""
+    monkeypatch.setattr(wire, "MAX_PAYLOAD_BYTES", 100_000)
+    table = os.urandom(200_000)
+
+    @papyros.job
+    def look_up(number):
+        return table[number]
+
+    packer = Packer()
+    with pytest.raises(papyros.PayloadTooLargeError, match=r"the job class .*look_up takes 20\d,.* papyros.shared"):
+        packer.pack(look_up(1))
+    job = travelled(double(2))
+    assert job(*job.args) == 4
 
 
 def test_an_outcome_says_whether_its_job_is_to_be_tried_again():
