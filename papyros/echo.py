@@ -11,6 +11,9 @@ from typing import Any
 
 __all__ = ["Echo"]
 
+#: A line that is longer is sent in parts.
+LINE_CHARACTERS = 1 << 16
+
 
 class Echo(io.TextIOBase):
     """Stands in for a standard stream: what jobs print goes to their clients, line by line, if those want it.
@@ -23,7 +26,8 @@ class Echo(io.TextIOBase):
     def __init__(self, stream: Any, send: Callable[[str], bool]) -> None:
         self._stream = stream
         self._send_on = send
-        self._partial = ""
+        self._pieces: list[str] = []  # of a line that has no end yet
+        self._kept = 0
         self._decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
@@ -34,9 +38,14 @@ class Echo(io.TextIOBase):
     def write(self, text: str) -> int:
         """Send what are whole lines by now, and keep the rest."""
         with self._lock:
-            lines, newline, self._partial = (self._partial + text).rpartition("\n")
-            if newline and not self._send(lines + newline):
-                self._stream.write(lines + newline)
+            self._pieces.append(text)
+            self._kept += len(text)
+            if "\n" in text:
+                lines, newline, rest = "".join(self._pieces).rpartition("\n")
+                self._pieces, self._kept = [rest], len(rest)
+                self._show(lines + newline)
+            elif self._kept >= LINE_CHARACTERS:
+                self._show_kept()
         return len(text)
 
     def write_bytes(self, data: bytes) -> None:
@@ -53,10 +62,18 @@ class Echo(io.TextIOBase):
     def flush(self) -> None:
         """Send what is kept."""
         with self._lock:
-            text, self._partial = self._partial, ""
-            if text and not self._send(text):
-                self._stream.write(text)
+            self._show_kept()
             self._stream.flush()
+
+    def _show_kept(self) -> None:
+        text = "".join(self._pieces)
+        self._pieces, self._kept = [], 0
+        if text:
+            self._show(text)
+
+    def _show(self, text: str) -> None:
+        if not self._send(text):
+            self._stream.write(text)
 
     def _send(self, text: str) -> bool:
         try:

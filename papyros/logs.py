@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import IO, Any
 
-__all__ = ["logger_of", "show_warnings"]
+__all__ = ["logger_of", "show_warnings", "takes_more"]
 
 #: So many records are kept of what nobody reads; the oldest go first.
 KEPT_RECORDS = 1000
@@ -111,7 +111,7 @@ _UNREAD = _Unread()
 
 
 def _has_room(record: logging.LogRecord) -> bool:
-    return all(map(_takes_more, _streams(record)))
+    return all(map(takes_more, _streams(record)))
 
 
 def _streams(record: logging.LogRecord) -> Iterator[IO[Any]]:
@@ -129,8 +129,8 @@ def _streams(record: logging.LogRecord) -> Iterator[IO[Any]]:
         yield last.stream
 
 
-def _takes_more(stream: IO[Any]) -> bool:
-    """Whether a stream takes a record without keeping anybody waiting; one that is no file always does."""
+def takes_more(stream: IO[Any]) -> bool:
+    """Whether a stream takes some lines without keeping anybody waiting; one that is no file always does."""
     try:
         fd = stream.fileno()
         poll = select.poll()
@@ -138,7 +138,7 @@ def _takes_more(stream: IO[Any]) -> bool:
         if not poll.poll(0):
             return False
         if stat.S_ISFIFO(os.fstat(fd).st_mode) and sys.platform == "linux":
-            # It says so when there is room for a page, and a record may be longer than that.
+            # It says so when there is room for a page, and what is to be written may be longer than that.
             import fcntl
             import termios
 

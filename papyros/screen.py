@@ -15,6 +15,8 @@ import time
 from collections import deque
 from typing import IO
 
+from papyros.logs import takes_more
+
 __all__ = ["Screen"]
 
 #: Of what nobody reads, so many characters are kept; the oldest go first.
@@ -89,25 +91,32 @@ class Screen:
                     self._thread = None
                     return
                 waits_for = self._kept[0][0]
-            _has_room(waits_for, LOOK_SECONDS)
+            _await_room(waits_for)
 
 
 def _write(stream: IO[str], text: str) -> str:
     """Write as much of a text as a stream takes without making anybody wait; return the rest."""
     with contextlib.suppress(Exception):  # the stream may be anybody's: a window that was closed, say
         for begin in range(0, len(text), PIECE_CHARACTERS):
-            if not _has_room(stream, 0.0):
+            if not takes_more(stream):
                 return text[begin:]
-            stream.write(text[begin : begin + PIECE_CHARACTERS])
+            stream.write(_spelt(stream, text[begin : begin + PIECE_CHARACTERS]))
             stream.flush()
     return ""
 
 
-def _has_room(stream: IO[str], timeout: float) -> bool:
-    """Wait, for at most so many seconds, until something can be written; one that is no file can always be."""
-    try:
+def _spelt(stream: IO[str], text: str) -> str:
+    """Return a text with escapes for the characters that a stream has none for, and would refuse all of it for."""
+    encoding = getattr(stream, "encoding", None)
+    if not encoding or getattr(stream, "errors", "") != "strict":
+        return text
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def _await_room(stream: IO[str]) -> None:
+    """Wait for a while, if need be, for whoever reads a stream."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
         poll = select.poll()
         poll.register(stream.fileno(), select.POLLOUT)
-        return bool(poll.poll(timeout * 1000))
-    except (AttributeError, OSError, ValueError):
-        return True
+        if poll.poll(LOOK_SECONDS * 1000) and not takes_more(stream):
+            time.sleep(LOOK_SECONDS)  # there is some room, and nothing says when there is enough

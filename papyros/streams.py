@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import IO
@@ -47,7 +48,8 @@ class SlaveStream:
         self._write(lines)
 
     def _write(self, lines: list[bytes]) -> None:
-        texts = [line.decode(errors="replace") for line in lines]
+        encoding = getattr(sys.__stdout__, "encoding", None) or "utf-8"  # that of slaves, which are started as this is
+        texts = [line.decode(encoding, errors="replace") for line in lines]
         if self._lines is not None:
             self._lines.extend(text[-TOLD_CHARACTERS:] for text in texts)
         if texts:

@@ -160,7 +160,10 @@ class LocalCluster:
         return client
 
     def drain(self, timeout: float = 60.0) -> None:
-        """Take no more jobs, and wait until those that run have ended, for at most `timeout` seconds."""
+        """Take no more jobs, and wait until those that run have ended, for at most `timeout` seconds.
+
+        The slave host itself waits no longer than its ``--drain`` says, which is 60 seconds unless `options` has it.
+        """
         if not self._closed:
             self._parts[-1].drain(timeout)
 

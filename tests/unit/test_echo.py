@@ -6,7 +6,8 @@ import io
 
 import pytest
 
-from papyros.echo import Echo
+from papyros.echo import LINE_CHARACTERS, Echo
+from tests.support import at_most
 
 
 @pytest.fixture
@@ -55,3 +56,13 @@ def test_who_closes_the_binary_side_closes_only_their_own(echo, sent):
 def test_what_is_no_text_is_shown_as_well_as_can_be(echo, sent):
     echo.buffer.write(b"\xff!\n")
     assert sent == ["\N{REPLACEMENT CHARACTER}!\n"]
+
+
+def test_a_line_without_an_end_takes_no_more_time_than_its_length_needs_and_goes_in_parts(echo, sent):
+    """A dot for each step, say."""
+    with at_most(5):
+        for _ in range(500_000):
+            echo.write(".")
+    assert len(sent) == 500_000 // LINE_CHARACTERS
+    echo.end_job()
+    assert "".join(sent) == "." * 500_000

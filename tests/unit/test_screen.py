@@ -117,3 +117,25 @@ def test_of_a_print_of_very_many_lines_the_end_is_shown(screen, capsys):
     screen.show_print("job", "slave", "\n" * KEPT_CHARACTERS + "the end\n")
     assert len((shown := capsys.readouterr().out).splitlines()) <= KEPT_CHARACTERS
     assert shown.endswith("[job on slave] the end\n")
+
+
+def test_a_pipe_with_little_room_keeps_nobody_waiting(screen, pipe):
+    """It says that it has room for a page, and the stream may have more in its buffer, of what its program prints."""
+    stream, end = pipe
+    with contextlib.suppress(BlockingIOError):
+        os.set_blocking(stream.fileno(), False)
+        while os.write(stream.fileno(), b"." * 4096):
+            pass
+    os.set_blocking(stream.fileno(), True)
+    os.read(end, 5000)
+    stream.write("x" * 8000)  # of the program itself, not yet written
+    with at_most(2):
+        screen.show(stream, "text")
+    read = []
+    wait_until(lambda: read.append(read_all(end)) or "".join(read).endswith("text"), "all of it")
+
+
+def test_of_what_a_stream_has_no_characters_for_the_rest_is_shown(screen):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    screen.show(stream, "caf\u00e9: 3 \u20ac\nnext line\n")
+    assert stream.buffer.getvalue() == b"caf\xe9: 3 \\u20ac\nnext line\n"
