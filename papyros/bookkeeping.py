@@ -409,13 +409,20 @@ class BookkeepingMaster(Master):
                 self._stop_running(running)
 
 
-class ForOneJob:
-    """What masters for the children of one job have in common, beside their base: there are many of these.
+class ForOneJob(BookkeepingMaster):
+    """What masters for the children of one job have in common, whatever else they are: there are many of these.
 
     They ask themselves whether they woke up in a forked child, since what the system tells at a fork is never let go.
     """
 
-    _pid: int
+    @property
+    def closed(self) -> bool:
+        """Whether the job has closed it."""
+        return self._closed
+
+    def end(self) -> None:
+        """Drop the children that are left."""
+        self.close()
 
     def _watch_forks(self) -> None:
         """Have the system tell nothing."""

@@ -38,10 +38,10 @@ MOST_OF_AN_EXCEPTION = 64 << 20
 #: ... and of what it says, and of its traceback, so many characters arrive.
 MOST_CHARACTERS = 1 << 20
 
-# The first byte of an encoded outcome says what follows.
 #: Where an object lies, in its text.
 _ADDRESS = re.compile("0x[0-9A-Fa-f]+")
 
+# The first byte of an encoded outcome says what follows.
 _RESULT = b"R"  # a pickled result
 _ERROR = b"E"  # a pickled tuple: pickled exception or None, type name, text, traceback
 _FAILED = b"F"  # the same, of a job that is to be tried again if it has retries left

@@ -25,15 +25,6 @@ class NestedMaster(ForOneJob, SingleThreadedMaster):
     _tells_leftovers = False  # what a job leaves behind goes with it
     _overdue: Outcome | None = None  # of the last child whose time was up
 
-    @property
-    def closed(self) -> bool:
-        """Whether the job has closed it."""
-        return self._closed
-
-    def end(self) -> None:
-        """Drop the children that are left."""
-        self.close()
-
     def _run_interruptibly(self, entry: Entry, job: Job, interrupts: Interrupts) -> Outcome:
         seconds = entry.terms.timeout
         if seconds is None:

@@ -137,11 +137,6 @@ class RelayMaster(InSlave):
 
     # What a place asks for --------------------------------------------------------------
 
-    @property
-    def closed(self) -> bool:
-        """Whether the job has closed it."""
-        return self._closed
-
     def end(self) -> None:
         """Let go of it: the master drops what is left when it hears the outcome of the job."""
         with self._lock, self._mending():

@@ -92,11 +92,6 @@ class FamilyClient(InSlave, DistributedMaster):
         )
         self._packer = link.packer
 
-    @property
-    def closed(self) -> bool:
-        """Whether the job has closed it."""
-        return self._closed
-
     def end(self) -> None:
         """Leave the master, which drops what is left by itself, too, when it hears the outcome of the job."""
         self._lending.end()

@@ -146,15 +146,6 @@ class _InWorker(ForOneJob, DaskMaster):
         with contextlib.suppress(KeyError):  # it has seceded, for an earlier master of this job
             distributed.secede()
 
-    @property
-    def closed(self) -> bool:
-        """Whether the job has closed it."""
-        return self._closed
-
-    def end(self) -> None:
-        """Drop the children that are left."""
-        self.close()
-
 
 def open_family(slaves: int, resources: Mapping[str, float] | None, max_bytes: int, depth: int) -> _InWorker:
     """Return a master for the job that runs here."""

@@ -168,15 +168,6 @@ class RayMaster(DelegatingMaster):
 class _InWorker(ForOneJob, RayMaster):
     """The master that a job sees while it runs in a worker of Ray."""
 
-    @property
-    def closed(self) -> bool:
-        """Whether the job has closed it."""
-        return self._closed
-
-    def end(self) -> None:
-        """Drop the children that are left."""
-        self.close()
-
 
 def _run(definition: bytes, blob: Buffer, max_bytes: int, family: Family) -> Answer:
     """Run a parcel in a worker; one that is to end does so, and is no affair of the job that it runs."""

@@ -90,6 +90,16 @@ class Reporting:
         return {}, b""
 
 
+def push_an_outcome(host):
+    """Have a job end at a host that has a master, and return the thread that reports it."""
+    with host._lock:
+        host._outbox.finished([JobOutcome(*JOB, b"result", 0.0, "lab/1")])
+    host._connected.set()
+    pushing = host._threads[1]
+    pushing.start()
+    return pushing
+
+
 def test_what_is_recalled_of_the_stay_before_is_not_given_back_in_the_next_one(host, monkeypatch):
     """The master may have given the same job to this host again by then: it would be run twice."""
     monkeypatch.setattr(host._crew, "recall", lambda: host._crew._source.returned([JOB], ""))
@@ -111,11 +121,7 @@ def test_a_report_that_is_on_its_way_when_a_host_is_closed_arrives(host, monkeyp
     slow, last = Reporting(wait), Reporting()
     lines = iter([slow, last])
     monkeypatch.setattr(host._seeker, "line", lambda *args, **kwds: next(lines))
-    with host._lock:
-        host._outbox.finished([JobOutcome(*JOB, b"result", 0.0, "lab/1")])
-    host._connected.set()
-    pushing = host._threads[1]
-    pushing.start()
+    pushing = push_an_outcome(host)
     assert slow.reported.wait(PATIENCE)
     host._uri = "PYRO:papyros.master@127.0.0.1:1"
     host.close()
@@ -130,11 +136,7 @@ def test_a_host_whose_reports_are_refused_for_long_ends_with_words(host, monkeyp
         raise CallFailedError("ValueError", "it makes no sense")
 
     monkeypatch.setattr(host._seeker, "line", lambda *args, **kwds: Reporting(refuse))
-    with host._lock:
-        host._outbox.finished([JobOutcome(*JOB, b"result", 0.0, "lab/1")])
-    host._connected.set()
-    pushing = host._threads[1]
-    pushing.start()
+    pushing = push_an_outcome(host)
     pushing.join(5)
     over = not pushing.is_alive()
     host._stop.set()
