@@ -28,6 +28,7 @@ class Echo(io.TextIOBase):
         self._send_on = send
         self._pieces: list[str] = []  # of a line that has no end yet
         self._kept = 0
+        self._sent_part = False  # whether the last that was sent is a line without its end
         self._decoder = codecs.getincrementaldecoder(self.encoding)(errors="replace")
         self._renew_lock()
         os.register_at_fork(after_in_child=self._renew_lock)
@@ -38,15 +39,21 @@ class Echo(io.TextIOBase):
     def write(self, text: str) -> int:
         """Send what are whole lines by now, and keep the rest."""
         with self._lock:
-            self._pieces.append(text)
-            self._kept += len(text)
-            if "\n" in text:
-                lines, newline, rest = "".join(self._pieces).rpartition("\n")
-                self._pieces, self._kept = [rest], len(rest)
-                self._show(lines + newline)
-            elif self._kept >= LINE_CHARACTERS:
-                self._show_kept()
+            self._add(text)
         return len(text)
+
+    def _add(self, text: str) -> None:
+        if text and self._sent_part:
+            self._sent_part = False
+            text = text.removeprefix("\n")  # each part is shown as a line
+        self._pieces.append(text)
+        self._kept += len(text)
+        if "\n" in text:
+            lines, newline, rest = "".join(self._pieces).rpartition("\n")
+            self._pieces, self._kept = [rest], len(rest)
+            self._show(lines + newline)
+        elif self._kept >= LINE_CHARACTERS:
+            self._show_kept()
 
     def write_bytes(self, data: bytes) -> None:
         """Write what is text in the encoding of the stream; a character may come in pieces."""
@@ -58,6 +65,7 @@ class Echo(io.TextIOBase):
         with self._lock:
             self.write(self._decoder.decode(b"", final=True))
             self.flush()
+            self._sent_part = False
 
     def flush(self) -> None:
         """Send what is kept."""
@@ -69,11 +77,14 @@ class Echo(io.TextIOBase):
         text = "".join(self._pieces)
         self._pieces, self._kept = [], 0
         if text:
-            self._show(text)
+            self._sent_part = self._show(text)
 
-    def _show(self, text: str) -> None:
-        if not self._send(text):
-            self._stream.write(text)
+    def _show(self, text: str) -> bool:
+        """Return whether it is the client that shows it."""
+        if sent := self._send(text):
+            return sent
+        self._stream.write(text)
+        return False
 
     def _send(self, text: str) -> bool:
         try:

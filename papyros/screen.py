@@ -16,10 +16,11 @@ from collections import deque
 from typing import IO
 
 from papyros.logs import takes_more
+from papyros.prints import keep_end, room_for
 
 __all__ = ["Screen"]
 
-#: Of what nobody reads, so many characters are kept; the oldest go first.
+#: What nobody reads has so much room; the oldest goes first.
 KEPT_CHARACTERS = 1 << 20
 
 #: So many characters are written at a time: no more bytes than a pipe has room for when it says that it has some.
@@ -38,7 +39,7 @@ class Screen:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: deque[tuple[IO[str], str]] = deque()
-        self._characters = 0
+        self._taken = 0  # how much room it takes
         self._thread: threading.Thread | None = None
         self._closed_at: float | None = None
 
@@ -65,10 +66,8 @@ class Screen:
             thread.join()
 
     def _keep(self, stream: IO[str], text: str) -> None:
-        self._kept.append((stream, text[-KEPT_CHARACTERS:]))
-        self._characters += len(self._kept[-1][1])
-        while self._characters > KEPT_CHARACTERS:
-            self._characters -= len(self._kept.popleft()[1])
+        self._kept.append((stream, text))
+        self._taken = keep_end(self._kept, self._taken + room_for(text), KEPT_CHARACTERS)
         if self._thread is None and self._closed_at is None:
             thread = threading.Thread(target=self._wait_for_readers, name="papyros-screen", daemon=True)
             with contextlib.suppress(RuntimeError):  # the system has none to spare: when there is more to keep, then
@@ -80,14 +79,14 @@ class Screen:
             with self._lock:
                 while self._kept:
                     stream, text = self._kept.popleft()
-                    self._characters -= len(text)
+                    self._taken -= room_for(text)
                     if rest := _write(stream, text):
                         self._kept.appendleft((stream, rest))
-                        self._characters += len(rest)
+                        self._taken += room_for(rest)
                         break
                 if not self._kept or (self._closed_at is not None and time.monotonic() > self._closed_at):
                     self._kept.clear()
-                    self._characters = 0
+                    self._taken = 0
                     self._thread = None
                     return
                 waits_for = self._kept[0][0]

@@ -11,13 +11,14 @@ from collections import deque
 
 from papyros.distributed.bells import Bell
 from papyros.entries import Holder, Session
+from papyros.prints import keep_end, room_for
 from papyros.status import SharedStatus, SlaveStatus
 from papyros.store import Held
 
 __all__ = ["ClientDesk", "HostDesk"]
 
-#: So much of what a client's jobs print is kept until the client collects it.
-PRINT_BYTES = 1 << 20
+#: What a client's jobs print has so much room until the client collects it.
+PRINT_CHARACTERS = 1 << 20
 
 #: The answers to so many cancellations are kept, in case they were lost on their way; of so many jobs, or one answer.
 MAX_TICKETS = 100
@@ -44,7 +45,7 @@ class ClientDesk:
         self.values: dict[bytes, Held] = {}  # what its jobs share, by digest; also what other clients have shared
         self.cancelled: dict[int, list[int]] = {}  # the answers to the last cancellations, by their tickets
         self.prints: deque[tuple[int, str, str]] = deque()
-        self.printed_bytes = 0
+        self.printed = 0  # how much room it takes
 
     def ring(self) -> None:
         """Have all its calls that wait look again."""
@@ -60,9 +61,7 @@ class ClientDesk:
     def print(self, number: int, slave: str, text: str) -> None:
         """Keep what a job printed; when there is too much, the oldest goes."""
         self.prints.append((number, slave, text))
-        self.printed_bytes += len(text)
-        while self.printed_bytes > PRINT_BYTES and len(self.prints) > 1:
-            self.printed_bytes -= len(self.prints.popleft()[2])
+        self.printed = keep_end(self.prints, self.printed + room_for(text), PRINT_CHARACTERS)
 
     def remember_cancelled(self, ticket: int, numbers: list[int]) -> None:
         """Keep the answer to a cancellation, which may be asked for again; the oldest goes."""
@@ -75,7 +74,7 @@ class ClientDesk:
         """Hand out what was printed."""
         prints = list(self.prints)
         self.prints.clear()
-        self.printed_bytes = 0
+        self.printed = 0
         return prints
 
 

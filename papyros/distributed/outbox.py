@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from papyros.bundles import is_more_to_come
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import HostReport, JobOutcome
+from papyros.prints import keep_end, room_for
 
 __all__ = ["Outbox", "ended_in"]
 
 #: A report tells of outcomes of so many bytes, or of a single one.
 REPORT_BYTES = 8 << 20
 
-#: Of what jobs print, so much waits to be reported; before that is dropped, the oldest first.
+#: What jobs print has so much room while it waits to be reported.
 PRINT_CHARACTERS = 1 << 20
 
 
@@ -40,7 +41,7 @@ class Outbox:
         self._told = threading.Condition(lock)  # ... and it was reported
         self._stay = ""
         self._report = HostReport.empty()
-        self._printed = 0  # how much of what jobs print is in it
+        self._printed = 0  # how much room what jobs print takes in it
         self._lent = 0  # how many slaves lend their places
         self._awaited = False  # whether somebody waits for what is on its way
 
@@ -70,10 +71,8 @@ class Outbox:
     def printed(self, tag: tuple[str, int], slave: str, text: str) -> None:
         """Tell what a job prints. A client that is far behind has the end of it; and nothing is to fill a message."""
         prints = self._report.prints
-        prints.append((*tag, slave, text[-PRINT_CHARACTERS:]))
-        self._printed += len(prints[-1][3])
-        while self._printed > PRINT_CHARACTERS:
-            self._printed -= len(prints.pop(0)[3])
+        prints.append((*tag, slave, text))
+        self._printed = keep_end(prints, self._printed + room_for(text), PRINT_CHARACTERS)
         self._came.notify()
 
     def lent(self, places: int) -> None:
@@ -109,7 +108,7 @@ class Outbox:
             pass
         self.sequence += 1
         report, self._report = self._report.split(REPORT_BYTES)
-        self._printed = sum(len(text) for *_, text in self._report.prints)
+        self._printed = sum(room_for(text) for *_, text in self._report.prints)
         # Nobody waits for a sign of life, which a master that does not answer may never take.
         self._awaited = report.is_owed()
         self.flying = ended_in(report)

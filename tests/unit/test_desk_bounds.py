@@ -249,6 +249,6 @@ def test_prints_of_a_client_that_does_not_collect_are_bounded(caller):
         uid, stay = host.answer["uid"], host.answer["stay"]
         caller.call("report", "host", host.sequence, uid, stay, message=pack_report(report))
     desk = caller.desk.clients["client"]
-    assert desk.printed_bytes == sum(len(text) for *_, text in desk.prints) <= guests_module.PRINT_BYTES
+    assert sum(len(text) for *_, text in desk.prints) < desk.printed == guests_module.PRINT_CHARACTERS
     assert desk.prints[-1][2].startswith("29 ")
-    assert service_module.COLLECT_BYTES > guests_module.PRINT_BYTES, "all of it fits into an answer"
+    assert service_module.COLLECT_BYTES > guests_module.PRINT_CHARACTERS, "all of it fits into an answer"

@@ -66,3 +66,33 @@ def test_a_line_without_an_end_takes_no_more_time_than_its_length_needs_and_goes
     assert len(sent) == 500_000 // LINE_CHARACTERS
     echo.end_job()
     assert "".join(sent) == "." * 500_000
+
+
+def test_a_line_that_goes_in_parts_is_shown_without_an_empty_one_at_its_end(echo, sent):
+    echo.write("a" * LINE_CHARACTERS)
+    echo.write("\n")  # as `print` does
+    echo.write("next\n")
+    echo.write("half")
+    echo.flush()
+    echo.write("\n")
+    echo.write("\n")
+    assert sent == ["a" * LINE_CHARACTERS, "next\n", "half", "\n"]
+
+
+def test_the_first_line_end_of_a_job_is_its_own(echo, sent):
+    echo.write("no end")
+    echo.end_job()
+    echo.write("\n")
+    assert sent == ["no end", "\n"]
+
+
+def test_a_line_that_nobody_wants_keeps_its_end():
+    stream = Utf8()
+    echo = Echo(stream, lambda text: False)
+    echo.write("a" * LINE_CHARACTERS)
+    echo.write("\n")
+    assert stream.getvalue() == "a" * LINE_CHARACTERS + "\n"
+
+
+class Utf8(io.StringIO):
+    encoding = "utf-8"

@@ -11,6 +11,7 @@ from papyros.deadlines import AT_ONCE
 from papyros.distributed import outbox as outbox_module
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.outbox import Outbox
+from papyros.prints import room_for
 from tests.support import PATIENCE
 
 JOB = ("client", 1)
@@ -66,12 +67,25 @@ def test_outcomes_that_do_not_fit_into_a_message_are_told_by_the_next_one(outbox
 
 
 def test_of_what_jobs_print_the_oldest_goes_when_it_is_too_much(outbox, monkeypatch):
-    monkeypatch.setattr(outbox_module, "PRINT_CHARACTERS", 10)
+    monkeypatch.setattr(outbox_module, "PRINT_CHARACTERS", room_for("s too long"))
     for text in ("first", "second", "a line that is too long"):
         outbox.printed(JOB, "lab/1", text)
     assert [text for *_, text in outbox.take()[0].prints] == ["s too long"]
     outbox.printed(JOB, "lab/1", "0123456789")
     assert len(outbox.take()[0].prints) == 1
+
+
+def test_a_line_end_costs_a_long_print_before_it_only_what_it_takes(outbox, monkeypatch):
+    monkeypatch.setattr(outbox_module, "PRINT_CHARACTERS", room_for("a long one") + room_for("\n") - 2)
+    outbox.printed(JOB, "lab/1", "a long one")
+    outbox.printed(JOB, "lab/1", "\n")
+    assert [text for *_, text in outbox.take()[0].prints] == ["long one", "\n"]
+
+
+def test_very_many_short_prints_do_not_fill_a_message(outbox):
+    for _ in range(100_000):
+        outbox.printed(JOB, "lab/1", "\n")
+    assert len(outbox.take()[0].prints) < 100_000 // 5
 
 
 def test_nothing_is_told_only_when_the_master_has_not_been_heard_for_long(outbox):
