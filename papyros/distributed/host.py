@@ -1,7 +1,7 @@
 """A slave host: the slaves of one machine, and the connection to the master for all of them.
 
 Jobs are fetched in batches before the slaves run out of them; outcomes are
-reported in batches as they come. When the master goes, the slaves stay, finish
+reported in batches as they come, by the `Reporter`. When the master goes, the slaves stay, finish
 what they run, and serve the next one.
 """
 
@@ -20,14 +20,14 @@ from typing import Any
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
-from papyros.distributed.batches import report_parts, unpack_definitions, unpack_host_jobs
+from papyros.distributed.batches import unpack_definitions, unpack_host_jobs
 from papyros.distributed.config import changed_pyro_items
 from papyros.distributed.hostvalues import HostValues
 from papyros.distributed.intake import Intake, Tag
-from papyros.distributed.line import CallFailedError, Line, LineBrokenError
-from papyros.distributed.messages import Batch
+from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import Address
 from papyros.distributed.outbox import Outbox
+from papyros.distributed.reporting import Reporter
 from papyros.distributed.security import Role, Security
 from papyros.distributed.seeker import Pauses, Seeker
 from papyros.encoded import encode_overdue
@@ -43,12 +43,6 @@ from papyros.wire import MAX_PAYLOAD_BYTES, Buffer
 __all__ = ["SlaveHost"]
 
 log = logger_of(__name__)
-
-#: A sign of life is owed when the master has not answered for so many of its beats: its answers are signs, too.
-SILENT_BEATS = 1.5
-
-#: A master that cannot take a report for so long may never do so: the jobs are to run elsewhere.
-REFUSED_SECONDS = 30.0
 
 #: A goodbye may take so long.
 RETIRE_SECONDS = 2.0
@@ -97,8 +91,7 @@ class SlaveHost:
         self._crew = Crew(slaves, _NetworkSource(self), CrewOptions(max_bytes, sys.path, family))
         self._lock = threading.Lock()
         self._outbox = Outbox(self._lock)
-        self._report: tuple[Batch, int, str] | None = None  # on its way: its number, and of which stay it tells
-        self._telling = threading.Lock()  # held while what was done is reported, or what is being done claimed
+        self._reporter = Reporter(self)
         self._draining = threading.Event()
         self._hurried = False
         self._queue: deque[Task] = deque()
@@ -114,7 +107,7 @@ class SlaveHost:
         self.broken = ""
         self._threads = [
             worker("papyros-fetch", self._fetch, self.broke),
-            worker("papyros-report", self._push, self.broke),
+            worker("papyros-report", self._reporter.run, self.broke),
         ]
 
     def start(self) -> None:
@@ -176,11 +169,7 @@ class SlaveHost:
                 contextlib.suppress(LineBrokenError),
                 self._seeker.line(self._uri, connect_timeout=RETIRE_SECONDS) as line,
             ):
-                while self._report is not None or self._outbox.is_any_left():
-                    (message, sequence, stay), self._report = self._report or self._next_report(), None
-                    told = self._key, sequence, self._uid, stay
-                    with contextlib.suppress(CallFailedError):  # what it cannot take, it is not to wait for either
-                        line.call("report", *told, message=message, timeout=RETIRE_SECONDS)
+                self._reporter.tell_rest(line, RETIRE_SECONDS)
                 line.call("retire", self._key, timeout=RETIRE_SECONDS)
 
     def broke(self, reason: str) -> None:
@@ -258,7 +247,7 @@ class SlaveHost:
             self._queue.clear()  # what was not started is given to others
             for other in self._lines - {line}:
                 other.abort()  # reports to a master that may never answer
-        with self._telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
+        with self._reporter.telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
             self._crew.recall()  # before the stay begins, in which the master may give the same jobs to this host
             with self._lock:
                 self._outbox.begin_stay(stay)
@@ -355,56 +344,6 @@ class SlaveHost:
                 self._outbox.died((*tag, reason) for tag in refused)
             else:
                 self._outbox.returned(refused, reason)
-
-    # Outcomes out -----------------------------------------------------------------------
-
-    def _push(self) -> None:
-        """Report to the master; what a broken connection may have swallowed is reported again."""
-        pauses = Pauses()
-        refused = 0.0  # since when the master refuses what is reported
-        while not self._stop.is_set():
-            if not self._connected.wait(1.0):
-                continue
-            try:
-                with self._seeker.line(self._uri, silence=self._silence) as line, self._use(line):
-                    while not self._stop.is_set() and self._uri == line.uri:
-                        message, sequence, stay = self._report = self._report or self._next_report()
-                        with self._telling:
-                            told = self._key, sequence, self._uid, stay, self._ended()
-                            answer, _ = line.call("report", *told, message=message)
-                            if not answer["taken"]:
-                                break  # it is for the next master
-                            self._report, refused = None, 0.0
-                            with self._lock:
-                                self._outbox.arrived()
-            except CallFailedError as error:
-                if not refused:
-                    refused = time.monotonic()
-                    log.warning("the master cannot take what this slave host reports: %s", error)
-                elif time.monotonic() - refused > REFUSED_SECONDS:
-                    self.broke(f"the master could not take what was reported, for {REFUSED_SECONDS:g} s: {error}")
-                    return
-            except LineBrokenError as error:
-                log.info("%s", error)
-            self._stop.wait(pauses.next())
-
-    def _next_report(self) -> tuple[Batch, int, str]:
-        """Return what is to be reported, the number of that report, and of which stay it tells."""
-        with self._lock:
-            report, stay = self._outbox.take(self._patience)
-            sequence = self._outbox.sequence
-        return report_parts(report), sequence, stay
-
-    def _ended(self) -> int:
-        """Return how many jobs have ended here that no report has told of: slaves gather outcomes while they work."""
-        with self._lock:
-            return self._crew.ended() + len(self._outbox.ended())
-
-    def _patience(self) -> float:
-        """For how long the master need not hear anything: what it has just answered has shown that this host lives."""
-        if self._stop.is_set():
-            return 0.0  # nobody wakes up who waits from now on
-        return self._answered + SILENT_BEATS * self._beat - time.monotonic()
 
     @contextlib.contextmanager
     def _use(self, line: Line) -> Iterator[None]:

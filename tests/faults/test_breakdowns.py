@@ -8,6 +8,7 @@ import pytest
 
 from papyros.distributed.host import SlaveHost
 from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.reporting import Reporter
 from papyros.distributed.security import Role
 from tests.contract.jobs_for_tests import Square
 from tests.support import PATIENCE, Bug, security, wait_until
@@ -22,11 +23,11 @@ def hang_up_and_fail(connection):
     fail()
 
 
-@pytest.mark.parametrize("thread", ["_accept", "_next_report"])
-def test_a_slave_host_ends_when_a_thread_of_it_breaks_down_and_its_jobs_run_elsewhere(group, monkeypatch, thread):
+@pytest.mark.parametrize(("room", "what"), [(SlaveHost, "_accept"), (Reporter, "_next")])
+def test_a_slave_host_ends_when_a_thread_of_it_breaks_down_and_its_jobs_run_elsewhere(group, monkeypatch, room, what):
     group.master().register()
     client = group.client()
-    bug = Bug.put_into(monkeypatch, SlaveHost, thread, loose=True)
+    bug = Bug.put_into(monkeypatch, room, what, loose=True)
     host = group.host()
     jobs = list(map(Square, range(20)))
     for job in jobs:

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from papyros.distributed import host as host_module
+from papyros.distributed import reporting as reporting_module
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.host import SlaveHost
 from papyros.distributed.line import CallFailedError, LineBrokenError
@@ -130,7 +131,7 @@ def test_a_report_that_is_on_its_way_when_a_host_is_closed_arrives(host, monkeyp
 
 
 def test_a_host_whose_reports_are_refused_for_long_ends_with_words(host, monkeypatch, caplog):
-    monkeypatch.setattr(host_module, "REFUSED_SECONDS", 0.0)
+    monkeypatch.setattr(reporting_module, "REFUSED_SECONDS", 0.0)
 
     def refuse():
         raise CallFailedError("ValueError", "it makes no sense")
@@ -164,9 +165,9 @@ def test_a_host_whose_last_report_is_refused_says_goodbye_all_the_same(host, mon
 
 def test_nobody_waits_for_something_to_report_once_a_host_is_closed(host):
     host._answered = float("inf")
-    assert host._patience() > 0
+    assert host._reporter._patience() > 0
     host._stop.set()
-    assert host._patience() == 0
+    assert host._reporter._patience() == 0
 
 
 class Counting:
@@ -183,7 +184,7 @@ class Counting:
         return 0.0
 
 
-@pytest.mark.parametrize("thread", ["_fetch", "_push"])
+@pytest.mark.parametrize("thread", ["papyros-fetch", "papyros-report"])
 def test_what_breaks_again_and_again_is_tried_again_after_pauses_that_grow(host, monkeypatch, thread):
     pauses = Counting(host._stop)
     tries = iter(range(20))
@@ -193,10 +194,11 @@ def test_what_breaks_again_and_again_is_tried_again_after_pauses_that_grow(host,
             host._stop.set()
         raise LineBrokenError("there is no memory")
 
-    monkeypatch.setattr(host_module, "Pauses", lambda: pauses)
+    for module in (host_module, reporting_module):
+        monkeypatch.setattr(module, "Pauses", lambda: pauses)
     monkeypatch.setattr(host._seeker, "seek", Reporting)
     monkeypatch.setattr(host._seeker, "line", breaks)
     monkeypatch.setattr(host, "_serve", breaks)
     host._connected.set()
-    getattr(host, thread)()
+    {"papyros-fetch": host._fetch, "papyros-report": host._reporter.run}[thread]()
     assert pauses.count == 3

@@ -1,0 +1,118 @@
+"""What a slave host tells its master, by a thread and on a line of its own: reports, each until it has arrived.
+
+What there is to tell is gathered in the `Outbox`; with which master the host stays is the host's affair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from papyros.distributed.batches import report_parts
+from papyros.distributed.line import CallFailedError, Line, LineBrokenError
+from papyros.distributed.messages import Batch
+from papyros.distributed.seeker import Pauses
+from papyros.logs import logger_of
+
+if TYPE_CHECKING:
+    from papyros.distributed.host import SlaveHost
+
+__all__ = ["Reporter"]
+
+log = logger_of(__name__)
+
+#: A sign of life is owed when the master has not answered for so many of its beats: its answers are signs, too.
+SILENT_BEATS = 1.5
+
+#: A master that cannot take a report for so long may never do so: the jobs are to run elsewhere.
+REFUSED_SECONDS = 30.0
+
+
+class Reporter:
+    """Reports for a slave host.
+
+    Args:
+        host: that host.
+
+    Attributes:
+        telling: held while what was done is reported, or what is being done claimed.
+    """
+
+    def __init__(self, host: SlaveHost) -> None:
+        self._host = host
+        self.telling = threading.Lock()
+        self._report: tuple[Batch, int, str] | None = None  # on its way: its number, and of which stay it tells
+
+    def run(self) -> None:
+        """Report to the master; what a broken connection may have swallowed is reported again."""
+        host = self._host
+        pauses = Pauses()
+        refused = 0.0  # since when the master refuses what is reported
+        while not host._stop.is_set():
+            if not host._connected.wait(1.0):
+                continue
+            try:
+                with host._seeker.line(host._uri, silence=host._silence) as line, host._use(line):
+                    while not host._stop.is_set() and host._uri == line.uri:
+                        if not self._tell(line):
+                            break  # it is for the next master
+                        refused = 0.0
+            except CallFailedError as error:
+                if not refused:
+                    refused = time.monotonic()
+                    log.warning("the master cannot take what this slave host reports: %s", error)
+                elif time.monotonic() - refused > REFUSED_SECONDS:
+                    host.broke(f"the master could not take what was reported, for {REFUSED_SECONDS:g} s: {error}")
+                    return
+            except LineBrokenError as error:
+                log.info("%s", error)
+            host._stop.wait(pauses.next())
+
+    def tell_rest(self, line: Line, timeout: float) -> None:
+        """Report what is left when the host leaves, while the thread runs no more; each report within a time.
+
+        Raises:
+            LineBrokenError: the line broke, or an answer took too long.
+        """
+        host = self._host
+        while self._report is not None or host._outbox.is_any_left():
+            (message, sequence, stay), self._report = self._report or self._next(), None
+            told = host._key, sequence, host._uid, stay
+            with contextlib.suppress(CallFailedError):  # what it cannot take, it is not to wait for either
+                line.call("report", *told, message=message, timeout=timeout)
+
+    def _tell(self, line: Line) -> bool:
+        """Tell the report that is on its way, or the next one; return whether the master has taken it."""
+        host = self._host
+        message, sequence, stay = self._report = self._report or self._next()
+        with self.telling:
+            told = host._key, sequence, host._uid, stay, self._ended()
+            answer, _ = line.call("report", *told, message=message)
+            if answer["taken"]:
+                self._report = None
+                with host._lock:
+                    host._outbox.arrived()
+        return bool(answer["taken"])
+
+    def _next(self) -> tuple[Batch, int, str]:
+        """Return what is to be reported, the number of that report, and of which stay it tells."""
+        host = self._host
+        with host._lock:
+            report, stay = host._outbox.take(self._patience)
+            sequence = host._outbox.sequence
+        return report_parts(report), sequence, stay
+
+    def _ended(self) -> int:
+        """Return how many jobs have ended here that no report has told of: slaves gather outcomes while they work."""
+        host = self._host
+        with host._lock:
+            return host._crew.ended() + len(host._outbox.ended())
+
+    def _patience(self) -> float:
+        """For how long the master need not hear anything: what it has just answered has shown that this host lives."""
+        host = self._host
+        if host._stop.is_set():
+            return 0.0  # nobody wakes up who waits from now on
+        return host._answered + SILENT_BEATS * host._beat - time.monotonic()
