@@ -79,7 +79,7 @@ class BookkeepingMaster(Master):
         )
         self._pid = os.getpid()
         self._forked = False
-        self._watch_forks()
+        _FORKS.tell(self)
         self._lock = threading.RLock()  # nobody takes it twice, but it knows whose it is; see SafeCondition
         #: Notified when an outcome came, or none will come any more.
         self._came = SafeCondition(self._lock)
@@ -306,9 +306,6 @@ class BookkeepingMaster(Master):
         self._ledger.discard(session, unprocessed)
         self._let_go(unprocessed)
 
-    def _watch_forks(self) -> None:
-        _tell_forks(weakref.ref(self))
-
     def _check_process(self) -> None:
         """Refuse to work in a forked child, before the lock is taken: a thread that is not here may hold it."""
         if self._forked:
@@ -410,10 +407,7 @@ class BookkeepingMaster(Master):
 
 
 class ForOneJob(BookkeepingMaster):
-    """What masters for the children of one job have in common, whatever else they are: there are many of these.
-
-    They ask themselves whether they woke up in a forked child, since what the system tells at a fork is never let go.
-    """
+    """What masters for the children of one job have in common, whatever else they are."""
 
     @property
     def closed(self) -> bool:
@@ -424,28 +418,25 @@ class ForOneJob(BookkeepingMaster):
         """Drop the children that are left."""
         self.close()
 
-    def _watch_forks(self) -> None:
-        """Have the system tell nothing."""
 
-    @property
-    def _forked(self) -> bool:
-        return os.getpid() != self._pid
+class _Forks:
+    """Has masters know when they wake up in a forked child; to ask the system each time costs more than a pop."""
 
-    @_forked.setter
-    def _forked(self, forked: bool) -> None:
-        """Let the base say what it thinks at first."""
+    def __init__(self) -> None:
+        self._masters: weakref.WeakSet[BookkeepingMaster] = weakref.WeakSet()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._mark)
 
+    def tell(self, master: BookkeepingMaster) -> None:
+        self._masters.add(master)
 
-def _tell_forks(reference: weakref.ref[BookkeepingMaster]) -> None:
-    """Have a master know when it wakes up in a forked child; to ask the system each time costs more than a pop."""
-
-    def mark() -> None:
-        master = reference()
-        if master is not None:
+    def _mark(self) -> None:
+        for master in list(self._masters):
             master._forked = True
 
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=mark)
+
+#: One for each process: of what is called at a fork, nothing is ever taken back, and a program may make many masters.
+_FORKS = _Forks()
 
 
 def snapshot(master: str, ledger: Ledger, slaves: tuple[SlaveStatus, ...], clients: int = 1) -> Status:

@@ -124,10 +124,8 @@ class Execution:
     def _add_later(self, lane: Lane, job: Any, queue: _AsTheyCome | _InOrder) -> Iterator[Job]:
         """Add a job as soon as there is room; meanwhile yield what gets processed, since nobody else pops it."""
         while True:
-            processed = lane.pop(self._deadline.remaining())
-            if processed is not None:
-                yield from queue.ready(processed)
-            elif not len(queue):
+            yield from self._wait(lane, queue)
+            if not len(queue):
                 self._wait_for_room(lane, job)  # others fill what room there is
                 return
             if self._add(lane, job):

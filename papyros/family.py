@@ -138,7 +138,11 @@ class Family(Master):
 
     def _open_lane(self) -> _FamilyLane:
         lane = _FamilyLane(self, self._master, self._master._open_family(self._parent))
-        self._lanes = [known for known in self._lanes if not known.dropped] + [lane]
+        with self._master._lock:  # a job may have threads
+            self._lanes = [known for known in self._lanes if not known.dropped] + [lane]
+        if self._closed:
+            lane.close()  # it was closed meanwhile, when it could not know of this one
+        self._check_usable()
         return lane
 
 

@@ -29,10 +29,12 @@ class MappedValues:
         """Take note where a value is held on this machine."""
         try:
             self._held[digest] = Held.at(digest, place)
-        except PermissionError as error:
-            self._refused[digest] = str(error)
-        except OSError:
+        except (FileNotFoundError, ProcessLookupError):
             pass  # it is gone by now, so it was of jobs that nobody waits for
+        except OSError as error:
+            self._refused[digest] = f"({error})"
+            if isinstance(error, PermissionError):
+                self._refused[digest] += ": its program has changed its user since it began, say"
 
     def forget(self, digest: bytes) -> None:
         """Let go of a value, which no job will need any more; what a job keeps of it stays mapped."""
@@ -52,7 +54,7 @@ class MappedValues:
             if held is None and digest in self._refused:
                 raise PayloadError(
                     f"the shared value {digest.hex()[:8]}, which the job needs, cannot be opened by slave processes "
-                    f"({self._refused[digest]}): its program has changed its user since it began, say"
+                    f"{self._refused[digest]}"
                 )
             if held is None:
                 raise PayloadError(

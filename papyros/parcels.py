@@ -31,8 +31,10 @@ log = logger_of(__name__)
 #: How a job gets a master for jobs of its own: a module that has an `open_family`, with what that one is called with.
 Family = tuple[Any, ...]
 
-#: So many job classes are kept by each process that opens parcels.
+#: So many job classes are kept by each process that opens parcels, and so few that are larger than so many bytes.
 KEPT_CLASSES = 256
+KEPT_LARGE_CLASSES = 4
+LARGE_BYTES = 1 << 20
 
 
 class Answer(NamedTuple):
@@ -106,6 +108,9 @@ def _run(job: Job, slave: str, family: Family) -> Outcome:
             log.exception("the master of a job could not be let go of")
 
 
-@lru_cache(KEPT_CLASSES)
 def _load(definition: bytes) -> type[Job]:
-    return load_definition(definition)
+    return (_load_large if len(definition) > LARGE_BYTES else _load_small)(definition)
+
+
+_load_small = lru_cache(KEPT_CLASSES)(load_definition)
+_load_large = lru_cache(KEPT_LARGE_CLASSES)(load_definition)

@@ -135,14 +135,16 @@ class SingleThreadedMaster(BookkeepingMaster):
     def _run_interruptibly(self, entry: Entry, job: Job, interrupts: Interrupts) -> Outcome:
         place = Place(lambda: Family(self, entry), lambda: entry)
         token = place.enter()
+        before, interrupts.came = interrupts.came, False  # what its parent went on in spite of is not for its children
         try:
             outcome = interrupts.let_through(run_job, job, threading.current_thread().name)
             if self._forked:
                 leave_fork(outcome)  # else a process that the job has forked would go on with the program
+            if outcome.exception is not None and (interrupts.came or _quit_debugger(outcome.exception)):
+                raise outcome.exception
         finally:
             place.close(token)
-        if outcome.exception is not None and (interrupts.came or _quit_debugger(outcome.exception)):
-            raise outcome.exception
+            interrupts.came = interrupts.came or before
         return outcome
 
 
@@ -160,7 +162,7 @@ class Interrupts:
 
     def __init__(self, handlers: Mapping[int, Handler] = MappingProxyType({})) -> None:
         self.holding = True
-        self.came = False  # and was raised: whatever job waits for whatever other one, it is for all of them
+        self.came = False  # and was raised while this job ran, or one that it waits for: it is for all of them
         self.over = False  # it only passes on what comes, since somebody was interrupted while it stepped back
         self._held: list[int] = []
         self._handlers = handlers
@@ -214,9 +216,13 @@ class Interrupts:
                 signal.signal(number, handler)
 
     def pass_on(self) -> None:
-        """Have what was held back come now."""
-        while self._held:
-            signal.raise_signal(self._held.pop(0))
+        """Have what was held back come now: all of it, also if the handler of one raises."""
+        try:
+            while self._held:
+                signal.raise_signal(self._held.pop(0))
+        finally:
+            if self._held:
+                self.pass_on()
 
 
 @contextmanager

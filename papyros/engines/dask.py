@@ -53,7 +53,7 @@ class DaskMaster(DelegatingMaster):
 
     Raises:
         ConnectionError: no scheduler answers at that address.
-        ValueError: prints are asked for.
+        ValueError: prints are asked for, or the client is asynchronous.
     """
 
     _engine = "Dask"
@@ -76,6 +76,8 @@ class DaskMaster(DelegatingMaster):
         self._own = isinstance(client, str)
         if not self._own and not isinstance(client, distributed.Client):
             raise TypeError(f"a DaskMaster is made of a distributed.Client, or of an address, not of {client!r}")
+        if not self._own and client.asynchronous:
+            raise ValueError("a DaskMaster waits for its client, so it needs one that is not asynchronous")
         self._client = _connect(client) if self._own else client
         try:
             super().__init__(

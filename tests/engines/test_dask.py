@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -107,6 +108,17 @@ def test_a_client_of_the_address_ends_with_its_master_and_one_of_the_users_does_
         with DaskMaster(client, 1) as master:
             assert processed(master, double(2)).result == 4
         assert client.submit(abs, -1).result(PATIENCE) == 1
+
+
+def test_a_client_that_is_asynchronous_is_refused_in_words(address):
+    from papyros.engines.dask import DaskMaster
+
+    async def make():
+        async with distributed.Client(address, asynchronous=True) as client:
+            DaskMaster(client)
+
+    with pytest.raises(ValueError, match="not asynchronous"):
+        asyncio.run(make())
 
 
 def test_the_priority_of_a_job_is_that_of_dask(make, tmp_path, gates):

@@ -5,10 +5,12 @@ The contract's tests run on such masters, too: ``PAPYROS_ENGINES=threadpool,proc
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import sys
 import threading
+import weakref
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import resource_tracker
 
@@ -16,7 +18,8 @@ import pytest
 
 import papyros
 from papyros.encoded import decode_outcome
-from papyros.parcels import run_parcel
+from papyros.parcels import KEPT_LARGE_CLASSES, LARGE_BYTES, run_parcel
+from papyros.parcels import _load as load_class
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer
 from tests.contract import families
 from tests.contract.jobs_for_tests import (
@@ -256,6 +259,25 @@ def test_what_a_job_has_done_to_the_streams_of_an_engine_is_no_loss_of_what_it_r
     answer = run_parcel(packer.definitions[payload.definition], payload.blob, MAX_PAYLOAD_BYTES)
     monkeypatch.undo()
     assert decode_outcome(answer.outcome, None).get() == 8
+
+
+def test_of_large_classes_a_process_of_an_engine_keeps_few():
+    """Those that hold an array of their script, say: it would have hundreds of them in the end."""
+    kept = []
+    for number in range(6):
+        large = bytes([number]) * (LARGE_BYTES + 1)
+
+        class Holder(papyros.Job):
+            def __call__(self, held=large):
+                return type(self), held[0]
+
+        packer = Packer()
+        payload = packer.pack(Holder())
+        definition = packer.definitions[payload.definition]
+        kept.append(weakref.ref(load_class(definition)))
+        assert load_class(definition) is kept[-1]()
+    gc.collect()
+    assert sum(gone() is not None for gone in kept) == KEPT_LARGE_CLASSES
 
 
 @pytest.mark.parametrize("kind", [ThreadPoolExecutor, ProcessPoolExecutor])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import threading
 import pytest
 
 import papyros
+from papyros.family import Family
 from papyros.nested import open_family
 from tests.contract.jobs_for_tests import Square, call, fail, leave_mark, where
 from tests.support import PATIENCE, Background
@@ -302,7 +304,86 @@ def test_a_signal_that_comes_while_books_change_is_held_back(name, monkeypatch):
     assert not master.numPendingJobs()
 
 
-def test_masters_for_the_children_of_one_job_leave_nothing_with_the_system(monkeypatch):
-    """Each would stay for good, in a process that runs jobs for days."""
+def test_of_signals_that_are_held_back_together_each_reaches_its_handler(monkeypatch):
+    class CameError(Exception):
+        """Each of the handlers raises it."""
+
+    def handle(number, frame):
+        came.append(number)
+        raise CameError
+
+    came, numbers = [], [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
+    master = papyros.SingleThreadedMaster()
+    job = papyros.job(abs)(-1)
+    master.addJob(job)
+    assign = master._ledger.assign
+
+    def assign_and_be_interrupted(holder, limit):
+        assigned = assign(holder, limit)
+        for number in numbers:
+            signal.raise_signal(number)
+        return assigned
+
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(master._ledger, "assign", assign_and_be_interrupted)
+            with pytest.raises(CameError):
+                master.popProcessedJob()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert came == numbers
+    assert master.popProcessedJob() is job
+
+
+def test_what_fails_after_a_job_went_on_despite_ctrl_c_is_no_interruption():
+    @papyros.job
+    def go_on():
+        family = papyros.current_master()
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(PATIENCE)
+        child = fail(ValueError, "by itself")
+        family.addJob(child)
+        family.popProcessedJob()
+        return repr(child.exception)
+
+    master = papyros.SingleThreadedMaster()
+    job = go_on()
+    master.addJob(job)
+    assert master.popProcessedJob() is job
+    assert job.result == "ValueError('by itself')"
+
+
+def test_masters_leave_nothing_with_the_system(monkeypatch):
+    """Each would stay for good, in a process that runs jobs, or makes masters, for days."""
     monkeypatch.setattr(os, "register_at_fork", lambda **_: pytest.fail("what is told to the system stays for good"))
     open_family().close()
+    papyros.SingleThreadedMaster().close()
+    papyros.MultiThreadedMaster(1).close()
+
+
+def test_a_lane_that_is_opened_while_the_job_closes_its_master_is_closed_too():
+    """It has threads, say."""
+    master = papyros.SingleThreadedMaster()
+
+    @papyros.job
+    def close_meanwhile():
+        family = Family(master, next(iter(master._since)))
+        opened = []
+
+        def open_and_be_closed(parent, open_session=master._open_family):
+            opened.append(open_session(parent))
+            family.close()
+            return opened[0]
+
+        master._open_family = open_and_be_closed
+        with pytest.raises(papyros.MasterClosedError):
+            next(iter(family.execute([Square(2)])))
+        return opened[0].dropped
+
+    job = close_meanwhile()
+    master.addJob(job)
+    assert master.popProcessedJob() is job
+    assert job.result is True

@@ -198,14 +198,21 @@ def test_where_nobody_knows_which_program_python_is_that_is_said(monkeypatch, ex
         Part("a part", "papyros", [])
 
 
-def test_a_value_that_slaves_may_not_open_is_said_to_be_one(monkeypatch):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(13, "Permission denied"), r".*Permission denied.*has changed its user"),
+        (OSError(24, "Too many open files"), r".*Too many open files\)$"),
+    ],
+)
+def test_a_value_that_slaves_cannot_open_is_said_to_be_one(monkeypatch, error, told):
     def refuse(digest, place):
-        raise PermissionError(13, "Permission denied", place[0])
+        raise error
 
     monkeypatch.setattr(Held, "at", refuse)
     values = MappedValues()
     values.offer(b"digest", ["/proc/1/fd/3", 1, 1])
-    with pytest.raises(papyros.PayloadError, match=r"cannot be opened by slave processes .*Permission denied"):
+    with pytest.raises(papyros.PayloadError, match=f"cannot be opened by slave processes {told}"):
         values.find(b"digest")
     values.forget(b"digest")
     with pytest.raises(papyros.PayloadError, match="not held here any more"):
