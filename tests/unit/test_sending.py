@@ -5,7 +5,11 @@ from __future__ import annotations
 import threading
 from types import SimpleNamespace
 
+import pytest
+
+from papyros.distributed import batches as batches_module
 from papyros.distributed import sending as sending_module
+from papyros.distributed.batches import unpack_definitions
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.sending import Sender
 
@@ -52,3 +56,32 @@ def test_a_client_whose_lines_break_again_and_again_makes_pauses_that_grow(monke
     sender.run()
     assert pauses == [0, 1, 2], "one before each line but the first"
     assert all(line.closed for line in (first, *lines))
+
+
+def test_definitions_go_in_messages_of_a_bounded_size_and_once(monkeypatch):
+    """What is larger than that goes by itself; what was sent before a line broke is not sent again."""
+    monkeypatch.setattr(batches_module, "DEFINITIONS_BYTES", 10)
+    definitions = {bytes([number]): bytes(size) for number, size in enumerate([4, 4, 4, 30, 4])}
+    packer = SimpleNamespace(definitions=definitions, labels=dict.fromkeys(definitions, "a label"))
+    sender = Sender(SimpleNamespace(_key="session", _packer=packer))
+    monkeypatch.setattr(sender, "_values", SimpleNamespace(send=lambda line, packer, needed: None))
+    sent, breaks = [], [2]
+
+    class Line:
+        def call(self, method, key, labels, message):
+            assert method == "define"
+            if len(sent) in breaks:
+                breaks.clear()
+                raise LineBrokenError("just now")
+            sent.append(unpack_definitions(memoryview(message)))
+            assert labels == {digest.hex(): "a label" for digest in sent[-1]}
+            return {"known": True}, b""
+
+    needed = {*definitions, b"of jobs that were cancelled"}
+    with pytest.raises(LineBrokenError):
+        sender._define(Line(), needed)
+    sender._define(Line(), needed)
+    assert all(len(part) == 1 or sum(map(len, part.values())) <= 10 for part in sent)
+    assert sorted(digest for part in sent for digest in part) == sorted(definitions)
+    sender._define(Line(), needed)
+    assert sorted(digest for part in sent for digest in part) == sorted(definitions), "nothing once more"

@@ -8,10 +8,14 @@ import pytest
 
 from papyros.distributed import host as host_module
 from papyros.distributed import reporting as reporting_module
-from papyros.distributed.batches import JobOutcome
+from papyros.distributed.batches import HostJob, JobOutcome, pack_definitions, pack_host_jobs
 from papyros.distributed.host import SlaveHost
 from papyros.distributed.line import CallFailedError, LineBrokenError
 from papyros.distributed.naming import parse_address
+from papyros.distributed.seals import Seals
+from papyros.frames import unpack_message
+from papyros.terms import DEFAULT_TERMS
+from papyros.wire import definition_digest
 from tests.support import PATIENCE, security
 
 
@@ -202,3 +206,55 @@ def test_what_breaks_again_and_again_is_tried_again_after_pauses_that_grow(host,
     host._connected.set()
     {"papyros-fetch": host._fetch, "papyros-report": host._reporter.run}[thread]()
     assert pauses.count == 3
+
+
+class Defining:
+    """A line to a master that tells a few of the definitions that it is asked for, and says that it knows who asks."""
+
+    def __init__(self, *told, known=True):
+        self._told = list(told)
+        self._known = known
+        self.asked = []
+
+    def call(self, method, key, message):
+        assert method == "definitions"
+        self.asked.append(set(map(bytes, unpack_message(message))))
+        return {"known": self._known}, memoryview(pack_definitions(self._told.pop(0)))
+
+
+def jobs_of(host, *definitions):
+    """Jobs of these definitions, as they come from a client."""
+    digests = {definition_digest(definition): definition for definition in definitions}
+    seals = Seals(security().key, "client")
+    jobs = [
+        HostJob("client", number, digest, b"blob", DEFAULT_TERMS, seals.seal_job(number, digest, b"blob"))
+        for number, digest in enumerate(digests, 1)
+    ]
+    return digests, memoryview(pack_host_jobs(jobs))
+
+
+def test_definitions_that_come_in_several_messages_are_asked_for_until_all_are_there(host, monkeypatch):
+    monkeypatch.setattr(host._crew, "feed", lambda: None)
+    digests, message = jobs_of(host, b"one", b"another", b"a third")
+    (one, another, third) = digests
+    line = Defining({another: b"another"}, {one: b"one", third: b"a third"})
+    host._accept(line, message)
+    assert line.asked == [{one, another, third}, {one, third}]
+    assert [task.tag for task in host._queue] == [("client", number) for number in (1, 2, 3)]
+
+
+def test_jobs_whose_definitions_are_gone_with_their_client_are_left_out(host, monkeypatch):
+    monkeypatch.setattr(host._crew, "feed", lambda: None)
+    digests, message = jobs_of(host, b"one", b"another")
+    (one, another) = digests
+    line = Defining({one: b"one"}, {})
+    host._accept(line, message)
+    assert line.asked == [{one, another}, {another}]
+    assert [task.tag for task in host._queue] == [("client", 1)]
+
+
+def test_a_host_that_was_given_up_while_it_asks_for_definitions_enlists_again(host):
+    _, message = jobs_of(host, b"one")
+    with pytest.raises(LineBrokenError, match="gave this slave host up"):
+        host._accept(Defining({}, known=False), message)
+    assert not host._queue
