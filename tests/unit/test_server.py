@@ -73,3 +73,27 @@ def test_a_master_lets_go_of_everything_though_the_name_cannot_be_taken_back(err
     else:
         server.close()
     assert names.closed  # and no thread or socket is left, as for all tests
+
+
+@pytest.mark.parametrize("error", [KeyRefusedError("another key"), VersionMismatchError("another version")])
+def test_a_master_says_once_that_the_name_server_takes_it_no_more_and_goes_on(error, caplog):
+    """And once more when that happens again; it does not end, since those who are connected are served all the same."""
+    answers = iter([error, error, error, None, error, None])
+    over = threading.Event()
+
+    class Names(FakeNames):
+        def stay_registered(self, group, uri, hosted):
+            answer = next(answers, over)
+            if answer is over:
+                over.set()
+            elif answer is not None:
+                raise answer
+
+    server = serve(Names())
+    try:
+        assert over.wait(10)
+        with server.service._desk.lock:
+            server.service._desk.welcome("a client")
+    finally:
+        server.close()
+    assert caplog.messages == [f"{error}; the master goes on for those who are connected"] * 2
