@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, ThreadPoolExecutor
 from typing import Any
 
-from papyros.current import Place
+from papyros.current import Place, running_here
 from papyros.deadlines import Deadline
 from papyros.delegating import CLOSE_SECONDS, DelegatingMaster, Ticket
 from papyros.ending import program_end
@@ -114,8 +114,9 @@ class ExecutorMaster(DelegatingMaster):
             self._came.notify_all()  # for jobs that wait for others
         super()._stop()
         deadline = Deadline(0.0 if self._packed else CLOSE_SECONDS)
+        own = running_here()  # a job that closes the master it runs on cannot end before
         with self._lock:
-            while self._flying and deadline.wait(self._work):
+            while any(entry is not own for entry in self._flying) and deadline.wait(self._work):
                 pass
 
     # Jobs in this process, and their children -------------------------------------------

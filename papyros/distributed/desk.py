@@ -165,7 +165,7 @@ class Desk:
     def stop(self, client: ClientDesk, numbers: Iterable[int], waiting: bool = False) -> list[int]:
         """Forget jobs that are not processed, or only `waiting` ones; have those that run stopped; return which."""
         stopped = []
-        for number in numbers:
+        for number in dict.fromkeys(numbers):
             entry = client.session.entries.get(number)
             if entry is None or entry.state is PROCESSED or (waiting and entry.state is not WAITING):
                 continue

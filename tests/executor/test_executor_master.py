@@ -10,6 +10,7 @@ import io
 import multiprocessing
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import resource_tracker
@@ -17,6 +18,7 @@ from multiprocessing import resource_tracker
 import pytest
 
 import papyros
+from papyros.delegating import CLOSE_SECONDS
 from papyros.encoded import decode_outcome
 from papyros.parcels import KEPT_LARGE_CLASSES, LARGE_BYTES, run_parcel
 from papyros.parcels import _load as load_class
@@ -259,6 +261,21 @@ def test_what_a_job_has_done_to_the_streams_of_an_engine_is_no_loss_of_what_it_r
     answer = run_parcel(packer.definitions[payload.definition], payload.blob, MAX_PAYLOAD_BYTES)
     monkeypatch.undo()
     assert decode_outcome(answer.outcome, None).get() == 8
+
+
+def test_a_job_that_closes_its_own_master_does_not_wait_for_itself():
+    with ThreadPoolExecutor(1) as threads, papyros.ExecutorMaster(threads) as master:
+        took = []
+
+        @papyros.job
+        def close():
+            began = time.monotonic()
+            master.close()
+            took.append(time.monotonic() - began)
+
+        master.addJob(close())
+        wait_until(lambda: took, "the master to be closed")
+        assert took[0] < CLOSE_SECONDS / 2
 
 
 def test_of_large_classes_a_process_of_an_engine_keeps_few():
