@@ -86,24 +86,45 @@ class Crew:
         self._until = math.inf  # until when it waits, if it does
         self._busy = True  # the crew's thread works, or is about to
         self._drained = threading.Event()
-        self._server = threading.Thread(target=self._serve, name="papyros-crew", daemon=True)
+        self._beginning = threading.RLock()  # a handler of a signal may close this crew while it is started
+        self._begun = threading.Event()
+        self._server: threading.Thread | None = None  # the crew's thread, as soon as it runs
 
     # For others -------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the slaves; returns before they are ready.
+        """Start the slaves; returns before they are ready. It may be called again when a signal has interrupted it.
 
         Raises:
             OSError, RuntimeError: the system has no file descriptor, or no thread, to spare now, which may pass.
         """
+        if self._begun.is_set():
+            return
+        if self._wake_in < 0:
+            self._open()
+        try:
+            threading.Thread(target=self._serve, name="papyros-crew", daemon=True).start()
+        except (RuntimeError, MemoryError):
+            if self._let_go():  # else one runs that was started before, by a call that was interrupted
+                raise
+        self._begun.wait()
+
+    def _open(self) -> None:
         with contextlib.ExitStack() as undo:
             self._selector = undo.enter_context(selectors.DefaultSelector())
             self._wake_out, self._wake_in = os.pipe()
             undo.callback(self._close_pipe)
             os.set_blocking(self._wake_out, False)
             os.set_blocking(self._wake_in, False)
-            self._server.start()
             undo.pop_all()
+
+    def _let_go(self) -> bool:
+        """Let go of what was opened, unless the crew's thread runs; return whether that is so."""
+        with self._beginning:
+            if self._server is None and self._wake_in >= 0:
+                self._close_pipe()
+                self._selector.close()
+            return self._server is None
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until all slaves are ready, or cannot be started; return whether that happened in time."""
@@ -204,7 +225,7 @@ class Crew:
             self._recall_all()
 
         self._request(begin)
-        return not self._server.is_alive() or Deadline(timeout).wait_for(self._drained)
+        return self._server is None or Deadline(timeout).wait_for(self._drained)
 
     def hurry(self) -> None:
         """Have `drain` wait no longer, whether it has begun or not. Any thread may call this."""
@@ -233,11 +254,16 @@ class Crew:
 
     def close(self) -> None:
         """End the slaves and the thread, in bounded time; what runs is stopped, and given back."""
-        if self._closing:
+        with self._beginning:
+            if self._closing:
+                return
+            self._closing = True
+        if self._let_go():  # the thread does not run, and will not
+            self._end()
+            self._begun.set()
             return
-        self._closing = True
         self.poke()
-        if self._server.is_alive() and self._server is not threading.current_thread():
+        if self._server is not None and self._server is not threading.current_thread():
             self._server.join()
         self._close_pipe()
 
@@ -267,6 +293,11 @@ class Crew:
             request()
 
     def _serve(self) -> None:
+        with self._beginning:
+            if self._server is not None or self._wake_in < 0:
+                return  # it was started twice, since the first call was interrupted; or closed before it began
+            self._server = threading.current_thread()
+            self._begun.set()
         broken = False
         try:
             self._selector.register(self._wake_out, selectors.EVENT_READ, self._on_poke)
@@ -292,7 +323,6 @@ class Crew:
             broken = True
             log.exception("the crew of slaves broke down")
         finally:
-            self._hiring.ready.set()
             try:
                 self._dismiss_all()
             except Exception:
@@ -300,12 +330,17 @@ class Crew:
                 log.exception("the slaves of a crew could not be sent away in order")
             if broken:  # only now, since what is given back before it is among what nobody will do any more
                 self._source.broken("the crew of slaves broke down; the log has the traceback")
-            self._sweeper.close()
-            self._screen.close()
-            self._drained.set()
             self._selector.close()
-            self._over = True  # before what came by now is looked for: what comes later looks for this
-            self._run_requests()
+            self._end()
+
+    def _end(self) -> None:
+        """Have nobody wait any more for what this crew will not do."""
+        self._hiring.ready.set()
+        self._sweeper.close()
+        self._screen.close()
+        self._drained.set()
+        self._over = True  # before what came by now is looked for: what comes later looks for this
+        self._run_requests()
 
     def _on_poke(self) -> None:
         self._feeder.starved = False

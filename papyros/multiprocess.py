@@ -89,14 +89,14 @@ class MultiProcessMaster(PackingMaster):
 
     def _start(self) -> None:
         if not self._started:
-            self._started = True
+            atexit.unregister(self._end_with_program)  # of a call that was interrupted
             atexit.register(self._end_with_program)
             try:
                 self._crew.start()
             except (RuntimeError, OSError):  # the system has no thread, or no file, to spare now, which may pass
-                self._started = False
                 atexit.unregister(self._end_with_program)
                 raise
+            self._started = True  # only now: Ctrl-C may come before it has begun
 
     _can_stop = True
     _in_parts = True

@@ -172,7 +172,7 @@ class DistributedMaster(PackingMaster):
         try:
             for thread in self._threads:
                 thread.start()
-        except RuntimeError:  # the system has none to spare
+        except BaseException:  # the system has none to spare, or Ctrl-C came
             self.close()
             raise
 

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -204,11 +205,89 @@ def test_who_waits_for_the_end_of_a_drain_looks_up_again_and_again_for_a_signal(
             return len(waits) == 3
 
     crew = Crew(1, source, CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
-    crew._server.is_alive = lambda: True
+    crew._server = threading.current_thread()
     crew._drained = Late()
     assert crew.drain(PATIENCE) is True
     assert all(timeout is not None and timeout <= LOOK_SECONDS for timeout in waits)
     assert len(waits) == 3
+
+
+class Interrupted(threading.Thread):
+    """A thread whose start is interrupted by Ctrl-C: before it has begun, or while whoever starts it waits for that."""
+
+    moments: ClassVar = []
+    started: ClassVar = []
+
+    def start(self):
+        moment = self.moments.pop(0) if self.moments and self.name == "papyros-crew" else None
+        if moment == "before":
+            raise KeyboardInterrupt
+        super().start()
+        if self.name == "papyros-crew":
+            self.started.append(self)
+        if moment == "after":
+            raise KeyboardInterrupt
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    monkeypatch.setattr(threading, "Thread", Interrupted)
+    monkeypatch.setattr(Interrupted, "started", [])
+
+    def at(*moments):
+        monkeypatch.setattr(Interrupted, "moments", list(moments))
+
+    yield at
+    for thread in Interrupted.started:
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("moments", [["before"], ["after"], ["before", "after"]], ids="-".join)
+def test_a_crew_whose_start_was_interrupted_is_started_when_that_is_called_again(source, interrupted, moments):
+    """And only one thread looks after the slaves then."""
+    interrupted(*moments)
+    crew = Crew(1, source, CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
+    try:
+        for _ in moments:
+            with pytest.raises(KeyboardInterrupt):
+                crew.start()
+        crew.start()
+        source.add(1, Square(3))
+        crew.poke()
+        source.wait_for_outcomes(1)
+        assert [thread.name for thread in threading.enumerate()].count("papyros-crew") == 1
+    finally:
+        crew.close()
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_crew_whose_start_was_interrupted_can_be_closed(source, interrupted, moment):
+    interrupted(moment)
+    crew = Crew(1, source, CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
+    with pytest.raises(KeyboardInterrupt):
+        crew.start()
+    with at_most(10):
+        crew.close()
+        assert crew.wait_ready(PATIENCE), "nobody is to wait for what will not come"
+        assert crew.drain(PATIENCE)
+        crew.recall()
+    crew.start()
+    assert not crew.views()
+
+
+def test_two_threads_of_a_crew_whose_start_was_interrupted_do_not_share_its_slaves(source, interrupted):
+    """The first one may have been started, and begin only after the second."""
+    interrupted()
+    crew = Crew(1, source, CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
+    crew.start()
+    late = Background(crew._serve)
+    late.result()
+    source.add(1, Square(3))
+    crew.poke()
+    source.wait_for_outcomes(1)
+    crew.close()
+    Background(crew._serve).result()
 
 
 def test_closing_gives_back_all_and_tells_apart_what_was_started(source, tmp_path):
