@@ -111,12 +111,14 @@ class Crew:
 
     def _open(self) -> None:
         with contextlib.ExitStack() as undo:
-            self._selector = undo.enter_context(selectors.DefaultSelector())
-            self._wake_out, self._wake_in = os.pipe()
-            undo.callback(self._close_pipe)
-            os.set_blocking(self._wake_out, False)
-            os.set_blocking(self._wake_in, False)
+            selector = undo.enter_context(selectors.DefaultSelector())
+            ends = os.pipe()
+            for end in ends:
+                undo.callback(os.close, end)
+                os.set_blocking(end, False)
             undo.pop_all()
+        self._selector = selector
+        self._wake_out, self._wake_in = ends  # the last thing: by this it is known that all was opened
 
     def _let_go(self) -> bool:
         """Let go of what was opened, unless the crew's thread runs; return whether that is so."""
