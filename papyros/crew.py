@@ -83,6 +83,8 @@ class Crew:
         self._closing = False
         self._over = False  # the thread has ended, or is about to
         self._lock = threading.Lock()  # held by the crew's thread while it works, and by those who feed idle slaves
+        self._feeding = 0  # which thread feeds idle slaves, if one does: not the crew's own
+        self._closes_later = False  # this crew was closed in the midst of that
         self._until = math.inf  # until when it waits, if it does
         self._busy = True  # the crew's thread works, or is about to
         self._drained = threading.Event()
@@ -153,12 +155,22 @@ class Crew:
         which the source takes; it waits for no more than what the crew's thread may have begun in this moment. If
         a signal interrupts it meanwhile, the slaves are replaced that may have been sent something.
         """
+        fed = False
         if self.may_be_fed:
-            with self._lock:
-                if self.may_be_fed:
-                    self._feed_here()
-                    return
-        self.poke()
+            try:
+                with self._lock:
+                    if fed := self.may_be_fed:
+                        self._feeding = threading.get_ident()
+                        try:
+                            self._feed_here()
+                        finally:
+                            self._feeding = 0
+            finally:
+                if self._closes_later:
+                    self._closes_later = False
+                    self._await_end()
+        if not fed:
+            self.poke()
 
     def _feed_here(self) -> None:
         idle = [slave for slave in self._slaves if not slave.queue]
@@ -255,7 +267,10 @@ class Crew:
         return ended
 
     def close(self) -> None:
-        """End the slaves and the thread, in bounded time; what runs is stopped, and given back."""
+        """End the slaves and the thread, in bounded time; what runs is stopped, and given back.
+
+        In a handler of a signal that interrupts `feed`, slaves are killed, and it is `feed` that waits for the rest.
+        """
         with self._beginning:
             if self._closing:
                 return
@@ -265,6 +280,15 @@ class Crew:
             self._begun.set()
             return
         self.poke()
+        if self._feeding == threading.get_ident():
+            # A handler of a signal closes this crew in the midst of what its thread waits for to be over.
+            self._closes_later = True
+            for slave in list(self._slaves):
+                slave.kill()
+        else:
+            self._await_end()
+
+    def _await_end(self) -> None:
         if self._server is not None and self._server is not threading.current_thread():
             self._server.join()
         self._close_pipe()
@@ -377,8 +401,12 @@ class Crew:
             (slave.death_fd, lambda: self._on_death(slave)),
             *slave.streams(self._selector),
         ]
-        for fd, action in watch:
-            self._selector.register(fd, selectors.EVENT_READ, action)
+        try:
+            for fd, action in watch:
+                self._selector.register(fd, selectors.EVENT_READ, action)
+        except OSError:  # the system lets no more be watched now: of a slave like that, nobody would ever hear
+            self._bury(slave)
+            raise
 
     def _on_socket(self, slave: SlaveProcess) -> None:
         if slave.gone:
@@ -442,10 +470,11 @@ class Crew:
         position = slave.progress.position() if running is not None else MOST_JOBS
         self._dying = slave, started
         death = self._bury(slave)
+        if not slave.dismissed:
+            self._aftermath.settle(slave, culprit_of(slave, running, started), started, death, position)
         self._dying = None
         if slave.dismissed:
             return
-        self._aftermath.settle(slave, culprit_of(slave, running, started), started, death, position)
         if slave.lent:
             self._source.lent(sum(other.lent for other in self._slaves))
         if not slave.ready:

@@ -250,6 +250,11 @@ class FrameReader:
         self._filled = 0
         self.drained = False
 
+    @property
+    def garbled(self) -> bool:
+        """Whether something has come that is no frame, as the next `read` will say."""
+        return self._garbled is not None
+
     def read(self) -> list[Frame]:
         """Receive once, and return the frames that are complete by that; maybe none.
 

@@ -264,4 +264,5 @@ class _LedgerSource:
         master = self._master
         with master._lock:
             master._broken = reason
+            master._ledger.give_back(master._holder, list(master._holder.assigned), reason)
             master._fail_waiting()

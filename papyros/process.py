@@ -9,6 +9,7 @@ import contextlib
 import fcntl
 import itertools
 import json
+import math
 import mmap
 import os
 import selectors
@@ -17,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from array import array
 from builtins import memoryview  # noqa: A004 - a NamedTuple that is compiled looks for it here
@@ -64,6 +66,9 @@ LAST_LINES = 20
 #: So many bytes may be on their way between a slave and its crew, where the system allows it: the fewer times a large
 #: payload keeps one side waiting for the other, the better.
 SEND_BYTES = 1 << 20
+
+#: One slave is listened to for so long at a time, in seconds: others are to be fed, and looked after, meanwhile.
+TURN_SECONDS = 0.01
 
 #: Jobs of more bytes than this are sent in several frames.
 PART_BYTES = 1 << 19
@@ -335,6 +340,7 @@ class SlaveProcess:
         return Outcomes(self.progress.end(frame.number), encoded, seconds)
 
     def _frames(self) -> Iterator[Frame]:
+        until = 0.0
         while True:
             try:
                 frames = self._reader.read()
@@ -348,6 +354,10 @@ class SlaveProcess:
             yield from frames
             if self._reader.drained:
                 return
+            if not until:  # of one that is dead, all is read that is there
+                until = math.inf if self._death.wait(0.0) else time.monotonic() + TURN_SECONDS
+            elif time.monotonic() > until and not self._reader.garbled:
+                return  # the selector will say again that there is more
 
     # The end ----------------------------------------------------------------------------
 

@@ -398,6 +398,14 @@ def leave_children(folder, how):
 
 
 @papyros.job
+def print_for(seconds, lines):
+    """Print so many lines at a time, for so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        print("a line\n" * lines)
+
+
+@papyros.job
 def say(*lines, stream="stdout"):
     for line in lines:
         print(line, file=getattr(sys, stream))

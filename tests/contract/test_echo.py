@@ -10,8 +10,8 @@ import threading
 import pytest
 
 import papyros
-from tests.contract.jobs_for_tests import Square, say, say_bytes, wait_at, warn
-from tests.support import PATIENCE, wait_until
+from tests.contract.jobs_for_tests import Square, print_for, say, say_bytes, wait_at, warn
+from tests.support import PATIENCE, at_most, wait_until
 
 pytestmark = pytest.mark.measured
 
@@ -207,3 +207,18 @@ def test_a_program_without_a_terminal_has_masters_all_the_same(make_process_mast
     processed(master, say("nobody hears"), say("nobody hears", stream="stderr"))
     monkeypatch.undo()
     processed(master, Square(1))
+
+
+def test_a_job_that_prints_without_end_keeps_neither_its_time_limit_nor_other_jobs_from_being_heeded(
+    make_process_master,
+):
+    """Its prints come faster than they can be shown, so that there are always more."""
+    master = make_process_master(echo=True, slaves=2)
+    flood, other = print_for(2 * PATIENCE, 1000), Square(3)
+    flood.timeout = 1.0
+    with at_most(PATIENCE / 2):
+        master.addJob(flood)
+        master.addJob(other)
+        assert {master.popProcessedJob(PATIENCE), master.popProcessedJob(PATIENCE)} == {flood, other}
+    assert isinstance(flood.exception, papyros.JobTimeout)
+    assert other.result == 9

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import selectors
 import signal
 import subprocess
 import sys
@@ -303,6 +304,30 @@ def test_closing_gives_back_all_and_tells_apart_what_was_started(source, tmp_pat
     assert {tag for tag, reason in source.given_back if "was stopped with its host" in reason} == {0, 1}
     assert all(gone(pid) for pid in pids)
     assert source.deaths == [], "nobody is charged"
+
+
+def test_a_crew_that_is_closed_in_the_midst_of_its_feeding_ends_when_that_is_over(tmp_path):
+    """In a handler of a signal, which interrupts whoever has added a job: its thread waits for the end of this."""
+
+    class Closing(FakeSource):
+        feeds = None
+
+        def take(self, limit):
+            if self.feeds is threading.current_thread():
+                with at_most(5):
+                    self.crew.close()
+                self.closed = True
+            return super().take(limit)
+
+    source = Closing()
+    with crew_of(source, 1) as crew:
+        wait_until(lambda: crew.may_be_fed, "a slave that has nothing to do")
+        pids = [view.pid for view in crew.views()]
+        source.feeds = threading.current_thread()
+        with at_most(10):
+            crew.feed()
+        assert not [thread for thread in threading.enumerate() if thread.name == "papyros-crew"]
+        assert all(gone(pid) for pid in pids)
 
 
 def test_what_is_asked_of_a_crew_that_has_ended_is_done_at_once(source):
@@ -710,6 +735,40 @@ def test_a_crew_that_breaks_down_gives_all_back_though_no_slave_can_be_buried(so
         source.wait_for(lambda: source.reasons, "the crew to say that it broke down")
         assert sorted(tag for tag, _ in source.given_back) == [0, 1, 2]
         assert all(map(gone, pids))
+
+
+@pytest.mark.pure
+def test_a_crew_that_breaks_down_when_a_slave_is_buried_gives_all_back(source, tmp_path, monkeypatch):
+    def fail(*_):
+        raise AssertionError("nobody expects this")
+
+    monkeypatch.setattr("papyros.aftermath.Aftermath.settle", fail)
+    with crew_of(source, 1):
+        source.add("running", end_slave(str(tmp_path), "running", "kill"))
+        source.closed = True
+        source.wait_for(lambda: source.reasons, "the crew to say that it broke down")
+        assert [tag for tag, _ in source.given_back] == ["running"]
+
+
+@pytest.mark.pure
+def test_a_slave_that_the_system_lets_nobody_watch_is_replaced(source, monkeypatch):
+    monkeypatch.setattr("papyros.hiring.HIRE_AGAIN_SECONDS", 0.05)
+    register = selectors.DefaultSelector.register
+    calls = []
+
+    def refuse_once(self, fd, events, data=None):
+        calls.append(fd)
+        if len(calls) == 3:  # the first one is the crew's own pipe; so it is in the midst of what is watched of a slave
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return register(self, fd, events, data)
+
+    monkeypatch.setattr(selectors.DefaultSelector, "register", refuse_once)
+    with crew_of(source, 1) as crew:
+        source.add(1, Square(3))
+        source.wait_for_outcomes(1)
+        assert source.outcomes[1].get() == 9
+        assert len(crew.views()) == 1
+    assert not source.reasons
 
 
 @pytest.mark.pure
