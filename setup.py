@@ -32,6 +32,7 @@ COMPILED = [
     "keeping",
     "ledger",
     "limits",
+    "loop",
     "pace",
     "process",
     "progress",

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import selectors
 import threading
 import time
@@ -34,6 +33,7 @@ from papyros.feeding import Feeder
 from papyros.hiring import Hiring
 from papyros.limits import culprit_of, kill_overdue, stop
 from papyros.logs import logger_of
+from papyros.loop import Loop
 from papyros.process import Heard, Lent, Part, Printed, SlaveProcess
 from papyros.screen import Screen
 from papyros.staff import at_work, spares
@@ -67,7 +67,6 @@ class Crew:
         self._wanted = slaves
         self._source = source
         self._options = options
-        self._wake_out = self._wake_in = -1  # as long as there is no thread to be woken
         self._requests: deque[Callable[[], None]] = deque()
         self._slaves: list[SlaveProcess] = []
         self._sweeper = Sweeper()
@@ -88,9 +87,7 @@ class Crew:
         self._until = math.inf  # until when it waits, if it does
         self._busy = True  # the crew's thread works, or is about to
         self._drained = threading.Event()
-        self._beginning = threading.RLock()  # a handler of a signal may close this crew while it is started
-        self._begun = threading.Event()
-        self._server: threading.Thread | None = None  # the crew's thread, as soon as it runs
+        self._loop = Loop("papyros-crew", self._serve, self._on_poke)
 
     # For others -------------------------------------------------------------------------
 
@@ -100,35 +97,7 @@ class Crew:
         Raises:
             OSError, RuntimeError: the system has no file descriptor, or no thread, to spare now, which may pass.
         """
-        if self._begun.is_set():
-            return
-        if self._wake_in < 0:
-            self._open()
-        try:
-            threading.Thread(target=self._serve, name="papyros-crew", daemon=True).start()
-        except (RuntimeError, MemoryError):
-            if self._let_go():  # else one runs that was started before, by a call that was interrupted
-                raise
-        self._begun.wait()
-
-    def _open(self) -> None:
-        with contextlib.ExitStack() as undo:
-            selector = undo.enter_context(selectors.DefaultSelector())
-            ends = os.pipe()
-            for end in ends:
-                undo.callback(os.close, end)
-                os.set_blocking(end, False)
-            undo.pop_all()
-        self._selector = selector
-        self._wake_out, self._wake_in = ends  # the last thing: by this it is known that all was opened
-
-    def _let_go(self) -> bool:
-        """Let go of what was opened, unless the crew's thread runs; return whether that is so."""
-        with self._beginning:
-            if self._server is None and self._wake_in >= 0:
-                self._close_pipe()
-                self._selector.close()
-            return self._server is None
+        self._loop.start()
 
     def wait_ready(self, timeout: float | None = None) -> bool:
         """Wait until all slaves are ready, or cannot be started; return whether that happened in time."""
@@ -136,8 +105,7 @@ class Crew:
 
     def poke(self) -> None:
         """Have the crew ask its source again. Any thread may call this; it never waits."""
-        with contextlib.suppress(BlockingIOError, OSError):
-            os.write(self._wake_in, b"!")
+        self._loop.poke()
 
     @property
     def may_be_fed(self) -> bool:
@@ -168,7 +136,7 @@ class Crew:
             finally:
                 if self._closes_later:
                     self._closes_later = False
-                    self._await_end()
+                    self._loop.await_end()
         if not fed:
             self.poke()
 
@@ -239,7 +207,7 @@ class Crew:
             self._recall_all()
 
         self._request(begin)
-        return self._server is None or Deadline(timeout).wait_for(self._drained)
+        return not self._loop.begun or Deadline(timeout).wait_for(self._drained)
 
     def hurry(self) -> None:
         """Have `drain` wait no longer, whether it has begun or not. Any thread may call this."""
@@ -271,13 +239,11 @@ class Crew:
 
         In a handler of a signal that interrupts `feed`, slaves are killed, and it is `feed` that waits for the rest.
         """
-        with self._beginning:
-            if self._closing:
-                return
-            self._closing = True
-        if self._let_go():  # the thread does not run, and will not
+        if self._closing:
+            return
+        self._closing = True
+        if self._loop.close():
             self._end()
-            self._begun.set()
             return
         self.poke()
         if self._feeding == threading.get_ident():
@@ -286,20 +252,7 @@ class Crew:
             for slave in list(self._slaves):
                 slave.kill()
         else:
-            self._await_end()
-
-    def _await_end(self) -> None:
-        if self._server is not None and self._server is not threading.current_thread():
-            self._server.join()
-        self._close_pipe()
-
-    def _close_pipe(self) -> None:
-        # First of all, nobody is to write to what may be a file of somebody else's in the next moment.
-        fds = self._wake_in, self._wake_out
-        self._wake_in = self._wake_out = -1
-        for fd in fds:
-            if fd >= 0:
-                os.close(fd)
+            self._loop.await_end()
 
     # The thread -------------------------------------------------------------------------
 
@@ -319,20 +272,14 @@ class Crew:
             request()
 
     def _serve(self) -> None:
-        with self._beginning:
-            if self._server is not None or self._wake_in < 0:
-                return  # it was started twice, since the first call was interrupted; or closed before it began
-            self._server = threading.current_thread()
-            self._begun.set()
         broken = False
         try:
-            self._selector.register(self._wake_out, selectors.EVENT_READ, self._on_poke)
-            watched = self._selector.get_map()
+            watched = self._loop.selector.get_map()
             self._staff()
             while not self._closing:
                 self._until = self._next_moment()
                 self._busy = False
-                came = self._selector.select(_patience(self._until))
+                came = self._loop.selector.select(_patience(self._until))
                 self._busy = True
                 with self._lock:
                     for key, _ in came:
@@ -356,7 +303,7 @@ class Crew:
                 log.exception("the slaves of a crew could not be sent away in order")
             if broken:  # only now, since what is given back before it is among what nobody will do any more
                 self._source.broken("the crew of slaves broke down; the log has the traceback")
-            self._selector.close()
+            self._loop.selector.close()
             self._end()
 
     def _end(self) -> None:
@@ -370,8 +317,6 @@ class Crew:
 
     def _on_poke(self) -> None:
         self._feeder.starved = False
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_out, 4096)
 
     # Slaves come and go -----------------------------------------------------------------
 
@@ -385,13 +330,13 @@ class Crew:
             slave.dismissed = True
             slave.dismiss()
             slave.check_at = time.monotonic() + CLOSE_SECONDS  # what a job has left may keep it from its end
-            self._selector.unregister(slave.socket_fd)
+            self._loop.selector.unregister(slave.socket_fd)
         complete = len(self._slaves) == self._wanted and not any(slave.lent for slave in self._slaves)
         self._staffed = complete and self._hiring.again_at is None
 
     def _begin(self) -> None:
         # Once slaves are fed: sooner, it would take time that slaves need to start.
-        self._request(lambda: self._sweeper.start(self._selector))
+        self._request(lambda: self._sweeper.start(self._loop.selector))
 
     def _hire(self) -> None:
         slave = SlaveProcess(self._options, self._screen, self._sweeper.mark)
@@ -399,11 +344,11 @@ class Crew:
         watch: list[tuple[int, Callable[[], None]]] = [
             (slave.socket_fd, lambda: self._on_socket(slave)),
             (slave.death_fd, lambda: self._on_death(slave)),
-            *slave.streams(self._selector),
+            *slave.streams(self._loop.selector),
         ]
         try:
             for fd, action in watch:
-                self._selector.register(fd, selectors.EVENT_READ, action)
+                self._loop.selector.register(fd, selectors.EVENT_READ, action)
         except OSError:  # the system lets no more be watched now: of a slave like that, nobody would ever hear
             self._bury(slave)
             raise
@@ -485,7 +430,7 @@ class Crew:
         self._staffed = False
         for fd in slave.fds():
             with contextlib.suppress(KeyError):
-                self._selector.unregister(fd)
+                self._loop.selector.unregister(fd)
         return slave.bury()
 
     def _dismiss_all(self) -> None:
@@ -559,7 +504,7 @@ class Crew:
         if full != slave.watched_outbox:
             slave.watched_outbox = full
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if full else 0)
-            self._selector.modify(slave.socket_fd, events, self._selector.get_key(slave.socket_fd).data)
+            self._loop.selector.modify(slave.socket_fd, events, self._loop.selector.get_key(slave.socket_fd).data)
 
 
 def _patience(until: float) -> float | None:

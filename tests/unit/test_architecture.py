@@ -16,7 +16,19 @@ HOUSE = Path(papyros.__file__).parent
 #: From those who know nobody to those who know all others. A module may import what is further up.
 STOREYS = [
     {"courtesy", "echo", "ending", "logs", "memory", "prints"},
-    {"errors", "cpus", "deadlines", "deaths", "environment", "forensics", "frames", "screen", "sharing", "status"}
+    {
+        "errors",
+        "cpus",
+        "deadlines",
+        "deaths",
+        "environment",
+        "forensics",
+        "frames",
+        "loop",
+        "screen",
+        "sharing",
+        "status",
+    }
     | {"protocol", "slate", "store", "story", "streams", "sweeping", "terms", "threads"},
     {"briefing", "bundles", "byvalue", "checks", "outcome", "progress", "sources", "sweeper", "tasks"},
     {"jobs", "pickling"},

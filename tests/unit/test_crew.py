@@ -206,7 +206,7 @@ def test_who_waits_for_the_end_of_a_drain_looks_up_again_and_again_for_a_signal(
             return len(waits) == 3
 
     crew = Crew(1, source, CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
-    crew._server = threading.current_thread()
+    crew._loop._thread = threading.current_thread()
     crew._drained = Late()
     assert crew.drain(PATIENCE) is True
     assert all(timeout is not None and timeout <= LOOK_SECONDS for timeout in waits)
@@ -282,13 +282,13 @@ def test_two_threads_of_a_crew_whose_start_was_interrupted_do_not_share_its_slav
     interrupted()
     crew = Crew(1, source, CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
     crew.start()
-    late = Background(crew._serve)
+    late = Background(crew._loop._serve)
     late.result()
     source.add(1, Square(3))
     crew.poke()
     source.wait_for_outcomes(1)
     crew.close()
-    Background(crew._serve).result()
+    Background(crew._loop._serve).result()
 
 
 def test_closing_gives_back_all_and_tells_apart_what_was_started(source, tmp_path):

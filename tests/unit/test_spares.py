@@ -51,8 +51,8 @@ def test_nobody_listens_to_a_spare_that_was_sent_away_and_does_not_end(monkeypat
         crew = master._crew
         [spare] = wait_until(lambda: [slave for slave in crew._slaves if slave.dismissed], "it to be sent away")
         wait_until(lambda: not crew._busy, "the crew has nothing to do")
-        assert spare.socket_fd not in crew._selector.get_map()
-        assert spare.death_fd in crew._selector.get_map()
+        assert spare.socket_fd not in crew._loop.selector.get_map()
+        assert spare.death_fd in crew._loop.selector.get_map()
         spare.kill()
         wait_until(lambda: len(crew._slaves) == 1, "it to be buried")
         monkeypatch.setattr("papyros.crew.CLOSE_SECONDS", 1.0)

@@ -45,7 +45,7 @@ def test_who_pokes_a_crew_that_was_not_started_does_no_harm(crew):
 
 def test_who_pokes_a_crew_that_is_closed_writes_to_no_file_of_others(crew):
     crew.start()
-    ends = crew._wake_out, crew._wake_in
+    ends = crew._loop._wake_out, crew._loop._wake_in
     crew.close()
     others = [os.pipe() for _ in range(10)]  # of which one has the numbers of that which was closed
     try:
