@@ -87,7 +87,7 @@ class Crew:
         self._until = math.inf  # until when it waits, if it does
         self._busy = True  # the crew's thread works, or is about to
         self._drained = threading.Event()
-        self._loop = Loop("papyros-crew", self._serve, self._on_poke)
+        self._loop = Loop(name="papyros-crew", run=self._serve, on_poke=self._on_poke)
 
     # For others -------------------------------------------------------------------------
 

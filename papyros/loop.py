@@ -33,9 +33,9 @@ class Loop:
         self._run = run
         self._poked = on_poke
         self._wake_out = self._wake_in = -1  # as long as there is no thread to be woken
+        self._is_open = False
         self._lock = threading.RLock()  # a handler of a signal may close what is just being started
         self._begun = threading.Event()
-        self._closed = False
         self._thread: threading.Thread | None = None  # as soon as it runs
 
     @property
@@ -51,7 +51,7 @@ class Loop:
         """
         if self._begun.is_set():
             return
-        if self._wake_in < 0:
+        if not self._is_open:
             self._open()
         try:
             threading.Thread(target=self._serve, name=self._name, daemon=True).start()
@@ -61,28 +61,28 @@ class Loop:
         self._begun.wait()
 
     def _open(self) -> None:
-        with contextlib.ExitStack() as undo:
-            selector = undo.enter_context(selectors.DefaultSelector())
-            ends = os.pipe()
-            for end in ends:
-                undo.callback(os.close, end)
-                os.set_blocking(end, False)
-            selector.register(ends[0], selectors.EVENT_READ, self._on_poke)
-            undo.pop_all()
-        self.selector = selector
-        self._wake_out, self._wake_in = ends  # the last thing: by this it is known that all was opened
+        try:
+            self._wake_out, self._wake_in = os.pipe()
+            os.set_blocking(self._wake_out, False)
+            os.set_blocking(self._wake_in, False)
+            self.selector = selectors.DefaultSelector()
+            self.selector.register(self._wake_out, selectors.EVENT_READ, self._on_poke)
+            self._is_open = True
+        except BaseException:
+            self._close_pipe()
+            raise
 
     def _let_go(self) -> bool:
         """Let go of what was opened, unless the thread runs; return whether that is so."""
         with self._lock:
-            if self._thread is None and self._wake_in >= 0:
+            if self._thread is None and self._is_open:
                 self._close_pipe()
                 self.selector.close()
             return self._thread is None
 
     def _serve(self) -> None:
         with self._lock:
-            if self._thread is not None or self._wake_in < 0:
+            if self._thread is not None or not self._is_open:
                 return  # it was started twice, since the first call was interrupted; or closed before it began
             self._thread = threading.current_thread()
             self._begun.set()
@@ -114,6 +114,7 @@ class Loop:
         # First of all, nobody is to write to what may be a file of somebody else's in the next moment.
         fds = self._wake_in, self._wake_out
         self._wake_in = self._wake_out = -1
+        self._is_open = False
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
