@@ -76,6 +76,9 @@ PART_BYTES = 1 << 19
 #: No frame of a slave has more bytes, but for those of a job: there is one large outcome in it, beside small ones.
 MOST_BYTES = protocol.OUTCOME_BYTES + (64 << 20)
 
+#: No slave has a longer name, in bytes: a host's takes up to 255 of them.
+NAME_BYTES = 300
+
 #: What reading a connection raises to which a job has written.
 _GARBLED = (ValueError, IndexError, OverflowError)
 
@@ -294,21 +297,25 @@ class SlaveProcess:
             self.distrust(error)
 
     def distrust(self, reason: object) -> None:
-        """Kill a slave that does not speak as slaves do, for a reason to be told; nothing more of it is listened to."""
+        """Kill a slave that does not speak as slaves do, for a reason to be told; nothing more of it is listened to.
+
+        The reason may have come from a job, and is told with a death: of a long one, the beginning is.
+        """
         if not self.garbled:
             self.garbled = True
+            reason = str(reason)[:TOLD_CHARACTERS]
             self._distrusted = f", since it says what no slave says ({reason})"
             log.warning("slave %s says what no slave says (%s), so it is killed", self.name, reason)
             self.kill()
 
     def _events(self, frame: Frame) -> Iterator[Outcomes | Part | Printed | Heard | Lent]:
         if frame.kind == protocol.READY:
-            self.ready = True
-            self.name = bytes(frame.body).decode()
-            self._memory_before = frame.number << 20
+            self._note_ready(frame)
         elif frame.kind == protocol.OUTCOMES:
             yield self._outcomes(frame)
         elif frame.kind == protocol.PART and (task := self.progress.find(frame.number)) is not None:
+            if len(frame.body) > protocol.OUTCOME_BYTES:
+                raise ValueError("a part of what is told of a bundle that is too large for any message")
             check_told(frame.body, task.terms.jobs, over=False)
             yield Part(task, bytes(frame.body))
         elif frame.kind == protocol.PRINTED and (task := self.progress.find(frame.number)) is not None:
@@ -323,6 +330,14 @@ class SlaveProcess:
         elif frame.kind == protocol.LENT:
             self.lent = bool(frame.number)
             yield Lent(self.lent)
+
+    def _note_ready(self, frame: Frame) -> None:
+        # It says so before any job runs; and each outcome is told with that name.
+        if self.ready or len(frame.body) > NAME_BYTES:
+            raise ValueError("a slave that says again, or at great length, who it is")
+        self.ready = True
+        self.name = bytes(frame.body).decode()
+        self._memory_before = frame.number << 20
 
     def _outcomes(self, frame: Frame) -> Outcomes:
         start = protocol.ORDINAL.size

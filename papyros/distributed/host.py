@@ -36,6 +36,7 @@ from papyros.logs import logger_of
 from papyros.relay import pack_words, unpack_words
 from papyros.store import Held
 from papyros.story import tell_overdue
+from papyros.streams import TOLD_CHARACTERS
 from papyros.tasks import CrewOptions, Silent, Task
 from papyros.threads import worker
 from papyros.wire import MAX_PAYLOAD_BYTES, Buffer
@@ -169,8 +170,10 @@ class SlaveHost:
                 contextlib.suppress(LineBrokenError),
                 self._seeker.line(self._uri, connect_timeout=RETIRE_SECONDS) as line,
             ):
-                self._reporter.tell_rest(line, RETIRE_SECONDS)
-                line.call("retire", self._key, timeout=RETIRE_SECONDS)
+                try:
+                    self._reporter.tell_rest(line, RETIRE_SECONDS)
+                finally:  # whatever that may come to, the master is not to wait for this host
+                    line.call("retire", self._key, timeout=RETIRE_SECONDS)
 
     def broke(self, reason: str) -> None:
         """Have this host end, and its jobs run elsewhere, since it can do nothing any more."""
@@ -420,9 +423,9 @@ class _NetworkSource:
             if not (isinstance(reason, str) and reason):
                 raise ValueError("a job is to be stopped for no reason")
             host._crew.cancel({tag})
-            self.returned([tag], reason)
+            self.returned([tag], reason[:TOLD_CHARACTERS])  # any job may say anything, and it is to go into a report
         else:
-            raise ValueError(f"no job asks {question!r}")
+            raise ValueError(f"no job asks {question!r}"[:TOLD_CHARACTERS])
 
     def lent(self, places: int) -> None:
         host = self._host

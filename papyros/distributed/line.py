@@ -58,7 +58,7 @@ class LineRefusedError(LineBrokenError):
 
 
 class CallFailedError(LineBrokenError):
-    """A call raised an error at the other side.
+    """A call raised an error at the other side, or could not be made, since no message holds what it says.
 
     To whoever goes on over the next line when one breaks, it is the same: to be tried again, not the end of a thread.
 
@@ -146,7 +146,7 @@ class Line:
         Raises:
             LineBrokenError: it did not come to an answer. Whether the other side
                 heard the question cannot be known.
-            CallFailedError: it raised an error.
+            CallFailedError: it raised an error; or it was not asked, since the question is larger than any may be.
         """
         with self._lock:
             if self._broken:
@@ -163,6 +163,8 @@ class Line:
             except (PyroError, OSError) as error:
                 self._broken = True
                 raise LineBrokenError(f"the connection to {self.uri} broke: {error}") from error
+            except ValueError as error:  # it is larger than any message may be, and nothing of it was sent
+                raise CallFailedError(type(error).__name__, str(error)) from error
             except MemoryError as error:
                 self._broken = True  # most of the answer is still on its way
                 text = f"there is no memory for what {self.uri} answers, or is to be sent: it is asked again"

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from papyros.distributed.line import SILENCE_SECONDS, Line, LineBrokenError
+from papyros.distributed import messages
+from papyros.distributed.line import SILENCE_SECONDS, CallFailedError, Line, LineBrokenError
 from papyros.distributed.naming import NameServer, ask_status
 from papyros.distributed.security import Role
 from papyros.distributed.service import PATIENCE_SECONDS
@@ -109,6 +110,15 @@ def test_row_12_a_call_on_a_connection_that_ends_is_an_error(server, wire, what)
         with pytest.raises(LineBrokenError):
             line.call("join", "somebody")  # also later
     with Line(uri, security(), Role.CLIENT) as line:
+        assert line.call("join", "somebody")[0]["known"]
+        line.call("leave", "somebody")
+
+
+def test_a_question_that_is_larger_than_any_message_is_refused_and_the_line_goes_on(server, monkeypatch):
+    with Line(server.uri, security(), Role.CLIENT) as line:
+        monkeypatch.setattr(messages, "MAX_MESSAGE_BYTES", 1 << 10)
+        with pytest.raises(CallFailedError, match="is larger than any may be"):
+            line.call("drop", "somebody", message=bytes(1 << 10))
         assert line.call("join", "somebody")[0]["known"]
         line.call("leave", "somebody")
 

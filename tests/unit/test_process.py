@@ -16,7 +16,7 @@ from papyros.bundles import pack_bundle, read
 from papyros.deaths import Death
 from papyros.encoded import decode_outcome
 from papyros.environment import python_environment
-from papyros.frames import FrameReader
+from papyros.frames import Frame, FrameReader, pack_frame
 from papyros.keeping import terms_of
 from papyros.pickling import hold_value
 from papyros.process import (
@@ -388,6 +388,45 @@ def test_outcomes_that_are_read_together_with_garbage_count(slave, packer, tmp_p
     events = receive_until(slave, lambda _: slave.garbled)
     assert finished(events) == [0, 1, 2]
     assert [task.tag for task in slave.progress.started()] == [3]
+
+
+@papyros.job
+def rename(name):
+    """Say that this slave has another name, and run until that is noticed."""
+    import threading
+
+    this_slave()._sock.sendall(b"".join(pack_frame(protocol.READY, 0, [name])))
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_a_slave_says_once_and_briefly_who_it_is(slave, packer, ready):
+    """Each outcome is told with its name, and what is larger than any message can be told to nobody."""
+    if ready:
+        receive_until(slave, lambda _: slave.ready)
+        slave.send(tasks_of(packer, rename(b"mars/17")), packer.definitions.__getitem__)
+        slave.outbox.flush()
+        receive_until(slave, lambda _: slave.garbled)
+    else:
+        with pytest.raises(ValueError, match="who it is"):
+            list(slave._events(Frame(protocol.READY, 0, memoryview(b"x" * 1000))))
+    assert slave.name == f"{os.uname().nodename}/{slave.pid}"
+
+
+def test_a_part_that_no_message_holds_is_not_taken(slave, packer, monkeypatch, tmp_path):
+    gate, long = long_bundle(packer, tmp_path)
+    slave.send([long], packer.definitions.__getitem__)
+    gate.wait_for_arrivals()
+    monkeypatch.setattr(protocol, "OUTCOME_BYTES", 8)
+    assert receive_until(slave, lambda _: slave.garbled) == []
+
+
+def test_of_what_a_slave_says_that_no_slave_says_the_beginning_is_told_with_its_death(slave):
+    slave.distrust("of children of its job, " + "x" * (1 << 20))
+    slave.wait(PATIENCE)
+    death = slave.bury()
+    assert "it says what no slave says (of children of its job, xxx" in death.cause
+    assert len(death.cause) < 2 * TOLD_CHARACTERS
 
 
 @papyros.job

@@ -14,9 +14,11 @@ from papyros.distributed.line import CallFailedError, LineBrokenError
 from papyros.distributed.naming import parse_address
 from papyros.distributed.seals import Seals
 from papyros.frames import unpack_message
+from papyros.relay import pack_words
+from papyros.streams import TOLD_CHARACTERS
 from papyros.terms import DEFAULT_TERMS
 from papyros.wire import definition_digest
-from tests.support import PATIENCE, security
+from tests.support import PATIENCE, Bug, security
 
 
 class FakeLine:
@@ -165,6 +167,33 @@ def test_a_host_whose_last_report_is_refused_says_goodbye_all_the_same(host, mon
     host._uri = "PYRO:papyros.master@127.0.0.1:1"
     host.close()
     assert line.calls == [("report", 1), ("retire",)]
+
+
+def test_a_host_that_cannot_report_says_goodbye_all_the_same(host, monkeypatch):
+    """Whatever the reason: else a job that has brought it about would do the same to the next host."""
+
+    def fail():
+        raise AssertionError(Bug.TEXT)
+
+    line = Reporting(fail)
+    monkeypatch.setattr(host._seeker, "line", lambda *args, **kwds: line)
+    with host._lock:
+        host._outbox.finished([JobOutcome(*JOB, b"result", 0.0, "lab/1")])
+    host._uri = "PYRO:papyros.master@127.0.0.1:1"
+    with pytest.raises(AssertionError, match=Bug.TEXT):
+        host.close()
+    assert line.calls == [("report", 1), ("retire",)]
+
+
+def test_of_a_long_reason_why_a_job_is_to_be_stopped_the_beginning_is_told(host):
+    """It comes from the job, and what is larger than any message can be told to no master."""
+    host._crew._source.heard(JOB, memoryview(pack_words(["stop", "why " + "x" * (1 << 20)])))
+    with host._lock:
+        [(*job, reason)] = host._outbox.take()[0].returned
+    assert (tuple(job), len(reason)) == (JOB, TOLD_CHARACTERS)
+    with pytest.raises(ValueError, match="no job asks 'x") as error:
+        host._crew._source.heard(JOB, memoryview(pack_words(["x" * (1 << 20)])))
+    assert len(str(error.value)) == TOLD_CHARACTERS
 
 
 def test_nobody_waits_for_something_to_report_once_a_host_is_closed(host):
