@@ -167,7 +167,7 @@ class SlaveHost:
         self._values.close()
         if self._uri:
             with (
-                contextlib.suppress(LineBrokenError),
+                contextlib.suppress(LineBrokenError, MemoryError),
                 self._seeker.line(self._uri, connect_timeout=RETIRE_SECONDS) as line,
             ):
                 try:
@@ -280,6 +280,23 @@ class SlaveHost:
         return [[v.name, *(v.tag or ("", 0)), v.seconds, v.ahead, v.ready] for v in self._crew.views()]
 
     def _accept(self, line: Line, message: memoryview) -> None:
+        try:
+            tasks, altered = self._check(line, message)
+        except MemoryError as error:  # nothing of it is in the queue, and it is not acknowledged
+            raise LineBrokenError("there is no memory for the jobs that came: they are fetched again") from error
+        with self._lock:
+            if altered:
+                self._outbox.died(altered)
+            if self._draining.is_set():
+                self._outbox.returned([task.tag for task in tasks])
+                return
+            definitions = self._intake.definitions
+            self._values.need({task.definition: definitions[task.definition] for task in tasks})
+            self._queue.extend(tasks)
+        self._crew.feed()
+
+    def _check(self, line: Line, message: memoryview) -> tuple[list[Task], list[tuple[str, int, str]]]:
+        """Return the tasks that a message is about, and those that are not what was sent; see `Intake.check`."""
         jobs = unpack_host_jobs(message)
         intake = self._intake
         intake.forget(self._values.take_stale())
@@ -290,16 +307,7 @@ class SlaveHost:
             if not (definitions := unpack_definitions(message)):
                 break  # their client has left meanwhile
             intake.define(definitions)
-        tasks, altered = intake.check(jobs)
-        with self._lock:
-            if altered:
-                self._outbox.died(altered)
-            if self._draining.is_set():
-                self._outbox.returned([task.tag for task in tasks])
-                return
-            self._values.need({task.definition: intake.definitions[task.definition] for task in tasks})
-            self._queue.extend(tasks)
-        self._crew.feed()
+        return intake.check(jobs)
 
     # What jobs share --------------------------------------------------------------------
 

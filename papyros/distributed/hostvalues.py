@@ -161,8 +161,8 @@ class HostValues:
                         self._serve_on(line)
             except LineBrokenError as error:
                 log.info("%s", error)
-            except OSError as error:  # no memory, or no file descriptor, for a value: there may be some later
-                log.warning("a shared value cannot be held here now: %s", error)
+            except (OSError, MemoryError) as error:  # no file descriptor for a value, say: there may be some later
+                log.warning("a shared value cannot be held here now: %s", str(error) or "there is no memory for it")
             with self._lock:
                 if not self._closing:
                     self._news.wait(RETRY_SECONDS)

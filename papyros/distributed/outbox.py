@@ -106,12 +106,13 @@ class Outbox:
         """
         while not any(self._report) and (seconds := patience()) > 0 and not self._came.wait(seconds):
             pass
-        self.sequence += 1
-        report, self._report = self._report.split(REPORT_BYTES)
-        self._printed = sum(room_for(text) for *_, text in self._report.prints)
+        report, rest = self._report.split(REPORT_BYTES)
+        flying, printed = ended_in(report), sum(room_for(text) for *_, text in rest.prints)
+        # Only now, as memory may have lacked for that: what is taken out is on its way.
+        self._report, self._printed, self.flying = rest, printed, flying
         # Nobody waits for a sign of life, which a master that does not answer may never take.
         self._awaited = report.is_owed()
-        self.flying = ended_in(report)
+        self.sequence += 1
         return report, self._stay
 
     def arrived(self) -> None:

@@ -10,9 +10,8 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from papyros.distributed.batches import report_parts
+from papyros.distributed.batches import HostReport, report_parts
 from papyros.distributed.line import CallFailedError, Line, LineBrokenError
-from papyros.distributed.messages import Batch
 from papyros.distributed.seeker import Pauses
 from papyros.logs import logger_of
 
@@ -43,13 +42,16 @@ class Reporter:
     def __init__(self, host: SlaveHost) -> None:
         self._host = host
         self.telling = threading.Lock()
-        self._report: tuple[Batch, int, str] | None = None  # on its way: its number, and of which stay it tells
+        #: On its way, with its number, and of which stay it tells. Packed where it is told, for which memory may lack.
+        self._report: tuple[HostReport, int, str] | None = None
+        self._taken = 0.0  # when the master took one last
 
     def run(self) -> None:
         """Report to the master; what a broken connection may have swallowed is reported again."""
         host = self._host
         pauses = Pauses()
-        refused = 0.0  # since when the master refuses what is reported
+        refused: str | None = None  # which master refuses what is reported
+        since = 0.0  # ... and since when
         while not host._stop.is_set():
             if not host._connected.wait(1.0):
                 continue
@@ -58,16 +60,18 @@ class Reporter:
                     while not host._stop.is_set() and host._uri == line.uri:
                         if not self._tell(line):
                             break  # it is for the next master
-                        refused = 0.0
+                        refused = None
             except CallFailedError as error:
-                if not refused:
-                    refused = time.monotonic()
+                if refused != host._uid:
+                    refused, since = host._uid, time.monotonic()
                     log.warning("the master cannot take what this slave host reports: %s", error)
-                elif time.monotonic() - refused > REFUSED_SECONDS:
+                elif time.monotonic() - since > REFUSED_SECONDS:
                     host.broke(f"the master could not take what was reported, for {REFUSED_SECONDS:g} s: {error}")
                     return
             except LineBrokenError as error:
                 log.info("%s", error)
+            except MemoryError:
+                log.warning("there is no memory for what is to be reported: it is told later")
             host._stop.wait(pauses.next())
 
     def tell_rest(self, line: Line, timeout: float) -> None:
@@ -78,31 +82,32 @@ class Reporter:
         """
         host = self._host
         while self._report is not None or host._outbox.is_any_left():
-            (message, sequence, stay), self._report = self._report or self._next(), None
+            (report, sequence, stay), self._report = self._report or self._next(), None
             told = host._key, sequence, host._uid, stay
             with contextlib.suppress(CallFailedError):  # what it cannot take, it is not to wait for either
-                line.call("report", *told, message=message, timeout=timeout)
+                line.call("report", *told, message=report_parts(report), timeout=timeout)
 
     def _tell(self, line: Line) -> bool:
         """Tell the report that is on its way, or the next one; return whether the master has taken it."""
         host = self._host
-        message, sequence, stay = self._report = self._report or self._next()
+        report, sequence, stay = self._report = self._report or self._next()
+        message = report_parts(report)
         with self.telling:
             told = host._key, sequence, host._uid, stay, self._ended()
             answer, _ = line.call("report", *told, message=message)
             if answer["taken"]:
                 self._report = None
+                self._taken = time.monotonic()
                 with host._lock:
                     host._outbox.arrived()
         return bool(answer["taken"])
 
-    def _next(self) -> tuple[Batch, int, str]:
+    def _next(self) -> tuple[HostReport, int, str]:
         """Return what is to be reported, the number of that report, and of which stay it tells."""
         host = self._host
         with host._lock:
             report, stay = host._outbox.take(self._patience)
-            sequence = host._outbox.sequence
-        return report_parts(report), sequence, stay
+            return report, host._outbox.sequence, stay
 
     def _ended(self) -> int:
         """Return how many jobs have ended here that no report has told of: slaves gather outcomes while they work."""
@@ -115,4 +120,5 @@ class Reporter:
         host = self._host
         if host._stop.is_set():
             return 0.0  # nobody wakes up who waits from now on
-        return host._answered + SILENT_BEATS * host._beat - time.monotonic()
+        # Not only what it has answered the thread that fetches: to that, a large answer may be long on its way.
+        return max(host._answered, self._taken) + SILENT_BEATS * host._beat - time.monotonic()

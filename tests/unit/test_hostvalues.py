@@ -121,8 +121,9 @@ def test_a_job_that_comes_while_others_are_given_back_is_not_started_without_its
     assert host.values.held(host.digest) is not None
 
 
-def test_what_the_system_has_not_to_spare_now_is_asked_for_again(host):
-    host.failures.append(OSError(errno.EMFILE, "Too many open files"))
+@pytest.mark.parametrize("lack", [OSError(errno.EMFILE, "Too many open files"), MemoryError()])
+def test_what_the_system_has_not_to_spare_now_is_asked_for_again(host, lack):
+    host.failures.append(lack)
     host.there = True
     host.come("job")
     assert wait_until(host.take) == ["job"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
 from papyros.distributed import host as host_module
+from papyros.distributed import outbox as outbox_module
 from papyros.distributed import reporting as reporting_module
 from papyros.distributed.batches import HostJob, JobOutcome, pack_definitions, pack_host_jobs
 from papyros.distributed.host import SlaveHost
@@ -154,6 +156,67 @@ def test_a_host_whose_reports_are_refused_for_long_ends_with_words(host, monkeyp
     assert sum("cannot take what this slave host reports" in message for message in caplog.messages) == 1
 
 
+def test_two_masters_each_of_which_refuses_a_report_once_end_no_host(host, monkeypatch):
+    monkeypatch.setattr(reporting_module, "REFUSED_SECONDS", 0.0)
+    masters = iter(["the first", "the second"])
+
+    def refuse_once():
+        if (master := next(masters, None)) is None:
+            host._stop.set()
+            return {"taken": True}, b""
+        host._uid = master  # it is gone, or closes, by the time that it would be asked again
+        raise CallFailedError("MemoryError", "there is none")
+
+    monkeypatch.setattr(host._seeker, "line", lambda *args, **kwds: Reporting(refuse_once))
+    pushing = push_an_outcome(host)
+    pushing.join(PATIENCE)
+    assert not pushing.is_alive()
+    assert not host.broken
+
+
+def fail_once(function):
+    """Return a function that finds no memory when it is called first."""
+    errors = [MemoryError()]
+
+    def call(*arguments):
+        if errors:
+            raise errors.pop()
+        return function(*arguments)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("room", "function"), [(reporting_module, "report_parts"), pytest.param(outbox_module, "ended_in", id="take")]
+)
+def test_a_report_for_which_there_is_no_memory_is_told_later(host, monkeypatch, room, function):
+    def take():
+        host._stop.set()
+        return {"taken": True}, b""
+
+    monkeypatch.setattr(room, function, fail_once(getattr(room, function)))
+    line = Reporting(take)
+    monkeypatch.setattr(host._seeker, "line", lambda *args, **kwds: line)
+    pushing = push_an_outcome(host)
+    pushing.join(PATIENCE)
+    assert not pushing.is_alive()
+    assert not host.broken
+    assert line.calls == [("report", 1)]
+    assert not host._outbox.is_owed()
+
+
+def test_jobs_for_which_there_is_no_memory_are_fetched_again(host, monkeypatch):
+    answer = {"known": True, "number": 1, "count": 1, "orders": [], "heard": 1, "surplus": 0, "question": 0}
+    monkeypatch.setattr(host_module, "unpack_host_jobs", fail_once(list))
+    monkeypatch.setattr(host._crew, "feed", lambda: None)
+    with pytest.raises(LineBrokenError, match="no memory for the jobs that came"):
+        host._take_jobs(FakeLine(answer), 0.0, draining=False)
+    assert host._acknowledged == 0
+    with pytest.raises(LineBrokenError, match="that was all"):
+        host._take_jobs(FakeLine(answer), 0.0, draining=False)
+    assert host._acknowledged == 1
+
+
 def test_a_host_whose_last_report_is_refused_says_goodbye_all_the_same(host, monkeypatch):
     """Else the master would wait for it, and for its jobs, until it gives up who is silent."""
 
@@ -201,6 +264,14 @@ def test_nobody_waits_for_something_to_report_once_a_host_is_closed(host):
     assert host._reporter._patience() > 0
     host._stop.set()
     assert host._reporter._patience() == 0
+
+
+def test_what_is_answered_to_a_report_shows_that_the_master_has_heard_of_the_host(host):
+    """Else it would be told over and over, as long as a large answer is on its way to the thread that fetches."""
+    host._answered = time.monotonic() - 1000 * host._beat
+    assert host._reporter._patience() < 0
+    assert host._reporter._tell(Reporting())
+    assert host._reporter._patience() > 0
 
 
 class Counting:
