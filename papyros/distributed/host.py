@@ -231,6 +231,7 @@ class SlaveHost:
             if answer["count"]:
                 self._accept(line, message)
             self._acknowledged, self._heard = answer["number"], answer["heard"]
+            self._values.go_on()
             if answer["surplus"]:
                 self._shed(answer["surplus"])
             if answer["question"] > answered:

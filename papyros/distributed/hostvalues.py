@@ -113,9 +113,26 @@ class HostValues:
                 if missing and not self._closing:
                     self.awaited[known] = missing
                     self._news.notify()
-                    if self._thread is None:
-                        self._thread = worker("papyros-values", self._serve, self._user.broke)
-                        self._thread.start()
+                    self._start()
+
+    def go_on(self) -> None:
+        """Have a thread fetch what is awaited, where the system had none to spare when that was asked for."""
+        if self._thread is None and self.awaited:
+            with self._lock:
+                if not self._closing:
+                    self._start()
+
+    def _start(self) -> None:
+        """Start the thread, if it does not run. Called with the lock held."""
+        if self._thread is not None:
+            return
+        thread = worker("papyros-values", self._serve, self._user.broke)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError) as error:
+            log.warning("shared values cannot be fetched now: %s", str(error) or "there is no memory for a thread")
+        else:
+            self._thread = thread
 
     def give_up(self, digest: bytes) -> list[bytes]:
         """Wait for a value no longer; return the definitions that need it, in one with giving back their jobs.

@@ -130,6 +130,31 @@ def test_what_the_system_has_not_to_spare_now_is_asked_for_again(host, lack):
     assert not host.broken
 
 
+def refuse(thread):
+    raise RuntimeError("can't start new thread")
+
+
+def test_values_are_fetched_as_soon_as_the_system_has_a_thread_to_spare(host, monkeypatch, caplog):
+    host.there = True
+    with monkeypatch.context() as lacking:
+        lacking.setattr(threading.Thread, "start", refuse)
+        host.come("job")
+        host.values.go_on()
+    assert host.take() == []
+    assert "can't start new thread" in caplog.text
+    host.values.go_on()
+    assert wait_until(host.take) == ["job"]
+    assert not host.broken
+
+
+def test_values_that_no_thread_could_be_started_for_can_be_closed(host, monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    host.come("job")
+    host.values.close()
+    host.values.go_on()
+    assert host.take() == []
+
+
 def test_a_bug_is_told_to_the_host(host):
     host.failures.append(AssertionError("a bug"))
     host.come("job")

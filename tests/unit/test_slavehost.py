@@ -217,6 +217,15 @@ def test_jobs_for_which_there_is_no_memory_are_fetched_again(host, monkeypatch):
     assert host._acknowledged == 1
 
 
+def test_a_host_looks_again_and_again_whether_a_thread_can_be_started_for_values(host, monkeypatch):
+    tries = []
+    answer = {"known": True, "number": 0, "count": 0, "orders": [], "heard": 0, "surplus": 0, "question": 0}
+    monkeypatch.setattr(host._values, "go_on", lambda: tries.append("once more"))
+    with pytest.raises(LineBrokenError):
+        host._take_jobs(FakeLine(answer, answer), 0.0, draining=False)
+    assert len(tries) == 2
+
+
 def test_a_host_whose_last_report_is_refused_says_goodbye_all_the_same(host, monkeypatch):
     """Else the master would wait for it, and for its jobs, until it gives up who is silent."""
 
