@@ -78,7 +78,7 @@ class Outbox:
     def lent(self, places: int) -> None:
         """Tell that so many slaves lend their places."""
         self._lent = places
-        self._report.lent.append(places)
+        self._report.lent[:] = [places]  # the last number counts, and while there is no master, it may change for long
         self._came.notify()
 
     def begin_stay(self, stay: str) -> None:
@@ -89,7 +89,7 @@ class Outbox:
             self._report.deaths.clear()
             self._report.returned.clear()
         self._stay = stay
-        self._report.lent.append(self._lent)
+        self._report.lent[:] = [self._lent]
         self.wake()  # who waits for news to tell is to tell them elsewhere
 
     def ended(self) -> list[tuple[str, int]]:

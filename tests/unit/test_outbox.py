@@ -46,6 +46,13 @@ def test_nobody_waits_for_a_report_of_nothing_or_of_lent_places(outbox):
     assert not outbox.await_told(AT_ONCE)
 
 
+def test_only_the_last_number_of_lent_places_is_told(outbox):
+    for places in range(3):
+        outbox.lent(places)
+    outbox.begin_stay("another")
+    assert outbox.take()[0].lent == [2]
+
+
 def test_in_another_stay_outcomes_are_told_and_nothing_that_was_held_before(outbox):
     outbox.lent(2)
     outbox.finished([outcome(1)])
