@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 #: Changes when what crews and slaves say to each other does.
-WORDS = 1
+WORDS = 2
 
 
 def spoken() -> str:

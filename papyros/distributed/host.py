@@ -426,7 +426,10 @@ class _NetworkSource:
         host = self._host
         (question, *arguments), _ = unpack_words(message)
         if question == "who":
-            host._crew.tell(tag, pack_words([*tag, host._uri]))
+            [number] = arguments
+            if not isinstance(number, int):
+                raise ValueError("a job is to say by a number what it asks")
+            host._crew.tell(tag, pack_words([number, *tag, host._uri]))
         elif question == "stop":
             [reason] = arguments
             if not (isinstance(reason, str) and reason):

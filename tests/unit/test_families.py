@@ -10,6 +10,7 @@ import pytest
 import papyros.distributed.family as distributed_family
 from papyros.errors import MasterClosedError
 from papyros.ledger import Ledger
+from papyros.relay import pack_words
 from papyros.staff import READY_SPARES, SPARE_SECONDS, at_work, missing, spares
 
 
@@ -101,6 +102,20 @@ def test_a_spare_is_sent_away_after_a_while_and_not_before():
     working.lent = True  # it is needed again
     assert spares(slaves, 1, 103.0) == ([], None)
     assert spare.idle_since is None
+
+
+def test_a_job_whose_predecessor_has_not_heard_who_it_was_is_not_taken_for_that_one(monkeypatch):
+    """Its children would be that one's: charged to another client, and dropped with its outcome."""
+    said = []
+    answers = [[3, "another client", 7, "there"], [4, "client", 8, "here"]]
+    link = SimpleNamespace(
+        family={"pyro": {}, "group": "group", "nameserver": "names"},
+        say=said.append,
+        hear=lambda: pack_words(answers.pop(0)),
+    )
+    monkeypatch.setattr(distributed_family, "FamilyClient", lambda link, group, names, parent, uri: (parent, uri))
+    assert distributed_family.open_family(link, 4) == (("client", 8), "here")
+    assert said == [pack_words(["who", 4])]
 
 
 def test_a_job_that_has_ended_has_no_other_one_stopped_in_its_place(monkeypatch):

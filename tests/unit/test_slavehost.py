@@ -16,7 +16,7 @@ from papyros.distributed.line import CallFailedError, LineBrokenError
 from papyros.distributed.naming import parse_address
 from papyros.distributed.seals import Seals
 from papyros.frames import unpack_message
-from papyros.relay import pack_words
+from papyros.relay import pack_words, unpack_words
 from papyros.streams import TOLD_CHARACTERS
 from papyros.terms import DEFAULT_TERMS
 from papyros.wire import definition_digest
@@ -266,6 +266,16 @@ def test_of_a_long_reason_why_a_job_is_to_be_stopped_the_beginning_is_told(host)
     with pytest.raises(ValueError, match="no job asks 'x") as error:
         host._crew._source.heard(JOB, memoryview(pack_words(["x" * (1 << 20)])))
     assert len(str(error.value)) == TOLD_CHARACTERS
+
+
+def test_a_job_that_asks_who_it_is_is_told_what_it_has_asked(host, monkeypatch):
+    told = []
+    monkeypatch.setattr(host._crew, "tell", lambda tag, message: told.append((tag, unpack_words(message)[0])))
+    host._uri = "here"
+    host._crew._source.heard(JOB, memoryview(pack_words(["who", 4])))
+    assert told == [(JOB, [4, *JOB, "here"])]
+    with pytest.raises(ValueError, match="by a number"):
+        host._crew._source.heard(JOB, memoryview(pack_words(["who", "x" * (1 << 20)])))
 
 
 def test_nobody_waits_for_something_to_report_once_a_host_is_closed(host):
