@@ -184,16 +184,22 @@ class Crew:
         """Have all slaves let go of shared values, which no job needs any more. Does not wait."""
         self._request(lambda: self._unshare(digests))
 
-    def recall(self) -> None:
-        """Give all tasks that were not started back to the source; waits until that is done."""
+    def recall(self) -> list[Any]:
+        """Give all tasks that were not started back to the source; waits until that is done.
+
+        Returns the tags of the others, also of those that have ended of which their slaves have not told yet.
+        """
+        started: list[Any] = []
         done = threading.Event()
 
         def recall() -> None:
             self._recall_all()
+            started.extend([task.tag for task in self._queued()])
             done.set()
 
         self._request(recall)
         done.wait(RECALL_SECONDS)
+        return started
 
     def shed(self, count: int) -> None:
         """Give up to so many tasks that were not started back to the source. Does not wait."""

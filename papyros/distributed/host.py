@@ -252,17 +252,20 @@ class SlaveHost:
             for other in self._lines - {line}:
                 other.abort()  # reports to a master that may never answer
         with self._reporter.telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
-            self._crew.recall()  # before the stay begins, in which the master may give the same jobs to this host
+            # Before the stay begins, in which the master may give the same jobs to this host.
+            started = self._crew.recall()
             with self._lock:
                 self._outbox.begin_stay(stay)
-            line.call("claim", self._key, *self._started())
+            line.call("claim", self._key, *self._started(started))
         self._stay = stay
 
-    def _started(self) -> tuple[list[tuple[str, int]], int, list[tuple[str, int]]]:
-        """Return the jobs that were started, and the number of the report that is on its way, and its jobs."""
-        running = [view.tag for view in self._crew.views() if view.tag is not None]
+    def _started(self, here: list[Tag]) -> tuple[list[tuple[str, int]], int, list[tuple[str, int]]]:
+        """Return the jobs that were started, and the number of the report that is on its way, and its jobs.
+
+        Those which slaves have, who gather outcomes while they work, are handed in.
+        """
         with self._lock:
-            return [*running, *self._outbox.ended()], self._outbox.sequence, list(self._outbox.flying)
+            return [*here, *self._outbox.ended()], self._outbox.sequence, list(self._outbox.flying)
 
     def _cancel(self, tags: set[tuple[str, int]], wait: bool) -> None:
         with self._lock:

@@ -78,6 +78,9 @@ def test_a_crew_knows_how_many_tasks_have_ended_of_which_their_slaves_have_not_t
         wait_until(lambda: len(starts(tmp_path, "stop")) == 2, "one stops its slave")
         # Where that took for ever, the slave has told meanwhile.
         wait_until(lambda: crew.ended() + len(source.outcomes) == known + 1, "one has ended before")
+        begun = crew.recall()
+        with source.lock:
+            assert sorted([*source.outcomes, *begun]) == list(range(known + 2)), "what has ended is not given back"
         [view] = crew.views()
         os.waitid(os.P_PID, view.pid, os.WSTOPPED)  # it may be about to stop itself only
         os.kill(view.pid, signal.SIGCONT)

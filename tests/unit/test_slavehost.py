@@ -111,13 +111,23 @@ def push_an_outcome(host):
 
 def test_what_is_recalled_of_the_stay_before_is_not_given_back_in_the_next_one(host, monkeypatch):
     """The master may have given the same job to this host again by then: it would be run twice."""
-    monkeypatch.setattr(host._crew, "recall", lambda: host._crew._source.returned([JOB], ""))
+    monkeypatch.setattr(host._crew, "recall", lambda: host._crew._source.returned([JOB], "") or [])
     with host._lock:
         host._outbox.begin_stay("first")
     host._move(Reporting(), "second")
     with host._lock:
         report, stay = host._outbox.take()
     assert (stay, report.returned) == ("second", [])
+
+
+def test_what_slaves_have_begun_or_ended_is_claimed_from_another_master(host, monkeypatch):
+    """Also where they have not told of it yet: else it would be run twice."""
+    line = Reporting()
+    monkeypatch.setattr(host._crew, "recall", lambda: [("client", 2), ("client", 3)])
+    with host._lock:
+        host._outbox.finished([JobOutcome(*JOB, b"result", 0.0, "lab/1")])
+    host._move(line, "second")
+    assert line.calls == [("claim", [("client", 2), ("client", 3), JOB])]
 
 
 def test_a_report_that_is_on_its_way_when_a_host_is_closed_arrives(host, monkeypatch):
