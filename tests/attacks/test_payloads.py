@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pickle
+import socket
 from pathlib import Path
 
 import pytest
@@ -278,4 +278,11 @@ def test_attack_13_content_that_is_no_call_ends_no_thread_of_the_master(server):
 
 
 def test_attack_13_json_is_data():
-    assert json.loads('{"__class__": "builtins.SystemExit"}') == {"__class__": "builtins.SystemExit"}
+    """What other serializers make objects of is, in a message, a dictionary like any other."""
+    from papyros.distributed.messages import CALL, receive_message, send_message
+
+    content = {"__class__": "builtins.SystemExit", "args": [3], "attributes": {}}
+    near, far = socket.socketpair()
+    with near, far:
+        send_message(near, CALL, 1, content)
+        assert receive_message(far, CALL).content == content

@@ -249,6 +249,13 @@ def test_row_05_a_slave_that_is_stopped_and_goes_on_runs_its_job_once(workshop, 
 
 def test_row_15_a_hung_job_is_stopped_when_its_time_is_up_and_others_are_unharmed(make_workshop, gates, tmp_path, kind):
     workshop = make_workshop(kind, slaves=4, lease=1)
+    first = [jobs.wait_for_host(str(tmp_path), f"first{number}") for number in range(4)]
+    for job in first:
+        workshop.client.addJob(job)
+    # All slaves have imported what jobs need, which would be of their time.
+    wait_until(lambda: all(starts(tmp_path, f"first{number}") for number in range(4)), "a job in each slave")
+    jobs.let_go(tmp_path, workshop.host)
+    assert {workshop.client.popProcessedJob(20) for _ in first} == set(first)
     gate = gates()
     workshop.client.addJob(trace(str(tmp_path), "bystander", gate.path))
     gate.wait_for_arrivals(1)

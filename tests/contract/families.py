@@ -236,9 +236,12 @@ def note(folder, name):
 
 
 @papyros.job
-def note_children(folder, name, children):
-    """Have so many children note when they start."""
-    jobs = (note(folder, f"{name}-{number}") for number in range(children))
+def note_children(folder, name, children, gate, held):
+    """Have so many children note when they start, of which those with the numbers that are held wait at a gate."""
+    jobs = (
+        wait_and_note(folder, f"{name}-{number}", gate) if number in held else note(folder, f"{name}-{number}")
+        for number in range(children)
+    )
     return len(list(papyros.current_master().execute(jobs)))
 
 

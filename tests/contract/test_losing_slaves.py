@@ -269,7 +269,12 @@ def test_ctrl_c_does_not_start_a_job_twice_that_may_run_once():
 def test_a_flood_of_quick_jobs_costs_no_slave(make_process_master):
     master = make_process_master()
     processed(master, Square(3))
-    slaves = {slave.name for slave in master.status().slaves}
+
+    def known():
+        slaves = master.status().slaves
+        return all(slave.ready for slave in slaves) and {slave.name for slave in slaves}
+
+    slaves = wait_until(known, "all slaves to be known: those of a host that is busy may not be yet")
     for number in range(20_000):
         master.addJob(Square(number))
     assert {job.slave for job in iter(lambda: master.popProcessedJob(PATIENCE), None)} <= slaves

@@ -80,7 +80,8 @@ def test_a_loop_of_pops_with_a_timeout_ends_after_the_last_job(make_master):
     for number in range(25):
         master.addJob(Square(number))
     with at_most(PATIENCE):
-        jobs = list(iter(lambda: master.popProcessedJob(timeout=2), None))
+        # For as long as a slave may take to start; after the last job that would be too long.
+        jobs = list(iter(lambda: master.popProcessedJob(timeout=PATIENCE), None))
     assert sorted(job.result for job in jobs) == [n * n for n in range(25)]
 
 
@@ -129,9 +130,10 @@ def test_the_time_of_processed_jobs_is_that_of_all_jobs_together(make_master):
     assert master.popProcessedJob(PATIENCE) is not None  # slaves are up
     for _ in range(200):
         master.addJob(nap(0.05))
-    with at_most(2):
-        found = master.processedJobs(timeout=0.5)
-    assert 1 <= len(found) < 150
+    with at_most(PATIENCE / 3):
+        while not (found := master.processedJobs(timeout=0.5)):
+            pass  # none in time, on a machine that has much else to do
+    assert len(found) < 150
     assert master.numPendingJobs() == 200 - len(found)
     master.cancelAllJobs()
 

@@ -621,6 +621,7 @@ def test_a_status_counts_jobs_and_not_bundles(stuck, sent):
     master, gate = stuck
     add(master, [step(number) for number in range(200)], sent)
     wait_until(lambda: master.status().waiting + master.status().assigned == 201, "all jobs in the status")
+    wait_until(lambda: master.status().slaves[0].job, "a job that runs")
     (slave,) = master.status().slaves
     assert slave.job.startswith("step")
     assert slave.ahead <= 200

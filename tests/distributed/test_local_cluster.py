@@ -30,6 +30,9 @@ from tests.support import PATIENCE, at_most, security, wait_until
 #: After a program was killed, all that it started is gone within this time.
 ORPHAN_SECONDS = 2.0
 
+#: A part that is being started looks for its program only when it has imported what it needs, which may take so long.
+IMPORT_SECONDS = 10.0
+
 
 # In a program that goes on ----------------------------------------------------------------
 
@@ -399,7 +402,7 @@ def test_the_parts_of_a_cluster_end_when_their_program_is_killed_while_they_star
     program = launch.script(CLUSTER)
     wait_until(lambda: len(processes(mark)) >= 2, "a first part")
     program.end(signal.SIGKILL)
-    wait_until(lambda: not processes(mark), "an end to all parts", ORPHAN_SECONDS)
+    wait_until(lambda: not processes(mark), "an end to all parts", IMPORT_SECONDS + ORPHAN_SECONDS)
 
 
 def test_a_forked_child_that_ends_leaves_the_cluster_of_its_parent_alone(launch, mark):

@@ -74,7 +74,7 @@ def share_among_hosts(launch, names, group, gates, size, jobs):
             assert all(resident >= size for _, _, resident, _ in slaves)
             assert sum(part for *_, part in slaves) < 1.1 * size, "slaves of one host have more than one copy"
 
-        status = client.status()
+        status = wait_until(lambda: len((s := client.status()).shared_on) == 2 and s, "both to tell what they hold")
         assert status.shared == 1
         assert size <= status.shared_bytes < size + 10_000
         assert sorted(held.host.rpartition("/")[2] for held in status.shared_on) == sorted(str(h.pid) for h in hosts)

@@ -146,7 +146,8 @@ def test_a_slave_that_sleeps_keeps_its_job_and_no_other(make, gates):
     gate = gates()
     master.addJob(wait_at(gate.path, "slow"))
     gate.wait_for_arrivals()
-    (slave,) = [view.name for view in master.status().slaves if view.job]
+    running = lambda: [view.name for view in master.status().slaves if view.job]  # noqa: E731
+    (slave,) = wait_until(running, "a status that tells of the job: a slave host that is busy is not waited for")
     pid = int(slave.rpartition("/")[2])
     os.kill(pid, signal.SIGSTOP)
     try:

@@ -481,15 +481,17 @@ def test_a_job_that_is_stopped_leaves_those_behind_it_to_others(source, tmp_path
 
 def test_a_job_that_is_late_is_told_of_as_late(source, tmp_path):
     with crew_of(source, 1):
+        source.add("first", where())  # what a slave has to import for the next one is of that one's time no more
+        source.wait_for_outcomes(1)
         job = hang(str(tmp_path), "late", "busy")
         job.timeout = 1.0
         source.add("late", job)
         source.add("next", where())
-        source.wait_for_outcomes(1)
+        source.wait_for_outcomes(2)
     [(tag, slave, timeout)] = source.late
     assert (tag, timeout) == ("late", 1.0)
     assert slave.endswith(f"/{starts(tmp_path, 'late')[0][1]}")
-    assert list(source.outcomes) == ["next"]
+    assert list(source.outcomes) == ["first", "next"]
     assert source.deaths == []
 
 
