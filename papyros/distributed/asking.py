@@ -8,11 +8,14 @@ header of an answer is looked at here before anything else of it is read.
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 from typing import Any
 
 from Pyro5 import errors, protocol
 from Pyro5.serializers import serializers
 from Pyro5.socketutil import SocketConnection
+
+from papyros.deadlines import Deadline
 
 __all__ = ["ask"]
 
@@ -23,7 +26,7 @@ _HEADER_BYTES = 40
 
 
 def ask(host: str, port: int, name: str, method: str, args: tuple[Any, ...], timeout: float) -> Any:
-    """Call a method of the object that Pyro knows by that name; `timeout` is for each step.
+    """Call a method of the object that Pyro knows by that name; `timeout` is to connect, and then for all the rest.
 
     Raises:
         PyroError: it does not answer, or not as it should, or not this question.
@@ -31,21 +34,28 @@ def ask(host: str, port: int, name: str, method: str, args: tuple[Any, ...], tim
     """
     serpent = serializers["serpent"]
     number = serpent.serializer_id
-    with _Guarded(socket.create_connection((host, port), timeout), number) as connection:
+    with _Guarded(socket.create_connection((host, port), timeout), number, timeout) as connection:
         hello = serpent.dumps({"handshake": "hello", "object": name})
         connection.send(protocol.SendingMessage(protocol.MSG_CONNECT, 0, 0, number, hello).data)
-        answer = protocol.recv_stub(connection, [protocol.MSG_CONNECTOK, protocol.MSG_CONNECTFAIL])
+        answer = _receive(connection, [protocol.MSG_CONNECTOK, protocol.MSG_CONNECTFAIL])
         if answer.type == protocol.MSG_CONNECTFAIL:
             raise errors.CommunicationError(f"it says: {_words(_read(answer.data))}")
         call = serpent.dumpsCall(name, method, args, {})
         connection.send(protocol.SendingMessage(protocol.MSG_INVOKE, 0, 1, number, call).data)
-        answer = protocol.recv_stub(connection, [protocol.MSG_RESULT])
+        answer = _receive(connection, [protocol.MSG_RESULT])
         result = _read(answer.data)
     if answer.flags & protocol.FLAGS_EXCEPTION:
         if isinstance(result, errors.NamingError):
-            raise result
+            raise errors.NamingError(_words(result))
         raise errors.CommunicationError(f"it raised: {_words(result)}")
     return result
+
+
+def _receive(connection: _Guarded, kinds: Sequence[int]) -> protocol.ReceivingMessage:
+    try:
+        return protocol.recv_stub(connection, kinds)
+    except ValueError:  # of an annotation whose name is no text
+        raise errors.ProtocolError("what it answers is no message") from None
 
 
 def _read(data: bytes) -> Any:
@@ -63,17 +73,18 @@ def _words(said: Any) -> str:
 
 
 class _Guarded(SocketConnection):  # type: ignore[misc] # Pyro has no types
-    """Reads messages with one serializer, of a bounded size, and nothing compressed."""
+    """Reads messages with one serializer, of a bounded size, in a bounded time, and nothing compressed."""
 
-    def __init__(self, sock: socket.socket, serializer: int) -> None:
+    def __init__(self, sock: socket.socket, serializer: int, timeout: float) -> None:
         super().__init__(sock)
         self._serializer = serializer
+        self._deadline = Deadline(timeout)
         self._header = b""
 
     def recv(self, size: int) -> bytes:
         if size > MAX_ANSWER_BYTES:
             raise errors.ProtocolError(f"an answer of {size:,} bytes is more than a name server has to say")
-        received: bytes = super().recv(size)
+        received = self._receive_all(size)
         if len(self._header) < _HEADER_BYTES:
             self._header += received
             if len(self._header) == _HEADER_BYTES:
@@ -81,6 +92,20 @@ class _Guarded(SocketConnection):  # type: ignore[misc] # Pyro has no types
         else:
             self._header = b""
         return received
+
+    def _receive_all(self, size: int) -> bytes:
+        """Receive so many bytes. A timeout of the socket would begin anew with each of them."""
+        received = bytearray()
+        while len(received) < size:
+            remaining = self._deadline.remaining()
+            if not remaining:
+                raise TimeoutError("it takes too long to answer")
+            self.sock.settimeout(remaining)
+            chunk = self.sock.recv(size - len(received))
+            if not chunk:
+                raise errors.ConnectionClosedError("it hung up before all of its answer had come")
+            received += chunk
+        return bytes(received)
 
     def _check(self) -> None:
         message = protocol.ReceivingMessage(self._header)

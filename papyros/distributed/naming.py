@@ -77,6 +77,9 @@ NAMES_OBJECT = "Pyro.NameServer"
 #: In what a name server of ours says to those who ask without a key.
 ASKS_FOR_KEY = "asks for the key"
 
+#: What a name server may refuse since there is no such name, or is one already. Else it has no reason to.
+_REFUSABLE = ("lookup", "register")
+
 _PREFIX = "papyros.master."
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.%a-z]+)\]|([^\s:\[\]/@]+))(?::(\d{1,5}))?")
 _GROUP = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
@@ -397,9 +400,11 @@ class NameServer:
                         raise
                     self._asks_for_key = True
             return self._ask_ours(method, args)
-        except (pyro_errors.NamingError, KeyRefusedError, VersionMismatchError):
+        except (KeyRefusedError, VersionMismatchError):
             raise
         except (pyro_errors.PyroError, OSError) as error:
+            if isinstance(error, pyro_errors.NamingError) and method in _REFUSABLE:
+                raise
             # Whoever listens there may be another one the next time.
             self._asks_for_key = False
             # The text says it all; a traceback of sockets above it would only hide that.

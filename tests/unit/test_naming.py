@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 
 import pytest
 from Pyro5 import errors, protocol
@@ -21,7 +22,9 @@ from papyros.distributed.nameserver import Names
 from papyros.distributed.naming import REGISTER_TRIES, Address, NameServer
 from papyros.distributed.security import Role, Security
 from tests.distributed.programs import free_port
-from tests.support import security
+from tests.support import at_most, security
+
+SERPENT = serializers["serpent"]
 
 URI = "PYRO:papyros.master@127.0.0.1:4711"
 
@@ -46,22 +49,32 @@ def name_server(port, proof=None):
     return daemon
 
 
+def message(kind, number, said, flags=0, annotations=None):
+    """What Pyro's name server sends."""
+    return protocol.SendingMessage(kind, flags, number, SERPENT.serializer_id, said, annotations).data
+
+
+WELCOME = message(protocol.MSG_CONNECTOK, 0, SERPENT.dumps({}))
+
+
 @contextlib.contextmanager
 def stranger(answer, flags=0):
     """Somebody without a key who answers one question as Pyro's name server does, but for what is said."""
-    serpent = serializers["serpent"]
+    with saying([WELCOME], [message(protocol.MSG_RESULT, 1, answer, flags)]) as names:
+        yield names
+
+
+@contextlib.contextmanager
+def saying(*answers):
+    """Somebody who says this, piece by piece, each time that something is said to them."""
 
     def serve():
         sock, _ = listener.accept()
         with sock, contextlib.suppress(ConnectionError):
-            for kind, number, said in (
-                (protocol.MSG_CONNECTOK, 0, serpent.dumps({})),
-                (protocol.MSG_RESULT, 1, answer),
-            ):
+            for pieces in answers:
                 sock.recv(4096)
-                sock.sendall(
-                    protocol.SendingMessage(kind, flags if number else 0, number, serpent.serializer_id, said).data
-                )
+                for piece in pieces:
+                    sock.sendall(piece)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve)
@@ -137,6 +150,39 @@ def test_nonsense_from_the_port_of_a_name_server_is_told_as_a_name_server_that_i
         with pytest.raises(NameServerNotFoundError, match="what it answers") as caught:
             ask()
         assert str(names.address) in str(caught.value)
+
+
+@pytest.mark.parametrize("what", ["greeting", "answer"])
+def test_an_annotation_whose_name_is_no_text_is_told_in_words(what):
+    """It would end masters, slave hosts and clients, whoever had taken the port of their name server."""
+    sent = {
+        "greeting": [message(protocol.MSG_CONNECTOK, 0, b"", annotations={"NAME": b""})],
+        "answer": [WELCOME, message(protocol.MSG_RESULT, 1, b"''", annotations={"NAME": b""})],
+    }[what]
+    spoilt = [[each.replace(b"NAME", b"\xff" * 4)] for each in sent]
+    with saying(*spoilt) as names, pytest.raises(NameServerNotFoundError, match="no message"):
+        names.lookup("lab")
+
+
+def test_who_answers_a_byte_at_a_time_is_not_waited_for_longer_than_others(monkeypatch):
+    monkeypatch.setattr(naming, "ANSWER_SECONDS", 0.3)
+
+    def drip():
+        """So that each byte comes in time, and all of them in ten seconds."""
+        yield WELCOME.replace(len(SERPENT.dumps({})).to_bytes(4, "big"), (1000).to_bytes(4, "big"), 1)
+        for _ in range(100):
+            time.sleep(0.1)
+            yield b"x"
+
+    with saying(drip()) as names, at_most(5.0), pytest.raises(NameServerNotFoundError, match=r"too long|timed out"):
+        names.lookup("lab")
+
+
+def test_a_stranger_who_refuses_what_cannot_be_refused_is_told_as_one():
+    refusal = SERPENT.dumps(errors.NamingError("no"))
+    answers = [WELCOME], [message(protocol.MSG_RESULT, 1, refusal, protocol.FLAGS_EXCEPTION)]
+    with saying(*answers) as names, pytest.raises(NameServerNotFoundError, match="NamingError"):
+        names.groups()
 
 
 def test_an_exception_of_a_stranger_is_told_though_it_is_one_that_cannot_be_shown():
