@@ -10,7 +10,7 @@
 
     finish, of a job that failed and has retries left: back to waiting, after a delay
     finish, of a job that waits again, or runs elsewhere: processed, since the first outcome wins
-    settle: processed at once, because it could not even be sent
+    settle: processed at once, because it has its outcome when it is added
 
     cancel: waiting ───────▶ (forgotten)
     discard, drop: whatever its state ───────▶ (forgotten)
@@ -159,8 +159,17 @@ class Ledger:
             self._turns.begin(session)
         line.append(entry)
 
-    def settle(self, session: Session, number: int, outcome: Any, size: int = 0, terms: Terms = DEFAULT_TERMS) -> None:
-        """Add a job that has its outcome already, of so many bytes, because it could not even be sent."""
+    def settle(
+        self,
+        session: Session,
+        number: int,
+        outcome: Any,
+        size: int = 0,
+        terms: Terms = DEFAULT_TERMS,
+        payload_size: int = 0,
+    ) -> None:
+        """Add a job that has its outcome already, of so many bytes: nobody needs its payload, of so many, any more."""
+        session.counts.left_bytes += payload_size
         entry = Entry(session, number, None, size, terms)
         entry.outcome = outcome
         self.enter(entry)

@@ -135,7 +135,9 @@ class Desk:
             client.session.bundled = client.session.bundled or job.terms.jobs > 1
             outcome = self._take_early(client, job) if is_any_early else None
             if outcome is not None:
-                self.ledger.settle(client.session, job.number, outcome, terms=job.terms)
+                self.ledger.settle(
+                    client.session, job.number, outcome, len(outcome.outcome), job.terms, payload_size=len(job.blob)
+                )
                 client.ring()
                 continue
             payload = (job.definition, job.blob, job.seal)

@@ -63,6 +63,7 @@ class Stay:
     lost: int = 0
     retried: int = 0
     left: int = 0
+    left_bytes: int = 0
     parent: Expected | None = None  # whose children these are
     client: Stay | None = None  # whose turns it takes; None where they are its own
     depth: int = 0

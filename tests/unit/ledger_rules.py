@@ -136,14 +136,15 @@ class ClientRules(RuleBasedStateMachine):
             assert self.ledger.add(stay.session, job.number, "again", 7, Terms(5, retries=9)) is False
 
     @precondition(lambda self: self.stays)
-    @rule(data=st.data())
-    def add_settled(self, data):
+    @rule(data=st.data(), payload_size=SIZES, size=SIZES)
+    def add_settled(self, data, payload_size, size):
         stay = self.draw_stay(data)
         stay.highest = number = stay.highest + 1
-        self.ledger.settle(stay.session, number, "refused")
-        stay.jobs[number] = Expected(number, Terms(), 0, "processed", left=True)
+        self.ledger.settle(stay.session, number, "refused", size, payload_size=payload_size)
+        stay.jobs[number] = Expected(number, Terms(), size, "processed", left=True)
         stay.added += 1
         stay.left += 1
+        stay.left_bytes += payload_size
         stay.processed.append(number)
         stay.outcomes[number] = "refused"
 
@@ -191,7 +192,9 @@ class ClientRules(RuleBasedStateMachine):
 
     def leaves_the_line(self, stay, job):
         """It was assigned or cancelled; what counts is the first time."""
-        stay.left += not job.left
+        if not job.left:
+            stay.left += 1
+            stay.left_bytes += job.size
         job.left = True
 
     # Outcomes ---------------------------------------------------------------------------

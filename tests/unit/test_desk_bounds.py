@@ -191,6 +191,16 @@ def test_outcomes_that_come_before_their_client_are_bounded_and_what_is_dropped_
     assert len(client.session.line) == 10
 
 
+def test_a_job_whose_outcome_was_here_before_it_takes_the_room_of_that_and_none_in_the_line(caller):
+    """A client that bounds the bytes of its waiting jobs would count it as one of them for good."""
+    Host(caller).report([("client", 1)], bytes(3 * KB))
+    client = Client(caller, "client")
+    assert client.add(2 * KB)
+    assert client.session.processed_bytes == 3 * KB
+    jobs, size, _ = caller.call("collect", "client", 0, True, 0.0)["left"]
+    assert (jobs, size) == (1, 2 * KB)
+
+
 def test_outcomes_of_clients_that_never_come_are_dropped_after_the_grace_time(caller, monkeypatch):
     host = Host(caller)
     for number in range(20):

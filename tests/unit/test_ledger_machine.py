@@ -337,7 +337,7 @@ class LedgerMachine(ClientRules):
             assert counts.late == stay.late
             assert counts.lost == stay.lost
             assert counts.retried == stay.retried
-            assert counts.left == stay.left
+            assert (counts.left, counts.left_bytes) == (stay.left, stay.left_bytes)
             assert counts.processed == len(stay.outcomes)
             assert stay.session.assigned == len(stay.assigned())
             assert len(stay.session.line) == len(stay.waiting())
