@@ -162,7 +162,7 @@ class _Unpickler(pickle.Unpickler):
 def text_of(error: BaseException) -> str:
     """Return the text of an error, also of one that has none to offer."""
     try:
-        return str(error)
+        return str.__str__(str(error))  # it may be of a class of the user's own, which cannot travel
     except BaseException as failure:  # noqa: BLE001 - a __str__ of the user's may raise anything at all
         return f"<its text cannot be had: {type(failure).__name__}>"
 

@@ -24,6 +24,7 @@ from papyros.encoded import (
     outcome_in_parts,
 )
 from papyros.outcome import Outcome
+from papyros.pickling import text_of
 from papyros.running import run_job
 from papyros.wire import Packer, build_job, load_definition
 from tests.contract.jobs_for_tests import (
@@ -263,6 +264,19 @@ def test_an_odd_exception_is_an_outcome_all_the_same(error):
     outcome = there_and_back(run_job(fail(lambda: error), "here"))
     assert isinstance(outcome.exception, BaseException)
     assert outcome.exception.traceback
+
+
+def test_an_exception_whose_words_are_of_a_class_of_their_own_is_an_outcome_all_the_same():
+    class Words(str):
+        __slots__ = ()
+
+    class WordyError(Exception):
+        def __str__(self):
+            return Words("in other words")
+
+    outcome = there_and_back(run_job(fail(WordyError), "here"))
+    assert str(outcome.exception) == "in other words"
+    assert type(text_of(WordyError())) is str
 
 
 @pytest.mark.parametrize("error", [KeyError(object()), ValueError(set("abcde")), TwoArguments(object(), 1)])
