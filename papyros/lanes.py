@@ -35,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Lane"]
 
 
+#: Whoever keeps the books for longer than this may wait for the very thread that wants to have them.
+SOON_SECONDS = 1.0
+
+
 class Lane:
     """One queue through a master: what is added here is popped here."""
 
@@ -211,13 +215,24 @@ class Lane:
         """Drop all jobs of this lane, whatever their state. May be called at any moment, in any thread."""
         if self._master._forked:
             return  # they are the affair of the process that this one was forked from
-        if self._master._came.is_mine():
-            # A loop that nobody knows any more was found by the garbage collector, or left by a handler of a signal, in
-            # the midst of a change of the books: so the work is left to another thread.
+        if self._master._came.is_mine() or not self._drop_soon():
+            # A loop that nobody knows any more was found by the garbage collector, or left by a handler of a signal: in
+            # the midst of a change of the books; or with some other lock in hand, for which somebody waits who changes
+            # them. So the work is left to another thread.
             with contextlib.suppress(RuntimeError):  # there is none to spare: then they go with the master
                 _thread.start_new_thread(self._drop, ())
-            return
-        self._drop()
+
+    def _drop_soon(self) -> bool:
+        """Drop all jobs of this lane if the lock can be had soon; return whether it could."""
+        master = self._master
+        try:
+            if not master._lock.acquire(timeout=SOON_SECONDS):
+                return False
+            self._drop()
+        finally:
+            if master._came.is_mine():  # Ctrl-C may come when it was just taken
+                master._lock.release()
+        return True
 
     def _drop(self) -> None:
         master, session = self._master, self._session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections import deque
 
@@ -10,7 +11,7 @@ import pytest
 
 import papyros
 from tests.contract.jobs_for_tests import EqualJob, Square, fail_visibly, nap, wait_at
-from tests.support import PATIENCE, at_most, wait_until
+from tests.support import PATIENCE, Background, at_most, wait_until
 
 #: More jobs than any master may keep in flight in an execute.
 TOO_MANY = 3000
@@ -358,3 +359,27 @@ def test_a_loop_that_is_left_in_the_midst_of_a_change_of_the_books_is_dropped_af
         assert set(master._ledger.sessions) == before
     wait_until(lambda: master.numPendingJobs() == 0, "its jobs to be dropped")
     assert [job.result for job in master.execute([Square(3)])] == [9]
+
+
+def test_a_loop_that_is_left_with_a_lock_that_others_wait_for_is_dropped_when_they_have_it(make_concurrent_master):
+    """As the garbage collector may do, in whatever thread it runs, whatever lock that has: so it is not waited for."""
+    master = make_concurrent_master()
+    loop = master.execute(Square(number) for number in range(20))
+    next(loop)
+    lock, keeps_the_books = threading.Lock(), threading.Event()
+
+    def change_books():
+        with master._lock:
+            keeps_the_books.set()
+            with lock:
+                pass
+
+    def leave():
+        with lock:
+            other = Background(change_books)
+            assert keeps_the_books.wait(PATIENCE)
+            loop.close()
+        other.result()
+
+    Background(leave).result()
+    wait_until(lambda: master.numPendingJobs() == 0, "the jobs are dropped")
