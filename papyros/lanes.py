@@ -140,7 +140,6 @@ class Lane:
 
     def pop(self, timeout: float | None = None) -> Job | None:
         """Return the next processed job, or None; see `Master.popProcessedJob`."""
-        self._master._check_process()
         return self._pop(FOREVER if timeout is None else Deadline(timeout))
 
     def pop_ready(self) -> Job | None:
@@ -155,6 +154,7 @@ class Lane:
 
     def _pop(self, deadline: Deadline | None) -> Job | None:
         master, session = self._master, self._session
+        master._check_process()
         taken = None
         try:
             with master._lock:

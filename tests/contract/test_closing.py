@@ -250,6 +250,39 @@ def refuses(call):
     return False
 
 
+@pytest.mark.parametrize("locked", [False, True], ids=["", "while another thread keeps the books"])
+def test_a_loop_that_began_before_a_fork_hands_out_nothing_in_the_child(make_concurrent_master, locked):
+    master = make_concurrent_master()
+
+    gate = make_concurrent_master.gates()
+
+    def jobs():
+        yield from (wait_at(gate.path) for _ in range(4))
+        gate.open()
+        wait_until(lambda: master.status().processed == 4, "all of them are processed, so that none is waited for")
+        yield Square(4)
+
+    loop = master.execute(jobs())
+    next(loop)
+    if locked:
+        keeps, forked = threading.Event(), threading.Event()
+
+        def keep():
+            with master._lock:
+                keeps.set()
+                forked.wait(PATIENCE)
+
+        other = Background(keep)
+        assert keeps.wait(PATIENCE)
+    try:
+        assert in_forked_child(lambda: refuses(lambda: next(loop))) == 0
+    finally:
+        if locked:
+            forked.set()
+            other.result()
+    assert len(list(loop)) == 4
+
+
 @pytest.mark.parametrize(
     "use",
     [
