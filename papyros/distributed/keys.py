@@ -42,6 +42,11 @@ __all__ = [
 #: The environment variable that names a key file.
 ENVIRONMENT = "PAPYROS_KEY_FILE"
 
+#: What to do where the user's configuration folder is no place for a key.
+_ANOTHER_PLACE = (
+    f"name another place for it: {ENVIRONMENT}=FILE, with a file that python -m papyros.distributed --new-key FILE made"
+)
+
 _PREFIX = "papyros-key-1:"
 _SECRET_BYTES = 32
 _MAX_FILE_BYTES = 4096
@@ -56,7 +61,7 @@ _SALT = b"papyros passphrase 1"
 
 
 class NoPlaceForKeyError(KeyFileError):
-    """There is no key, and the folder where this user's should be cannot be written to."""
+    """There is no key, and the folder where this user's should be cannot be written to, or is not known."""
 
 
 class ClusterKey:
@@ -119,14 +124,21 @@ class ClusterKey:
 
 
 def default_key_file() -> Path:
-    """Return where the key is of those who name none: in the user's configuration folder."""
-    if sys.platform == "darwin":
-        folder = Path.home() / "Library" / "Application Support"
-    elif sys.platform == "win32":
-        folder = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
-    else:
-        named = os.environ.get("XDG_CONFIG_HOME", "")
-        folder = Path(named) if os.path.isabs(named) else Path.home() / ".config"
+    """Return where the key is of those who name none: in the user's configuration folder.
+
+    Raises:
+        NoPlaceForKeyError: the user has none.
+    """
+    try:
+        if sys.platform == "darwin":
+            folder = Path.home() / "Library" / "Application Support"
+        elif sys.platform == "win32":
+            folder = Path(os.environ.get("APPDATA") or Path.home() / "AppData" / "Roaming")
+        else:
+            named = os.environ.get("XDG_CONFIG_HOME", "")
+            folder = Path(named) if os.path.isabs(named) else Path.home() / ".config"
+    except RuntimeError:  # as in a container that is run under a number
+        raise NoPlaceForKeyError(f"this user has no home folder, where its key would be; {_ANOTHER_PLACE}") from None
     return folder / "papyros" / "key"
 
 
@@ -147,7 +159,7 @@ def find_key(named: str | os.PathLike[str] | None = None, make: bool = True, her
         here: whether the cluster should be on this machine, as far as is known.
 
     Raises:
-        NoPlaceForKeyError: there is no default one, and none can be made.
+        NoPlaceForKeyError: there is no default one, and none can be made, or there is no place for it.
         KeyFileError: there is no such file, or it is not fit to hold a key; the text says how to mend it.
     """
     chosen = named if named is not None else os.environ.get(ENVIRONMENT)
@@ -215,8 +227,7 @@ def _make_default(path: Path) -> ClusterKey:
         if isinstance(error, FileExistsError) and path.parent.is_dir():
             raise  # somebody was quicker
         raise NoPlaceForKeyError(
-            f"no key can be made at {_shown(path)}: {error.strerror or error}; name another place for it: "
-            f"{ENVIRONMENT}=FILE, with a file that python -m papyros.distributed --new-key FILE made"
+            f"no key can be made at {_shown(path)}: {error.strerror or error}; {_ANOTHER_PLACE}"
         ) from error
 
 

@@ -7,8 +7,10 @@ import copy
 import errno
 import os
 import pickle
+import pwd
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from pathlib import Path
@@ -17,7 +19,16 @@ import pytest
 
 import papyros
 from papyros.distributed import keys
-from papyros.distributed.keys import ClusterKey, default_key_file, find_key, make_key_file, read_key_file
+from papyros.distributed.cli import main
+from papyros.distributed.keys import (
+    ENVIRONMENT,
+    ClusterKey,
+    NoPlaceForKeyError,
+    default_key_file,
+    find_key,
+    make_key_file,
+    read_key_file,
+)
 from papyros.distributed.naming import ask_status, parse_address
 from papyros.distributed.server import MasterServer
 from papyros.distributed.tls import identity_of
@@ -186,6 +197,37 @@ def test_a_key_is_made_on_first_use_for_its_owner_only(tmp_path, monkeypatch):
     assert find_key() == key
     assert not find_key().fresh
     assert [entry.name for entry in path.parent.iterdir()] == ["key"]
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """Make this a user whom the system does not know, as in a container that is run under a number."""
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ENVIRONMENT, "HOME", "XDG_CONFIG_HOME":
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+def test_who_has_no_home_is_told_how_to_name_another_place_for_the_key(homeless, path, monkeypatch, capsys):
+    for make in (True, False):
+        with pytest.raises(NoPlaceForKeyError, match=f"no home folder.*{ENVIRONMENT}=FILE"):
+            find_key(make=make)
+    for arguments in (["--slaves", "--nameserver=10.9.9.9"], ["--status"]):
+        assert main(arguments) == 1
+        assert "no home folder" in capsys.readouterr().err
+    monkeypatch.setenv(ENVIRONMENT, str(path))
+    assert find_key() == read_key_file(path)
+
+
+def test_a_local_cluster_of_who_has_no_home_has_a_key_that_goes_with_it(homeless, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with papyros.LocalCluster(slaves=1) as cluster:
+        assert "since this user has no home folder" in caplog.text
+        assert cluster.pids
+    assert not list(tmp_path.glob("*/key"))
 
 
 def test_who_only_asks_makes_no_key(tmp_path):
