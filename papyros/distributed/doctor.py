@@ -14,6 +14,7 @@ from papyros.distributed.naming import (
     Address,
     NameServer,
     ask_status,
+    check_host,
     check_reachable,
     is_here,
     parse_uri,
@@ -121,6 +122,7 @@ def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> It
 
 def _reach(address: Address, what: str, hint: str) -> None:
     """Connect, and say nothing."""
+    check_host(address.host)  # a name server may tell of anything
     try:
         socket.create_connection(address, ANSWER_SECONDS).close()
     except socket.gaierror as error:

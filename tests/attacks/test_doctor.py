@@ -64,6 +64,8 @@ def test_the_doctor_finds_each_thing_that_does_not_work(launch, group, names, tm
     name = f"papyros.master.{group}"
     register("register", name, f"PYRO:papyros.master@localhost:{free_port()}", False)
     assert "the master at localhost" in failing(launch, group, names)
+    register("register", name, f"PYRO:papyros.master@{'a' * 64}:4321", False)
+    assert "is no name of a machine" in failing(launch, group, names)
     with socket.create_server(("localhost", 0)) as listener:
         thread = threading.Thread(target=_hang_up_on_all, args=(listener,), daemon=True)
         thread.start()
