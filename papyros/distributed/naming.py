@@ -52,7 +52,6 @@ __all__ = [
     "never",
     "parse_address",
     "parse_uri",
-    "resolves_to_loopback",
     "start_command",
 ]
 
@@ -218,7 +217,7 @@ def check_reachable(uri: str, nameserver: Address) -> None:
 
 def is_only_here(host: str, nameserver: Address) -> bool:
     """Whether a host can be reached from its own machine only, though the name server tells others of it, too."""
-    return resolves_to_loopback(host) and not is_here(nameserver.host)
+    return _loopback_of(host) is not None and not is_here(nameserver.host)
 
 
 def check_listening(host: str) -> str:
@@ -232,23 +231,25 @@ def check_listening(host: str) -> str:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        if host in ("", "localhost") or not resolves_to_loopback(host):
+        loopback = _loopback_of(host)
+        if host in ("", "localhost") or loopback is None:
             return host
         raise ClusterError(
-            f"on this machine {host!r} stands for {socket.gethostbyname(host)}, which other machines cannot reach "
+            f"on this machine {host!r} stands for {loopback}, which other machines cannot reach "
             "(often it is the file /etc/hosts that says so): write an address of this machine instead, which "
             "`ip address` or `ifconfig` shows; or leave --host out, if only this machine is to be served"
         ) from None
     return host
 
 
-def resolves_to_loopback(host: str) -> bool:
-    """Whether a host is this machine's loopback address, and that only."""
+def _loopback_of(host: str) -> str | None:
+    """Return the loopback address that a host stands for; None if it stands for another one, too, or for none."""
     try:
         found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        return False
-    return all(is_loopback(str(address[0])) for *_, address in found)
+        return None
+    addresses = [str(address[0]) for *_, address in found]
+    return addresses[0] if all(map(is_loopback, addresses)) else None
 
 
 class NameServer:

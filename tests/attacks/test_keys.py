@@ -342,18 +342,18 @@ def test_attack_11_what_is_told_otherwise_listens_there_and_encrypts(mark):
         assert all(connection.version() == "TLSv1.3" for connection in connections)
 
 
-def test_attack_11_a_name_that_only_this_machine_knows_is_explained(monkeypatch, names):
+@pytest.mark.parametrize("address", ["127.0.1.1", "::1"])
+def test_attack_11_a_name_that_only_this_machine_knows_is_explained(monkeypatch, names, address):
     import socket
 
     resolve = socket.getaddrinfo
 
     def debian(host, *arguments, **options):
-        return resolve("127.0.1.1" if host == "lab1" else host, *arguments, **options)
+        return resolve(address if host == "lab1" else host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", debian)
-    monkeypatch.setattr(socket, "gethostbyname", lambda _: "127.0.1.1")
     with pytest.raises(
-        ClusterError, match=r"'lab1' stands for 127.0.1.1, which other machines cannot reach.*/etc/hosts"
+        ClusterError, match=rf"'lab1' stands for {address}, which other machines cannot reach.*/etc/hosts"
     ):
         MasterServer("lab", names, security(), host="lab1")
 
