@@ -28,7 +28,7 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -201,7 +201,8 @@ class Security:
         try:
             mine = _Greeting.own(role, kind)
             hello = mine.pack() + (_packed(address) if kind == _PLAIN else bytes(_ADDRESS_BYTES))
-            sock.sendall(hello)
+            with _broken_in_handshake():
+                sock.sendall(hello)
             reply = _receive(sock, _REPLY_BYTES, deadline)
             _check_prefix(reply, f"the {other.words} at {shown}")
             theirs = _Greeting.unpack(reply)
@@ -317,7 +318,8 @@ class Security:
             if on_wrapped is not None:
                 on_wrapped(tls)
             tls.settimeout(_remaining(deadline))
-            tls.do_handshake()
+            with _broken_in_handshake():
+                tls.do_handshake()
             if tls.getpeercert(binary_form=True) != certificate:
                 raise self._refused(who)
         except ssl.SSLError as error:
@@ -368,14 +370,21 @@ def _packed(address: tuple[str, int]) -> bytes:
     return (ip.packed if ip.version == 6 else bytes(10) + b"\xff\xff" + ip.packed) + address[1].to_bytes(2, "big")
 
 
+@contextlib.contextmanager
+def _broken_in_handshake() -> Iterator[None]:
+    """Tell that a connection broke in the handshake, as it does under who is hung up on."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise NotAuthenticatedError(f"the connection broke in the handshake: {error}") from error
+
+
 def _receive(sock: socket.socket, size: int, deadline: float) -> bytes:
     received = b""
     while len(received) < size:
         sock.settimeout(_remaining(deadline))
-        try:
+        with _broken_in_handshake():
             chunk = sock.recv(size - len(received))
-        except ConnectionError as error:
-            raise NotAuthenticatedError(f"the connection broke in the handshake: {error}") from error
         if not chunk:
             raise NotAuthenticatedError("the connection was closed in the middle of the handshake")
         received += chunk

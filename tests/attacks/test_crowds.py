@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from papyros.distributed import security as security_module
 from papyros.distributed.line import Line
 from papyros.distributed.naming import ask_status, parse_address
 from papyros.distributed.security import HANDSHAKE_SECONDS, Role
-from tests.attacks.conftest import header, hears
+from tests.attacks.conftest import header, hears, own_address
 from tests.faults import jobs
 from tests.faults.test_remote_calls import process
-from tests.support import PATIENCE, at_most, security, wait_until
+from tests.support import PATIENCE, Background, at_most, security, wait_until
 
 MB = 1 << 20
 RESET = struct.pack("ii", 1, 0)
@@ -194,6 +195,46 @@ def test_attack_05_who_drips_is_hung_up_on_when_the_time_for_all_of_it_is_over(s
                 if sock.recv(1) == b"":
                     break
     assert time.monotonic() - started < HANDSHAKE_SECONDS + 3
+
+
+@pytest.mark.parametrize("encrypted", [False, True], ids=["", "encrypted"])
+def test_attack_05_who_is_hung_up_on_by_a_reset_tries_again(encrypted):
+    """So the system says it where something has come that nobody reads any more."""
+    address = own_address() if encrypted else "127.0.0.1"
+
+    def serve():
+        with listener.accept()[0] as sock:
+            assert sock.recv(1, socket.MSG_PEEK)
+        security().accept(listener.accept()[0], Role.MASTER, encrypted, time.monotonic() + PATIENCE)[0].close()
+
+    with socket.create_server((address, 0)) as listener:
+        served = Background(serve)
+        security().connect(*listener.getsockname(), Role.CLIENT).close()
+        served.result()
+
+
+def test_attack_05_who_is_hung_up_on_before_a_word_tries_again(monkeypatch):
+    about_to_speak, hung_up = threading.Event(), threading.Event()
+    own = security_module._Greeting.own
+
+    def speak(role, kind):
+        if role is Role.CLIENT:
+            about_to_speak.set()
+            assert hung_up.wait(PATIENCE)
+        return own(role, kind)
+
+    def serve():
+        with listener.accept()[0] as sock:
+            assert about_to_speak.wait(PATIENCE)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        hung_up.set()
+        security().accept(listener.accept()[0], Role.MASTER, False, time.monotonic() + PATIENCE)[0].close()
+
+    monkeypatch.setattr(security_module._Greeting, "own", speak)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        served = Background(serve)
+        security().connect(*listener.getsockname(), Role.CLIENT).close()
+        served.result()
 
 
 # Row 6 ----------------------------------------------------------------------------------
