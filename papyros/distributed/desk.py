@@ -120,11 +120,16 @@ class Desk:
         client = self.clients.get(parent[0])
         return client is not None and (parent[1] in client.session.entries or self.clock() - client.joined > self.lease)
 
-    def client(self, key: str) -> ClientDesk | None:
-        """Return a client of whom a call has come."""
+    def client(self, key: str, stays: dict[str, str]) -> ClientDesk | None:
+        """Return a client of whom a call has come; None if it is not known, or that was meant for a former stay of it.
+
+        The line on which it came is of the stay in which it was first used, which is noted in its `stays`. What comes
+        on one of a former stay is late: its client was given up, and has begun to count anew on another line.
+        """
         client = self.clients.get(key)
-        if client is not None:
-            client.seen = self.clock()
+        if client is None or stays.setdefault(key, client.stay) != client.stay:
+            return None
+        client.seen = self.clock()
         return client
 
     def add(self, client: ClientDesk, jobs: Iterable[AddedJob]) -> None:

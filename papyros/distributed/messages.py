@@ -93,6 +93,12 @@ def called_batch() -> memoryview:
     return memoryview(current_context.annotations.get(ANNOTATION, b""))
 
 
+def called_on() -> dict[str, str]:
+    """Return what is noted of the connection on which the call came that is being answered; to note more there."""
+    notes: dict[str, str] | None = current_context.client
+    return {} if notes is None else notes
+
+
 def answer_batch(batch: Batch) -> None:
     """Send a batch along with the answer to the call that is being answered."""
     current_context.response_annotations = {ANNOTATION: batch}

@@ -37,7 +37,7 @@ from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.daemon import offer
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS, Desk
 from papyros.distributed.guests import ClientDesk
-from papyros.distributed.messages import answer_batch, called_batch
+from papyros.distributed.messages import answer_batch, called_batch, called_on
 from papyros.distributed.security import Role
 from papyros.distributed.values import ValueService
 from papyros.entries import ASSIGNED, Entry
@@ -122,7 +122,7 @@ class MasterService(ValueService):
             client = self._desk.welcome(key, job)
             if client is None:
                 return {"known": False, "over": job is not None and self._desk.is_over(job)}
-            stay = client.stay
+            stay = called_on()[key] = client.stay
             lease, grace = self._desk.lease, self._desk.grace
             return {"known": True, "stay": stay, "patience": min(PATIENCE_SECONDS, grace / 3, lease), "lease": lease}
 
@@ -131,7 +131,7 @@ class MasterService(ValueService):
         """Keep definitions of job classes, and what to call them, for a client's jobs."""
         definitions = unpack_definitions(called_batch())
         with self._desk.lock:
-            client = self._desk.client(key)
+            client = self._desk.client(key, called_on())
             if client is None:
                 return UNKNOWN
             client.definitions.update(definitions)
@@ -141,12 +141,14 @@ class MasterService(ValueService):
     @offer(Role.CLIENT)
     def add(self, key: str, sequence: int, patience: float) -> Waiting:
         """Let jobs wait, as soon as there is room; a sequence number that came before is a repetition."""
-        return Waiting(partial(self._add, key, sequence, unpack_added(called_batch())), patience)
+        return Waiting(partial(self._add, key, called_on(), sequence, unpack_added(called_batch())), patience)
 
-    def _add(self, key: str, sequence: int, jobs: list[AddedJob], over: bool) -> dict[str, Any] | Ticket:
+    def _add(
+        self, key: str, stays: dict[str, str], sequence: int, jobs: list[AddedJob], over: bool
+    ) -> dict[str, Any] | Ticket:
         desk = self._desk
         with desk.lock:
-            client = desk.client(key)
+            client = desk.client(key, stays)
             if client is None or desk.closing:
                 return UNKNOWN
             if sequence > client.sequence:
@@ -167,12 +169,14 @@ class MasterService(ValueService):
         only shows that it lives, gets none but those that it has not acknowledged.
         """
         limit = COLLECT_JOBS if room else 0
-        return Waiting(partial(self._collect, key, acknowledged, bounded, limit), patience)
+        return Waiting(partial(self._collect, key, called_on(), acknowledged, bounded, limit), patience)
 
-    def _collect(self, key: str, acknowledged: int, bounded: bool, limit: int, over: bool) -> dict[str, Any] | Ticket:
+    def _collect(
+        self, key: str, stays: dict[str, str], acknowledged: int, bounded: bool, limit: int, over: bool
+    ) -> dict[str, Any] | Ticket:
         desk = self._desk
         with desk.lock:
-            client = desk.client(key)
+            client = desk.client(key, stays)
             if client is None or desk.closing:
                 return UNKNOWN
             delivery = desk.ledger.collect(client.session, acknowledged, limit, COLLECT_BYTES)
@@ -208,7 +212,7 @@ class MasterService(ValueService):
         ticket that came before is a repetition, and gets the same answer.
         """
         with self._desk.lock:
-            client = self._desk.client(key)
+            client = self._desk.client(key, called_on())
             if client is None:
                 return UNKNOWN
             cancelled = client.cancelled.get(ticket)
@@ -226,7 +230,7 @@ class MasterService(ValueService):
     def assigned(self, key: str, number: int) -> dict[str, Any]:
         """Tell whether a slave host was given a job, and has not processed it."""
         with self._desk.lock:
-            client = self._desk.client(key)
+            client = self._desk.client(key, called_on())
             if client is None:
                 return UNKNOWN
             entry = client.session.entries.get(number)
@@ -236,7 +240,7 @@ class MasterService(ValueService):
     def drop(self, key: str) -> dict[str, Any]:
         """Forget jobs whose numbers come along, whatever their state; those that run go on, for nobody."""
         with self._desk.lock:
-            client = self._desk.client(key)
+            client = self._desk.client(key, called_on())
             if client is None:
                 return UNKNOWN
             self._desk.discard(client, unpack_numbers(called_batch()))

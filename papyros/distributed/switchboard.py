@@ -199,7 +199,9 @@ class Switchboard:
         if caller.parked is not None:
             raise ConnectionError("a call came before the one before it was answered")
         current_context.annotations = {ANNOTATION: message.batch}
+        current_context.client = caller.notes
         reply = self._made(caller, partial(self._call, message.content, caller.peer))
+        current_context.client = None
         current_context.annotations = {}
         if isinstance(reply.answer, Waiting):
             waiting = reply.answer
@@ -289,6 +291,7 @@ class _Caller:
         self.sock = sock
         self.peer = peer
         self.stream = MessageStream(sock, CALL)
+        self.notes: dict[str, str] = {}  # what those have noted of it whom it has called
         self.parked: _Parked | None = None
         self.slow = False  # it has not taken all of an answer yet
         self.look_at = math.inf  # when it is looked whether it waits for too long

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from papyros.distributed.daemon import offer
 from papyros.distributed.line import Line, LineBrokenError
-from papyros.distributed.messages import answer_batch, called_batch
+from papyros.distributed.messages import answer_batch, called_batch, called_on
 from papyros.distributed.security import Role
 from papyros.status import SharedStatus
 from papyros.store import DIGEST_BYTES, Held, needs_of
@@ -47,7 +47,7 @@ class ValueService:
         digest = bytes.fromhex(name)
         piece = called_batch()
         with self._desk.lock:
-            client = self._desk.client(key)
+            client = self._desk.client(key, called_on())
             if client is None:
                 return {"known": False}
             held = client.values.get(digest) or self._found(digest)
@@ -69,7 +69,7 @@ class ValueService:
         """Forget values for a client that needs them no more, and the definitions of jobs that would."""
         gone = set(_digests())
         with self._desk.lock:
-            client = self._desk.client(key)
+            client = self._desk.client(key, called_on())
             if client is None:
                 return {"known": False}
             for digest in gone:

@@ -51,12 +51,14 @@ class Call:
         method: str,
         arguments: tuple[Any, ...],
         message: bytes | None,
+        notes: dict[str, str],
         answered: Callable[[Any], None] = lambda _: None,
     ) -> None:
         self.master = master
         self.method = method
         self.arguments = arguments
         self.message = message
+        self.notes = notes
         self._answered = answered
         self._attempt: Callable[[bool], Any] | None = None
         self._ticket: Ticket | None = None
@@ -64,6 +66,7 @@ class Call:
     def run(self) -> None:
         current_context.annotations = {ANNOTATION: self.message} if self.message is not None else {}
         current_context.response_annotations = {}
+        current_context.client = self.notes
         answer = getattr(self.master.service, self.method)(*self.arguments)
         if isinstance(answer, Waiting):
             self._attempt = answer.attempt
@@ -267,6 +270,7 @@ class SimulatedLine:
         self.world = network.world
         self.master = master
         self.broken = False
+        self.notes: dict[str, str] = {}  # the master's
         self._current: Future | None = None
         self._queue: list[tuple[Future, str, tuple[Any, ...], bytes | None]] = []
 
@@ -293,19 +297,19 @@ class SimulatedLine:
                 self._fail_after(dice.random(), method, "its request was lost")
             else:
                 # The line breaks, but what was written to it arrives, later.
-                call = Call(self.master, method, arguments, message)
+                call = Call(self.master, method, arguments, message, self.notes)
                 self.master.later(dice.uniform(0.0, network.zombies), call.run)
                 self._fail_after(dice.random() * 0.1, method, "its request is late")
             return
         if fate < trouble * 0.6:
             lose = lambda _: self._fail_after(dice.random() * 0.5, method, "its reply was lost")  # noqa: E731
-            self.master.later(network.travel(), Call(self.master, method, arguments, message, lose).run)
+            self.master.later(network.travel(), Call(self.master, method, arguments, message, self.notes, lose).run)
             return
         if fate < trouble * 0.7:
-            again = Call(self.master, method, arguments, message)
+            again = Call(self.master, method, arguments, message, self.notes)
             self.master.later(dice.uniform(0.0, network.zombies), again.run)  # somebody repeats it
         slow = dice.uniform(0.1, 1.0) if fate < trouble else 0.0
-        call = Call(self.master, method, arguments, message, partial(self._answered, method, slow))
+        call = Call(self.master, method, arguments, message, self.notes, partial(self._answered, method, slow))
         self.master.later(network.travel() + slow * dice.random(), call.run)
 
     def _answered(self, method: str, slow: float, answer: Any) -> None:

@@ -11,6 +11,7 @@ from Pyro5.callcontext import current_context
 from papyros.bundles import cut_off, death
 from papyros.bundles import outcomes as tell_outcomes
 from papyros.distributed import batches as batches_module
+from papyros.distributed import desk as desk_module
 from papyros.distributed import service as service_module
 from papyros.distributed.batches import (
     AddedJob,
@@ -18,6 +19,7 @@ from papyros.distributed.batches import (
     JobOutcome,
     pack_added,
     pack_definitions,
+    pack_numbers,
     pack_report,
     unpack_definitions,
     unpack_host_jobs,
@@ -41,8 +43,10 @@ class Caller:
     def __init__(self):
         self.service = MasterService("unit")
 
-    def call(self, method, *arguments, message=b""):
+    def call(self, method, *arguments, message=b"", line=None):
+        """Call a method, on a `line` of which notes are kept, or else on one of its own."""
         current_context.annotations = {ANNOTATION: message}
+        current_context.client = line
         current_context.response_annotations = {}
         self.batch = b""
         try:
@@ -51,6 +55,7 @@ class Caller:
             self.batch = joined(current_context.response_annotations.get(ANNOTATION, b""))
             return answer
         finally:
+            current_context.client = None
             current_context.annotations = {}
             current_context.response_annotations = {}
 
@@ -120,6 +125,77 @@ def test_a_claim_that_comes_after_a_later_report_counts_for_nothing(caller):
     job = AddedJob(1, bytes(16), b"x", Terms(retries=1), SEAL)
     caller.call("add", "client", 1, 0.0, message=pack_added([job]))
     assert caller.desk.clients["client"].session.entries[1].state == "waiting"
+
+
+def added(*numbers):
+    return pack_added([AddedJob(number, bytes(16), b"x", Terms(), SEAL) for number in numbers])
+
+
+@pytest.fixture
+def came_back(caller):
+    """A client was given up, and has come back; the lines of both of its stays."""
+    former, line = {}, {}
+    caller.call("join", "client", line=former)
+    for number in (1, 2, 3):
+        assert caller.call("add", "client", number, 0.0, message=added(number), line=former)["accepted"]
+    with caller.desk.lock:
+        caller.desk.drop_client("client")
+    caller.call("join", "client", line=line)
+    return former, line
+
+
+def test_what_is_added_on_a_line_of_a_former_stay_comes_too_late(caller, came_back):
+    """It has been under way for longer than the grace time, and its client has begun to count anew."""
+    former, line = came_back
+    assert not caller.call("add", "client", 4, 0.0, message=added(4), line=former)["known"]
+    for number in (1, 2):
+        assert caller.call("add", "client", number, 0.0, message=added(number), line=line)["accepted"]
+    assert list(caller.desk.clients["client"].session.entries) == [1, 2]
+    again = {}
+    caller.call("join", "client", line=again)
+    assert caller.call("add", "client", 2, 0.0, message=added(2), line=again)["known"], "a repetition, on the next line"
+    assert caller.call("add", "client", 3, 0.0, message=added(3), line=again)["accepted"]
+    assert list(caller.desk.clients["client"].session.entries) == [1, 2, 3]
+
+
+def test_what_waits_for_room_is_not_added_to_another_stay(caller, monkeypatch):
+    monkeypatch.setattr(desk_module, "SESSION_JOBS", 1)
+    former = {}
+    caller.call("join", "client", line=former)
+    caller.call("add", "client", 1, 0.0, message=added(1), line=former)
+    current_context.client, current_context.annotations = former, {ANNOTATION: added(2)}
+    waiting = caller.service.add("client", 2, 1.0)
+    current_context.client, current_context.annotations = None, {}
+    assert isinstance(waiting.attempt(False), Ticket)
+    with caller.desk.lock:
+        caller.desk.drop_client("client")
+    caller.call("join", "client", line={})
+    assert not waiting.attempt(False)["known"]
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("cancel", (True, 1)),
+        ("cancel", (False, 1)),
+        ("drop", ()),
+        ("collect", (100, False, 0.0)),
+        ("define", ({},)),
+        ("share", ("00" * 32, 1, 0)),
+        ("unshare", ()),
+        ("assigned", (1,)),
+    ],
+)
+def test_what_was_meant_for_a_former_stay_changes_nothing_in_another(caller, came_back, method, arguments):
+    former, line = came_back
+    caller.call("add", "client", 1, 0.0, message=added(1, 2), line=line)
+    [entry, _] = caller.desk.clients["client"].session.entries.values()
+    assert report(caller, 1, b"Rresult")
+    assert caller.call("collect", "client", 0, False, 0.0, line=line)["count"] == 1
+    message = {"cancel": pack_numbers([1, 2]), "drop": pack_numbers([1, 2]), "define": pack_definitions({})}.get(method)
+    assert caller.call(method, "client", *arguments, message=message or b"", line=former) == {"known": False}
+    assert list(caller.desk.clients["client"].session.entries) == [1, 2]
+    assert entry.state == "processed"
 
 
 def failure():

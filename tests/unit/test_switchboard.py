@@ -9,6 +9,7 @@ import pytest
 from papyros.distributed.bells import Bell, Waiting
 from papyros.distributed.daemon import Daemon, offer
 from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.messages import called_on
 from papyros.distributed.security import Role
 from tests.support import security
 
@@ -19,6 +20,10 @@ class Talker:
     @offer(Role.CLIENT)
     def talk(self, size):
         return "x" * size
+
+    @offer(Role.CLIENT)
+    def note(self, what):
+        return called_on().setdefault("noted", what)
 
     @offer(Role.CLIENT)
     def talk_later(self, size):
@@ -36,6 +41,17 @@ def test_an_answer_that_is_too_large_ends_one_connection_only(method, monkeypatc
             with pytest.raises(LineBrokenError):
                 line.call(method, 20_000)
             assert other.call(method, 10)[0] == "x" * 10
+    finally:
+        daemon.close()
+
+
+def test_what_is_noted_of_a_connection_is_known_on_that_one_only():
+    daemon = Daemon("127.0.0.1", 0, security(), Role.MASTER, Talker())
+    daemon.start()
+    uri = f"PYRO:talker@127.0.0.1:{daemon.port}"
+    try:
+        with Line(uri, security(), Role.CLIENT) as one, Line(uri, security(), Role.CLIENT) as other:
+            assert [line.call("note", what)[0] for line, what in ((one, "1"), (other, "2"), (one, "3"))] == list("121")
     finally:
         daemon.close()
 
