@@ -37,7 +37,13 @@ class Echo(io.TextIOBase):
         self._lock = threading.RLock()  # jobs have threads; and handlers of signals, which may print as well
 
     def write(self, text: str) -> int:
-        """Send what are whole lines by now, and keep the rest."""
+        """Send what are whole lines by now, and keep the rest.
+
+        Raises:
+            TypeError: it is no text.
+        """
+        if not isinstance(text, str):  # else it would be in the way of all that others print after it
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
         with self._lock:
             self._add(text)
         return len(text)
@@ -72,6 +78,10 @@ class Echo(io.TextIOBase):
         with self._lock:
             self._show_kept()
             self._stream.flush()
+
+    def close(self) -> None:
+        """Send what is kept, and stay open: the next job prints here, too."""
+        self.flush()
 
     def _show_kept(self) -> None:
         text = "".join(self._pieces)

@@ -139,7 +139,9 @@ class Slave:
         try:
             while True:
                 epoch, definition, flags, blob = self._next_job()
-                self.echo = bool(flags & ECHO)
+                if (echo := bool(flags & ECHO)) != self.echo:
+                    self._end_prints()  # of jobs before it, which go elsewhere
+                    self.echo = echo
                 if self._teller.waits and self._may_hold_up(definition, flags):
                     self._flush()  # what has ended must not wait for this one, nor be lost when it is stopped
                 at_once = self._run_bundle(epoch, definition, blob) if flags & BUNDLE else self._run(definition, blob)
@@ -346,14 +348,18 @@ class Slave:
             leave_fork(outcome)
         self._place.end_job()
         if self.echo:
-            for stream in self.streams:
-                with contextlib.suppress(OSError, ValueError):  # the job has closed what is under it
-                    stream.end_job()
+            self._end_prints()
         encoded = outcome_in_parts(outcome, job, self.max_bytes)
         if outcome.exception is not None:
             # A job may raise the same object that one before it did: the frames of all of them would pile up.
             BaseException.with_traceback(outcome.exception, None)
         return encoded
+
+    def _end_prints(self) -> None:
+        """Send what is kept of a line that has no end, to where its beginning went, or would have gone."""
+        for stream in self.streams:
+            with contextlib.suppress(Exception):  # the job has closed what is under it, or has done what else it liked
+                stream.end_job()
 
     def _unshare(self, digests: list[str], definitions: list[int]) -> None:
         self._classes.forget(map(bytes.fromhex, digests), definitions)

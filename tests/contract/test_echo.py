@@ -181,6 +181,30 @@ def test_what_a_job_does_to_its_streams_is_its_own_affair(make_process_master, c
     assert_shown(capsys, (spoiler, "before"), (job, "after"))
 
 
+@papyros.job
+def write_no_text():
+    sys.stdout.write(b"bytes")
+
+
+@papyros.job
+def close_streams():
+    with sys.stdout, sys.stderr:
+        print("the last words")
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_a_job_that_writes_no_text_or_closes_its_streams_harms_no_other(make_process_master, echo):
+    master = make_process_master(slaves=1, echo=echo)
+    refused = write_no_text()
+    master.addJob(refused)
+    assert master.popProcessedJob(PATIENCE) is refused
+    assert type(refused.exception) is TypeError
+    processed(master, close_streams())
+    job = say("after")
+    processed(master, job)
+    assert job.slave == refused.slave
+
+
 @pytest.mark.parametrize("echo", [False, True])
 def test_a_job_may_write_bytes(make_process_master, capfd, echo):
     """As it may on the masters of threads: the standard streams have a buffer."""

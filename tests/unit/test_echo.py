@@ -6,8 +6,12 @@ import io
 
 import pytest
 
+import papyros
 from papyros.echo import LINE_CHARACTERS, Echo
+from papyros.tasks import Task
+from papyros.terms import Terms
 from tests.support import at_most
+from tests.unit.crews import FakeSource, crew_of
 
 
 @pytest.fixture
@@ -92,6 +96,43 @@ def test_a_line_that_nobody_wants_keeps_its_end():
     echo.write("a" * LINE_CHARACTERS)
     echo.write("\n")
     assert stream.getvalue() == "a" * LINE_CHARACTERS + "\n"
+
+
+def test_what_is_no_text_is_refused_and_spoils_nothing(echo, sent):
+    with pytest.raises(TypeError, match="must be str, not bytes"):
+        echo.write(b"bytes")
+    echo.write("next\n")
+    assert sent == ["next\n"]
+
+
+def test_who_closes_it_sends_what_is_kept_and_closes_it_for_nobody(echo, sent):
+    with echo:
+        echo.write("no end")
+    echo.close()
+    echo.writelines(["next\n"])
+    assert sent == ["no end", "next\n"]
+    assert not echo.isatty()
+    assert not echo.closed
+
+
+@papyros.job
+def print_part(text):
+    print(text, end="")
+
+
+def test_what_a_job_has_begun_to_print_goes_to_no_client_of_another(capfd):
+    """A job whose client does not ask for prints shares a slave with one whose client does."""
+    source = FakeSource()
+    with crew_of(source, 1):
+        for tag, echo in enumerate([False, True, False]):
+            job = source.jobs[tag] = print_part(f"of {tag}; ")
+            payload = source.packer.pack(job)
+            source.waiting.append(Task(tag, payload.definition, payload.blob, Terms(echo=echo)))
+            source.crew.poke()
+            source.wait_for_outcomes(tag + 1)
+    assert len(set(source.slaves.values())) == 1
+    assert [(tag, text) for tag, _, text in source.prints] == [(1, "of 1; ")]
+    assert capfd.readouterr().out == "of 0; of 2; \n"
 
 
 class Utf8(io.StringIO):
