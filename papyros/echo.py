@@ -99,6 +99,8 @@ class Echo(io.TextIOBase):
     def _send(self, text: str) -> bool:
         try:
             return self._send_on(text)
+        except TimeoutError:  # the crew never keeps anybody waiting for that long: it is an alarm of the job's own
+            raise
         except OSError:  # the crew is gone
             return False
 

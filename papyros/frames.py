@@ -23,6 +23,7 @@ __all__ = [
     "FrameReader",
     "Outbox",
     "Parts",
+    "Stream",
     "buffers_of",
     "cut",
     "gathered",
@@ -325,6 +326,50 @@ class FrameReader:
         if self._start:
             self._space[:left] = self._space[self._start : self._end]
             self._start, self._end = 0, left
+
+
+class Stream:
+    """Sends over a socket that blocks, though a handler of a signal may raise in the midst of it, or send something.
+
+    What is left of a frame then goes before the next one. So nothing is done in here by halves: each change is a single
+    call of something that is not written in Python, before or after which such a handler is run.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._frames: deque[tuple[list[memoryview], list[int]]] = deque()  # their buffers, and what was sent of them
+        self._sending = False
+
+    def send(self, buffers: Iterable[Buffer]) -> None:
+        """Send a frame, after what is left of those before it. To be called by one thread at a time."""
+        self._frames.append(([memoryview(buffer) for buffer in buffers if len(buffer)], []))
+        if self._sending:
+            return  # who calls this has interrupted the sending of another frame: that goes on, with this one after it
+        self._sending = True
+        try:
+            while self._frames:
+                self._send_some()
+        finally:
+            self._sending = False
+
+    def _send_some(self) -> None:
+        """Send what the socket takes of the first frame; forget it once all of that was sent."""
+        views, sent = self._frames[0]
+        sent[:] = [sum(sent)]
+        left = deque(views)
+        take_off(left, sent[0])
+        if not left:
+            self._frames.popleft()
+        # How much was sent is noted by `extend` itself. Between a call and what is done with the number that it
+        # returns, a handler may raise.
+        elif len(left) == 1:
+            sent.extend(map(self._sock.send, left))
+        else:
+            sent.extend(map(self._sock.sendmsg, [list(islice(left, MOST_BUFFERS))]))
+
+    def let_go_in_fork(self) -> None:
+        """In a forked process: the thread that was sending is not here."""
+        self._sending = False
 
 
 class Outbox:

@@ -14,7 +14,7 @@ from array import array
 from time import monotonic, sleep  # themselves: a job may put others in their place
 
 from papyros.bundles import Untold
-from papyros.frames import Buffer, Parts, join_column, pack_frame, send_all
+from papyros.frames import Buffer, Parts, Stream, join_column, pack_frame
 from papyros.protocol import ORDINAL, ORDINALS, OUTCOMES, PART
 
 __all__ = ["Teller"]
@@ -46,8 +46,8 @@ class Teller:
     """
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._lock = threading.Lock()  # guards what follows, and the sending
+        self._stream = Stream(sock)
+        self._lock = threading.RLock()  # guards what follows, and the sending; a job's handler of a signal may print
         self._outcomes: list[Buffer | Parts] = []
         self._seconds = array("d")
         self._told = 0  # of so many tasks they were sent
@@ -93,12 +93,12 @@ class Teller:
             first = ORDINAL.pack((self._told + 1) % ORDINALS)
             self._told += len(outcomes)
             body = [first, seconds.tobytes(), *join_column(outcomes)]
-            send_all(self._sock, pack_frame(OUTCOMES, len(outcomes), body))
+            self._stream.send(pack_frame(OUTCOMES, len(outcomes), body))
 
     def send(self, kind: int, number: int, body: bytes) -> None:
         """Send a frame of another kind."""
         with self._lock:
-            send_all(self._sock, pack_frame(kind, number, [body]))
+            self._stream.send(pack_frame(kind, number, [body]))
 
     # Bundles ----------------------------------------------------------------------------
 
@@ -128,7 +128,7 @@ class Teller:
         with self._lock:
             part = self._part
             if part.outcomes and not part.over:
-                send_all(self._sock, pack_frame(PART, self._bundle % ORDINALS, [part.told(over=False)]))
+                self._stream.send(pack_frame(PART, self._bundle % ORDINALS, [part.told(over=False)]))
 
     # The guard --------------------------------------------------------------------------
 
@@ -181,4 +181,5 @@ class Teller:
 
     def let_go_in_fork(self) -> None:
         """In a process that a job has forked: let nobody there wait for a thread that is not."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._stream.let_go_in_fork()

@@ -115,6 +115,14 @@ def test_who_closes_it_sends_what_is_kept_and_closes_it_for_nobody(echo, sent):
     assert not echo.closed
 
 
+def test_an_alarm_that_comes_while_something_is_sent_is_the_jobs():
+    def ring(text):
+        raise TimeoutError
+
+    with pytest.raises(TimeoutError):
+        Echo(Utf8(), ring).write("a line\n")
+
+
 @papyros.job
 def print_part(text):
     print(text, end="")

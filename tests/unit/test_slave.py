@@ -6,6 +6,8 @@ import contextlib
 import math
 import mmap
 import os
+import select
+import signal
 import socket
 import sys
 import threading
@@ -15,11 +17,11 @@ from array import array
 import pytest
 
 from papyros.frames import FrameReader, split_column
-from papyros.protocol import ORDINAL, OUTCOMES
+from papyros.protocol import ORDINAL, OUTCOMES, PRINTED
 from papyros.slate import SLATE_BYTES, Slate
 from papyros.slave import LEFT_SECONDS, Slave
 from papyros.telling import GATHER_SECONDS, PAUSE_SECONDS
-from tests.support import PATIENCE, wait_until
+from tests.support import PATIENCE, Background, wait_until
 
 pytestmark = pytest.mark.compiled
 
@@ -154,3 +156,74 @@ def test_the_rest_of_a_bundle_whose_tokens_are_gone_for_good_is_left_to_others(s
     os.set_blocking(made._tokens, False)
     assert not made._may_go_on(b"\0\0\0\0")
     assert made._tokens_gone
+
+
+#: More than a socket has room for.
+LONG = bytes(range(256)) * 20_000
+
+
+class Enough(Exception):
+    """What a job's handler of a signal raises."""
+
+
+@contextlib.contextmanager
+def interrupted(crew, handler):
+    """Have a handler interrupt this thread, once, after something has come to the crew."""
+    came = threading.Event()
+
+    def handle(*_):
+        if not came.is_set():
+            came.set()
+            handler()
+
+    def interrupt():
+        poll = select.poll()
+        poll.register(crew, select.POLLIN)
+        assert poll.poll(PATIENCE * 1000)
+        while not came.wait(0.01):  # what is compiled lets the handler run only when it waits for the crew again
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    interrupting = Background(interrupt)
+    try:
+        yield
+    finally:
+        interrupting.result()
+        signal.signal(signal.SIGUSR1, before)
+
+
+def received(reader, number):
+    """Return so many frames."""
+    frames = []
+    while len(frames) < number:
+        frames += reader.read()
+    return [(frame.kind, frame.number, bytes(frame.body)) for frame in frames]
+
+
+def test_what_is_left_of_a_frame_whose_sending_a_signal_has_ended_goes_before_the_next_one(slave):
+    """An alarm of a job's own, say: the crew would take what follows for the rest of that frame."""
+    made, crew = slave
+    reader = FrameReader(crew)
+
+    def ring():
+        raise Enough
+
+    for number in range(10):
+        with pytest.raises(Enough), interrupted(crew, ring):
+            made._teller.send(PRINTED, number, LONG)
+        receiving = Background(received, reader, 2)
+        made._teller.send(PRINTED, number, b"next")
+        assert receiving.result() == [(PRINTED, number, LONG), (PRINTED, number, b"next")]
+
+
+def test_what_a_handler_of_a_signal_sends_goes_after_the_frame_that_it_interrupts(slave):
+    made, crew = slave
+    receiving = []
+
+    def say_so():
+        made._teller.send(PRINTED, 2, b"a signal has come")
+        receiving.append(Background(received, FrameReader(crew), 2))
+
+    with interrupted(crew, say_so):
+        made._teller.send(PRINTED, 1, LONG)
+    assert receiving[0].result() == [(PRINTED, 1, LONG), (PRINTED, 2, b"a signal has come")]
