@@ -87,34 +87,46 @@ class Place:
 class Lending:
     """Tells when a job begins to wait for its children and when it goes on, however many of its threads do.
 
+    An alarm of the job's own may raise while that is told: then it is not known whether it was.
+
     Args:
-        tell: is told True when it begins, and False when it goes on.
+        tell: is told True when it begins, and False when it goes on; maybe twice.
     """
 
     def __init__(self, tell: Callable[[bool], None]) -> None:
         self._tell = tell
         self._lock = threading.Lock()
         self._waiting = 0
+        self._lent = False  # whether those who are told may believe that the job waits
         self._ended = False
 
     def __enter__(self) -> None:
         with self._lock:
             self._waiting += 1
             if self._waiting == 1 and not self._ended:
-                self._tell(True)
+                self._lent = True
+                try:
+                    self._tell(True)
+                except BaseException:
+                    self._waiting -= 1  # who does not come in does not go out
+                    raise
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._waiting -= 1
             if self._waiting == 0 and not self._ended:
-                self._tell(False)
+                self._go_on()
 
     def end(self) -> None:
         """The job has ended; a thread that it has left behind lends nothing any more."""
         with self._lock:
             self._ended = True
-            if self._waiting:
-                self._tell(False)
+            if self._lent:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        self._tell(False)
+        self._lent = False
 
 
 #: A context variable, since a thread may run a job within a job, and a job may be a program with coroutines.

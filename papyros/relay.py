@@ -133,7 +133,11 @@ class RelayMaster(InSlave):
         self._ended = False
         self._stop_out, self._stop_in = os.pipe()
         self._listener = threading.Thread(target=self._listen, name="papyros-family", daemon=True)
-        self._listener.start()
+        try:
+            self._listener.start()
+        except BaseException:  # the system has none to spare, or an alarm of the job's own came
+            self.end()
+            raise
 
     # What a place asks for --------------------------------------------------------------
 
@@ -147,7 +151,8 @@ class RelayMaster(InSlave):
         self._alarm.close()
         self._lending.end()
         os.write(self._stop_in, b"!")
-        self._listener.join()
+        if self._listener.is_alive():  # it may never have been started
+            self._listener.join()
         os.close(self._stop_in)
         os.close(self._stop_out)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from types import SimpleNamespace
 
 import pytest
 
 import papyros.distributed.family as distributed_family
+from papyros.current import Lending
 from papyros.errors import MasterClosedError
 from papyros.ledger import Ledger
-from papyros.relay import pack_words
+from papyros.relay import RelayMaster, pack_words
 from papyros.staff import READY_SPARES, SPARE_SECONDS, at_work, missing, spares
+from papyros.wire import MAX_PAYLOAD_BYTES, Packer
+from tests.support import refuse_threads
 
 
 def family_of(ledger, session, key, jobs=2):
@@ -129,3 +133,65 @@ def test_a_job_that_has_ended_has_no_other_one_stopped_in_its_place(monkeypatch)
     plea.end()
     plea.stop("too late")
     assert len(said) == 1
+
+
+class Enough(Exception):
+    """What a job's handler of an alarm raises."""
+
+
+@pytest.fixture
+def told():
+    """What is told of a lent place; the next alarm comes when that is told which stands in `when`."""
+    return SimpleNamespace(all=[], when=None)
+
+
+@pytest.fixture
+def lending(told):
+    def tell(lent):
+        told.all.append(lent)
+        if lent is told.when:
+            told.when = None
+            raise Enough
+
+    return Lending(tell)
+
+
+@pytest.mark.parametrize("when", [True, False])
+def test_a_job_that_an_alarm_calls_from_waiting_waits_again_and_has_its_place_in_the_end(told, lending, when):
+    told.when = when
+    with pytest.raises(Enough), lending:
+        pass
+    told.all.clear()
+    with lending, lending:
+        assert told.all == [True]
+    assert told.all == [True, False]
+    lending.end()
+    assert told.all == [True, False]
+
+
+@pytest.mark.parametrize("when", [True, False])
+def test_a_place_is_taken_back_at_the_end_of_a_job_where_an_alarm_has_kept_that_from_being_told(told, lending, when):
+    told.when = when
+    with pytest.raises(Enough), lending:
+        pass
+    lending.end()
+    assert told.all == ([True, False] if when else [True, False, False])
+
+
+def test_a_master_of_a_job_whose_thread_cannot_be_started_leaves_no_descriptors_open(monkeypatch):
+    pipes, make = [], os.pipe
+
+    def pipe():
+        pipes.append(make())
+        return pipes[-1]
+
+    link = SimpleNamespace(max_bytes=MAX_PAYLOAD_BYTES, packer=Packer(), echo=False, family=None, lend=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe", pipe)
+        refuse_threads(patch, "papyros-family")
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            RelayMaster(link, 1)
+    [ends] = pipes
+    for fd in ends:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
