@@ -86,6 +86,9 @@ class JobClasses:
                     raise
                 loaded = PayloadError(str(error))  # and so it would be in any other slave
             except PayloadError as error:
+                if self._values.refuses:  # which it may need: a job that is in the way may go out of it
+                    self._pickled[number] = pickled
+                    raise
                 loaded = error  # and so for each further job of this class
             except BaseException:
                 self._pickled[number] = pickled  # for the next job of this class

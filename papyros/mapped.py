@@ -23,18 +23,26 @@ class MappedValues:
     def __init__(self) -> None:
         self._held: dict[bytes, Held] = {}
         self._loaded: dict[bytes, Shared[Any]] = {}
-        self._refused: dict[bytes, str] = {}  # those that the system does not let a slave open, and what it says
+        # Those that the system does not let a slave open: where they are, and what it says.
+        self._refused: dict[bytes, tuple[Iterable[Any], str]] = {}
+
+    @property
+    def refuses(self) -> bool:
+        """Whether there are values that cannot be opened, at least not now."""
+        return bool(self._refused)
 
     def offer(self, digest: bytes, place: Iterable[Any]) -> None:
         """Take note where a value is held on this machine."""
+        self._refused.pop(digest, None)
         try:
             self._held[digest] = Held.at(digest, place)
         except (FileNotFoundError, ProcessLookupError):
             pass  # it is gone by now, so it was of jobs that nobody waits for
         except OSError as error:
-            self._refused[digest] = f"({error})"
+            reason = f"({error})"
             if isinstance(error, PermissionError):
-                self._refused[digest] += ": its program has changed its user since it began, say"
+                reason += ": its program has changed its user since it began, say"
+            self._refused[digest] = place, reason
 
     def forget(self, digest: bytes) -> None:
         """Let go of a value, which no job will need any more; what a job keeps of it stays mapped."""
@@ -50,11 +58,13 @@ class MappedValues:
         """
         handle = self._loaded.pop(digest, None)
         if handle is None:
+            if digest in self._refused:  # a job may have had all descriptors, and has let go of them
+                self.offer(digest, self._refused[digest][0])
             held = self._held.get(digest)
             if held is None and digest in self._refused:
                 raise PayloadError(
                     f"the shared value {digest.hex()[:8]}, which the job needs, cannot be opened by slave processes "
-                    f"{self._refused[digest]}"
+                    f"{self._refused[digest][1]}"
                 )
             if held is None:
                 raise PayloadError(

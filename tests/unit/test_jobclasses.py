@@ -10,6 +10,7 @@ import pytest
 import papyros
 from papyros.errors import PayloadError
 from papyros.jobclasses import JobClasses
+from papyros.store import Held, needs_of
 from papyros.wire import Packer
 from tests.contract.jobs_for_tests import Square
 
@@ -42,6 +43,33 @@ def test_a_class_whose_loading_was_interrupted_is_loaded_for_the_next_job(monkey
         with pytest.raises(KeyboardInterrupt):
             classes.find(1, packer)
     assert classes.find(1, packer) is Square
+
+
+def test_a_class_that_needs_a_value_is_loaded_as_soon_as_that_can_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job of its slave had all file descriptors for a moment."""
+    handle = papyros.shared([1, 2])
+
+    @papyros.job
+    def look() -> list[int]:
+        return list(handle.value)
+
+    classes, packer = JobClasses(), Packer()
+    definition = packer.definitions[packer.pack(look()).definition]
+    [digest] = needs_of(definition)
+    held = packer.kept.get(digest)
+    assert held is not None
+
+    def refuse(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    classes.define(1, definition)
+    with monkeypatch.context() as patch:
+        patch.setattr(Held, "at", refuse)
+        classes.offer(digest, held.place)
+        for _ in range(2):
+            with pytest.raises(PayloadError, match="Too many open files"):
+                classes.find(1, packer)
+    assert classes.find(1, packer).function() == [1, 2]
 
 
 class Registry(type):

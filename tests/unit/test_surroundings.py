@@ -219,6 +219,23 @@ def test_a_value_that_slaves_cannot_open_is_said_to_be_one(monkeypatch, error, t
         values.find(b"digest")
 
 
+def test_a_value_that_could_not_be_opened_for_a_moment_is_opened_when_it_is_needed(monkeypatch):
+    held = Held.of([b"the value"])
+
+    def refuse(digest, place):
+        raise OSError(24, "Too many open files")
+
+    values = MappedValues()
+    with monkeypatch.context() as patch:
+        patch.setattr(Held, "at", refuse)
+        values.offer(held.digest, held.place)
+        with pytest.raises(papyros.PayloadError, match="Too many open files"):
+            values.find(held.digest)
+    assert values.refuses
+    assert values.find(held.digest)._held.read(0, 100) == b"the value"
+    assert not values.refuses
+
+
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_classes_of_a_script_travel_from_processes_that_multiprocessing_has_started(tmp_path, method):
     if method not in multiprocessing.get_all_start_methods():
