@@ -111,7 +111,10 @@ _UNREAD = _Unread()
 
 
 def _has_room(record: logging.LogRecord) -> bool:
-    return all(map(takes_more, _streams(record)))
+    try:
+        return all(map(takes_more, _streams(record)))
+    except Exception:  # noqa: BLE001 - a handler of the program's may raise anything
+        return True
 
 
 def _streams(record: logging.LogRecord) -> Iterator[IO[Any]]:
@@ -145,6 +148,6 @@ def takes_more(stream: IO[Any]) -> bool:
             unread = array.array("i", [0])
             fcntl.ioctl(fd, termios.FIONREAD, unread)
             return unread[0] <= fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) // 2
-    except (AttributeError, ImportError, OSError, ValueError):  # to import takes descriptors; there may be none left
+    except Exception:  # noqa: BLE001 - it may be anybody's; and to import takes descriptors, of which none may be left
         return True
     return True

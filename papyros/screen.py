@@ -54,8 +54,10 @@ class Screen:
 
     def show_print(self, job: str, slave: str, text: str) -> None:
         """Show what a job printed, each line with the job and its slave before it; of a long text, the end."""
-        lines = text[-KEPT_CHARACTERS:].splitlines()
-        self.show(sys.stdout, "".join(f"[{job} on {slave}] {line}\n" for line in lines))
+        before = f"[{job} on {slave}] "
+        most = max(1, KEPT_CHARACTERS // len(before))  # a print may be nothing but line ends
+        lines = text[-KEPT_CHARACTERS:].splitlines()[-most:]
+        self.show(sys.stdout, "".join(f"{before}{line}\n" for line in lines))
 
     def close(self) -> None:
         """Give up what nobody reads, after half a second."""
@@ -114,7 +116,7 @@ def _spelt(stream: IO[str], text: str) -> str:
 
 def _await_room(stream: IO[str]) -> None:
     """Wait for a while, if need be, for whoever reads a stream."""
-    with contextlib.suppress(AttributeError, OSError, ValueError):
+    with contextlib.suppress(Exception):  # it may be no file any more
         poll = select.poll()
         poll.register(stream.fileno(), select.POLLOUT)
         if poll.poll(LOOK_SECONDS * 1000) and not takes_more(stream):

@@ -99,3 +99,39 @@ def test_a_record_for_which_no_thread_can_be_started_is_handed_on_with_the_next_
         while b"the second\n" not in read:
             read += os.read(full_pipe.fileno(), 1 << 16)
     assert b"the first\nthe second\n" in read
+
+
+class NoFile(io.StringIO):
+    """A stream that is no file, and says so in a way of its own."""
+
+    def __init__(self, fileno):
+        super().__init__()
+        self.fileno = fileno
+
+
+def refuse():
+    raise NotImplementedError("no file here")
+
+
+class Odd(logging.StreamHandler):
+    """A handler that has no stream when it is asked for one."""
+
+    @property
+    def stream(self):
+        raise LookupError("no stream here")
+
+    @stream.setter
+    def stream(self, stream):
+        self.shown = stream
+
+    def emit(self, record):
+        self.shown.write(self.format(record) + self.terminator)
+
+
+@pytest.mark.parametrize("fileno", [refuse, lambda: None, lambda: -1, lambda: 1 << 80])
+@pytest.mark.parametrize("make", [logging.StreamHandler, Odd])
+def test_what_is_no_file_takes_all_that_is_logged_whatever_it_says_of_that(monkeypatch, make, fileno):
+    stream = NoFile(fileno)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [make(stream)])
+    logger_of("papyros.test").warning("something happened")
+    assert stream.getvalue() == "something happened\n"

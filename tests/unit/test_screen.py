@@ -25,6 +25,19 @@ class Gone(io.StringIO):
         raise self.error
 
 
+class NoFile(io.StringIO):
+    """A stream that is no file, or none any more, and says so in a way of its own."""
+
+    def __init__(self, descriptors=()):
+        super().__init__()
+        self.descriptors = list(descriptors)
+
+    def fileno(self):
+        if not self.descriptors:
+            raise NotImplementedError("no file here")
+        return self.descriptors.pop()
+
+
 @pytest.fixture
 def screen():
     screen = Screen()
@@ -53,6 +66,15 @@ def read_all(end):
     return b"".join(chunks).decode()
 
 
+def fill(stream):
+    """Write to a pipe until it has no more room."""
+    with contextlib.suppress(BlockingIOError):
+        os.set_blocking(stream.fileno(), False)
+        while os.write(stream.fileno(), b"." * 4096):
+            pass
+    os.set_blocking(stream.fileno(), True)
+
+
 def test_a_print_has_the_job_and_its_slave_before_each_line(screen, capsys):
     screen.show_print("job #1", "lab1/42", "one\ntwo\n")
     assert capsys.readouterr().out == "[job #1 on lab1/42] one\n[job #1 on lab1/42] two\n"
@@ -64,6 +86,19 @@ def test_a_stream_that_fails_is_nobodys_business(screen, error, monkeypatch):
     screen.show(None, "text")
     monkeypatch.setattr(sys, "stdout", Gone(error))
     screen.show_print("job #1", "lab1/42", "text")
+
+
+def test_a_stream_that_is_no_file_is_written_to(screen):
+    screen.show(stream := NoFile(), "text")
+    assert stream.getvalue() == "text"
+
+
+def test_a_stream_that_is_no_file_any_more_is_written_to_in_the_end(screen, pipe):
+    full, _ = pipe
+    fill(full)
+    stream = NoFile([full.fileno(), full.fileno()])  # when it is shown, and when the thread begins to wait for a reader
+    screen.show(stream, "text")
+    wait_until(lambda: stream.getvalue() == "text", "the text")
 
 
 def test_what_nobody_reads_now_is_read_later_in_order(screen, pipe):
@@ -119,14 +154,21 @@ def test_of_a_print_of_very_many_lines_the_end_is_shown(screen, capsys):
     assert shown.endswith("[job on slave] the end\n")
 
 
+def test_of_a_print_of_nothing_but_line_ends_no_more_is_made_than_is_kept(screen, monkeypatch):
+    shown = []
+    monkeypatch.setattr(screen, "show", lambda stream, text: shown.append(text))
+    monkeypatch.setattr("papyros.screen.KEPT_CHARACTERS", 1000)
+    screen.show_print("job", "slave", "\n" * 1000)
+    screen.show_print("j" * 1000, "slave", "\n" * 1000 + "the end\n")
+    assert 900 < len(shown[0]) < 1100
+    assert shown[1].count("\n") == 1
+    assert shown[1].endswith("] the end\n")
+
+
 def test_a_pipe_with_little_room_keeps_nobody_waiting(screen, pipe):
     """It says that it has room for a page, and the stream may have more in its buffer, of what its program prints."""
     stream, end = pipe
-    with contextlib.suppress(BlockingIOError):
-        os.set_blocking(stream.fileno(), False)
-        while os.write(stream.fileno(), b"." * 4096):
-            pass
-    os.set_blocking(stream.fileno(), True)
+    fill(stream)
     os.read(end, 5000)
     stream.write("x" * 8000)  # of the program itself, not yet written
     with at_most(2):
