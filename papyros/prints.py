@@ -11,6 +11,9 @@ from typing import Any
 
 __all__ = ["keep_end", "room_for"]
 
+#: Where there is too much, so much of what may be kept goes as well: to cut a long text copies it, and has to be rare.
+SPARE_PART = 8
+
 #: What a text takes, beside its characters, by saying whose it is.
 WHOSE_CHARACTERS = 64
 
@@ -21,7 +24,7 @@ def room_for(text: str) -> int:
 
 
 def keep_end(texts: MutableSequence[tuple[Any, ...]], taken: int, bound: int) -> int:
-    """Drop the beginning of what texts take more room than they may have, and return how much they take then.
+    """Where texts take more room than they may have, drop the beginning; return how much they take then.
 
     A text that is too long, or the oldest of them, loses its beginning: a line end that follows is no reason to drop
     all of a long print before it.
@@ -31,6 +34,8 @@ def keep_end(texts: MutableSequence[tuple[Any, ...]], taken: int, bound: int) ->
         taken: how much room all of them take.
         bound: how much they may take.
     """
+    if taken > bound:
+        bound -= bound // SPARE_PART
     while taken > bound:
         *whose, text = texts[0]
         excess = taken - bound

@@ -11,7 +11,7 @@ from papyros.deadlines import AT_ONCE
 from papyros.distributed import outbox as outbox_module
 from papyros.distributed.batches import JobOutcome
 from papyros.distributed.outbox import Outbox
-from papyros.prints import room_for
+from papyros.prints import keep_end, room_for
 from tests.support import PATIENCE
 
 JOB = ("client", 1)
@@ -74,19 +74,40 @@ def test_outcomes_that_do_not_fit_into_a_message_are_told_by_the_next_one(outbox
 
 
 def test_of_what_jobs_print_the_oldest_goes_when_it_is_too_much(outbox, monkeypatch):
-    monkeypatch.setattr(outbox_module, "PRINT_CHARACTERS", room_for("s too long"))
-    for text in ("first", "second", "a line that is too long"):
+    monkeypatch.setattr(outbox_module, "PRINT_CHARACTERS", 160)
+    long = "a line that is " + "very " * 50 + "long"
+    for text in ("first", "second", long):
         outbox.printed(JOB, "lab/1", text)
-    assert [text for *_, text in outbox.take()[0].prints] == ["s too long"]
-    outbox.printed(JOB, "lab/1", "0123456789")
-    assert len(outbox.take()[0].prints) == 1
+    [kept] = [text for *_, text in outbox.take()[0].prints]
+    assert long.endswith(kept)
+    assert 140 <= room_for(kept) <= 160
+    fits = "x" * (160 - room_for(""))
+    outbox.printed(JOB, "lab/1", fits)
+    assert [text for *_, text in outbox.take()[0].prints] == [fits]
 
 
-def test_a_line_end_costs_a_long_print_before_it_only_what_it_takes(outbox, monkeypatch):
-    monkeypatch.setattr(outbox_module, "PRINT_CHARACTERS", room_for("a long one") + room_for("\n") - 2)
-    outbox.printed(JOB, "lab/1", "a long one")
+def test_a_line_end_costs_a_long_print_before_it_only_its_beginning(outbox, monkeypatch):
+    long = "a " + "very " * 50 + "long one"
+    bound = room_for(long) + room_for("\n") - 2
+    monkeypatch.setattr(outbox_module, "PRINT_CHARACTERS", bound)
+    outbox.printed(JOB, "lab/1", long)
     outbox.printed(JOB, "lab/1", "\n")
-    assert [text for *_, text in outbox.take()[0].prints] == ["long one", "\n"]
+    kept, end = [text for *_, text in outbox.take()[0].prints]
+    assert (long.endswith(kept), end) == (True, "\n")
+    assert 7 * bound // 8 <= room_for(kept) + room_for(end) <= bound
+
+
+def test_a_long_print_is_rarely_cut_for_short_ones_that_follow_it():
+    """To cut it copies it, and whoever does so has the lock of the desk, or slaves to look after."""
+    texts, bound = [("x" * (1 << 20),)], 1 << 20
+    lengths, taken = set(), room_for(texts[0][-1])
+    for _ in range(8000):
+        texts.append(("a line\n",))
+        taken = keep_end(texts, taken + room_for("a line\n"), bound)
+        lengths.add(len(texts[0][-1]))
+        assert 7 * bound // 8 <= taken <= bound
+    assert len(lengths) < 10
+    assert sum(room_for(text) for (text,) in texts) == taken
 
 
 def test_very_many_short_prints_do_not_fill_a_message(outbox):
