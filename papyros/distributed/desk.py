@@ -486,5 +486,7 @@ class Desk:
 
     def _wake_delayed(self) -> None:
         with self.lock:
-            self.wake_hosts(self.ledger.wake(self.clock()))
+            woken = self.ledger.wake(self.clock())
+            self._stop_orphans()  # children of a run before, which were let in while their parent waited
+            self.wake_hosts(woken)
             self._set_alarm()

@@ -302,7 +302,8 @@ class MasterService(ValueService):
             surplus, host.surplus = host.surplus, 0
             number, entries = delivery.number, [e for e in delivery.entries if e.payload is not None]
             for session in {entry.session for entry in entries}:
-                desk.clients[str(session.key)].tell_room()
+                if (client := desk.clients.get(str(session.key))) is not None:
+                    client.tell_room()
         if entries:
             answer_batch(
                 host_jobs_parts(

@@ -358,6 +358,36 @@ def test_children_of_a_job_that_waits_are_stopped_when_all_that_wait_are_cancell
     assert list(caller.desk.clients) == ["client"]
 
 
+def test_children_of_a_job_that_waits_for_its_next_try_are_stopped_when_that_comes(caller, monkeypatch):
+    """A run of it that was given up lives on, and found the master again: its children were let in meanwhile."""
+    caller.call("join", "client")
+    terms = Terms(retries=1, backoff=1000.0)
+    caller.call("add", "client", 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", terms, SEAL)]))
+    host = caller.call("enlist", "host", 1)
+    assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 1
+    failed = JobOutcome("client", 1, failure(), 0.0, "lab/1", ticket_of(SEAL), SEAL)
+    message = pack_report(HostReport.empty()._replace(outcomes=[failed]))
+    caller.call("report", "host", 1, host["uid"], host["stay"], message=message)
+    assert caller.call("join", "family", ["client", 1])["known"]
+    now = caller.desk.clock()
+    monkeypatch.setattr(caller.desk, "clock", lambda: now + 1001)
+    caller.desk._wake_delayed()
+    child = pack_added([AddedJob(1, bytes(16), b"x", Terms(), SEAL)])
+    assert not caller.call("add", "family", 1, 0.0, message=child)["known"]
+    assert list(caller.desk.clients) == list(caller.desk.ledger.sessions) == ["client"]
+    assert caller.call("fetch", "host", 1, 0, 0.0)["count"] == 1
+
+
+def test_a_job_whose_client_is_not_there_keeps_nobody_from_fetching(caller):
+    """Whatever has come of it: the jobs of others were assigned with it, and nobody else would get them."""
+    for name in ("client", "other"):
+        caller.call("join", name)
+        caller.call("add", name, 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", Terms(), SEAL)]))
+    caller.call("enlist", "host", 2)
+    del caller.desk.clients["client"]
+    assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 2
+
+
 def report(caller, sequence, *told, ticket=None):
     """Report what was told of the bundle 1 of a client; return whether it was taken."""
     host = caller.call("enlist", "host", 1)
