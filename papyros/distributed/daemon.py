@@ -74,6 +74,8 @@ class Daemon:
         role: what it is.
         served: the object; what of it may be called is marked by `offer`.
         broke: told in words, from another thread, that a bug has ended one: nobody is served any more.
+        heard: told, while a large message comes or goes, that whoever it is from, or for, is not silent: the role of
+            that side, and the arguments of the last call that it has made.
 
     Raises:
         OSError: the address cannot be bound.
@@ -87,6 +89,7 @@ class Daemon:
         role: Role,
         served: Any,
         broke: Callable[[str], None] = lambda _: None,
+        heard: Callable[[Role, list[Any]], None] = lambda *_: None,
     ) -> None:
         if config.SERVERTYPE != "thread":
             raise ConfigError(
@@ -96,6 +99,7 @@ class Daemon:
         self._security = security
         self._role = role
         self._methods = _offered(served)
+        self._heard = heard
         self._sock = _listen(host, port)
         self.address: str = self._sock.getsockname()[0]
         #: The port that was bound.
@@ -103,7 +107,7 @@ class Daemon:
         self._demand_tls = not is_loopback(self.address)
         self._refusals = _Refusals()
         self._lock = threading.Lock()
-        self._switchboard = Switchboard(self._call, self._gone, broke)
+        self._switchboard = Switchboard(self._call, self._gone, broke, self._hear)
         self._connections: dict[socket.socket, None] = {}  # of those who have proved themselves
         self._greeters: dict[threading.Thread, _Connection] = {}
         self._strangers: dict[_Connection, None] = {}  # in the order in which they came
@@ -244,6 +248,11 @@ class Daemon:
     def _call(self, content: Any, peer: Peer) -> Any:
         method, arguments = self._method(content, peer)
         return method(*arguments)
+
+    def _hear(self, content: Any, peer: Peer) -> None:
+        with contextlib.suppress(ValueError, PermissionError):  # that call was refused
+            _, arguments = self._method(content, peer)
+            self._heard(peer.role, arguments)
 
     def _method(self, content: Any, peer: Peer) -> tuple[Callable[..., Any], list[Any]]:
         if not isinstance(content, dict):

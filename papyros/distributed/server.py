@@ -88,7 +88,7 @@ class MasterServer:
         check_listening(host)
         self.service = MasterService(group, lease, grace, hosted)
         try:
-            self._daemon = Daemon(host, port, security, Role.MASTER, self.service, self._broke)
+            self._daemon = Daemon(host, port, security, Role.MASTER, self.service, self._broke, self.service.hear)
         except OSError as error:
             raise ClusterError(f"a master cannot listen on {Address(host, port)}: {error}") from error
         #: Where clients and slave hosts reach this master.

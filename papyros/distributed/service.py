@@ -393,6 +393,18 @@ class MasterService(ValueService):
 
     # For the process that the service lives in ------------------------------------------
 
+    def hear(self, role: Role, arguments: list[Any]) -> None:
+        """Hear that who has made a call with these arguments is not silent: something large comes from there, or goes.
+
+        Until all of it is there, which may take longer than anybody may be silent, that side makes no other call.
+        """
+        key = arguments[0] if arguments else None
+        with self._desk.lock:
+            if role is Role.CLIENT:
+                self._desk.client(str(key))
+            elif role is Role.SLAVE_HOST:
+                self._desk.host(str(key))
+
     def sweep(self) -> bool:
         """Give up those who have been silent for too long; return whether a flood of jobs has run off since."""
         with self._desk.lock:

@@ -38,6 +38,9 @@ log = logger_of(__name__)
 #: No wait is longer than this, since systems have a longest one; then it is begun anew.
 LONGEST_WAIT = 86_400.0
 
+#: It is said no more often than this that parts of a message come or go, which may be many thousands of them.
+HEARD_SECONDS = 0.1
+
 #: How long `close` waits for the thread.
 CLOSE_SECONDS = 1.0
 
@@ -49,6 +52,8 @@ class Switchboard:
         call: makes a call, given its content and who calls; returns the answer, or a `Waiting`.
         on_end: told of each socket whose connection has ended, just before it is closed.
         broke: told in words what has ended the thread, if that is a bug.
+        heard: told, while a large message comes or goes, that its caller is not silent: the content of the last call
+            that was made, and who calls.
     """
 
     def __init__(
@@ -56,9 +61,11 @@ class Switchboard:
         call: Callable[[Any, Peer], Any],
         on_end: Callable[[socket.socket], None],
         broke: Callable[[str], None] = lambda _: None,
+        heard: Callable[[Any, Peer], None] = lambda *_: None,
     ) -> None:
         self._call = call
         self._on_end = on_end
+        self._heard = heard
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
@@ -158,9 +165,14 @@ class Switchboard:
         if events & selectors.EVENT_WRITE:
             caller.stream.flush()
             self._watch(caller)
+        is_part = True  # of a message, and no more than that
         if events & selectors.EVENT_READ:
             for message in caller.stream.receive():
+                is_part = False
                 self._answer(caller, message)
+        if is_part and caller.asked is not None and (now := time.monotonic()) - caller.heard >= HEARD_SECONDS:
+            caller.heard = now
+            self._heard(caller.asked, caller.peer)
 
     def _serve_one(self, caller: _Caller, serve: Callable[..., None], *args: Any) -> None:
         """Hang up on a caller when something goes wrong; all others are served on, whatever it was."""
@@ -198,6 +210,7 @@ class Switchboard:
         """Make a call that came; send the answer, or put the call aside until there may be one."""
         if caller.parked is not None:
             raise ConnectionError("a call came before the one before it was answered")
+        caller.asked = message.content
         current_context.annotations = {ANNOTATION: message.batch}
         current_context.client = caller.notes
         reply = self._made(caller, partial(self._call, message.content, caller.peer))
@@ -293,6 +306,8 @@ class _Caller:
         self.stream = MessageStream(sock, CALL)
         self.notes: dict[str, str] = {}  # what those have noted of it whom it has called
         self.parked: _Parked | None = None
+        self.asked: Any = None  # the content of its last call
+        self.heard = 0.0  # when it was last said that parts of a message come or go
         self.slow = False  # it has not taken all of an answer yet
         self.look_at = math.inf  # when it is looked whether it waits for too long
 

@@ -7,9 +7,15 @@ import threading
 import pytest
 
 from papyros import KeyRefusedError, VersionMismatchError
+from papyros.distributed.batches import AddedJob, JobOutcome
+from papyros.distributed.line import Line
+from papyros.distributed.messages import CALL, _pack, send_message
 from papyros.distributed.naming import Address
+from papyros.distributed.seals import SEAL_BYTES
+from papyros.distributed.security import Role
 from papyros.distributed.server import MasterServer
-from tests.support import security, wait_until
+from papyros.terms import Terms
+from tests.support import Clock, security, wait_until
 
 
 class FakeNames:
@@ -97,3 +103,52 @@ def test_a_master_says_once_that_the_name_server_takes_it_no_more_and_goes_on(er
     finally:
         server.close()
     assert caplog.messages == [f"{error}; the master goes on for those who are connected"] * 2
+
+
+#: More than systems take of what nobody receives.
+LARGE_BYTES = 32 << 20
+
+
+@pytest.fixture
+def unregistered():
+    """A master that no name server knows, and that sweeps nobody out; its clock is set by hand."""
+    server = MasterServer("lab", Address("127.0.0.1", 1), security())
+    server._names = FakeNames()
+    server.service._desk.clock = Clock()
+    yield server
+    server.close()
+
+
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.SLAVE_HOST])
+def test_who_receives_something_large_bit_by_bit_is_not_silent(unregistered, role):
+    """A client's jobs would be dropped over a result that takes longer than the grace time, and a host's given away."""
+    desk = unregistered.service._desk
+    with Line(unregistered.uri, security(), role) as line:
+        line.call("join", "one") if role is Role.CLIENT else line.call("enlist", "one", 1)
+        with desk.lock:
+            if role is Role.CLIENT:
+                one, call = desk.clients["one"], ("collect", ["one", 0, False, 0.0])
+                done = JobOutcome("one", 1, bytes(LARGE_BYTES), 0.0, "")
+                desk.ledger.settle(one.session, 1, done, LARGE_BYTES)
+            else:
+                one, call = desk.hosts["one"], ("fetch", ["one", 0, 0, 0.0])
+                job = AddedJob(1, bytes(16), bytes(LARGE_BYTES), Terms(), bytes(SEAL_BYTES))
+                desk.add(desk.welcome("a client"), [job])
+        send_message(line._sock, CALL, 2, {"method": call[0], "params": call[1]})
+        line._sock.recv(1)  # it is on its way
+        for _ in range(3):
+            desk.clock.now += 1000.0
+            wait_until(lambda: line._sock.recv(1 << 14) and one.seen == desk.clock.now, f"{one} is heard of", 10)
+
+
+@pytest.mark.parametrize("role", [Role.CLIENT, Role.SLAVE_HOST])
+def test_who_sends_something_large_bit_by_bit_is_not_silent(unregistered, role):
+    desk = unregistered.service._desk
+    with Line(unregistered.uri, security(), role) as line:
+        line.call("join", "one") if role is Role.CLIENT else line.call("enlist", "one", 1)
+        one = desk.clients["one"] if role is Role.CLIENT else desk.hosts["one"]
+        whole = memoryview(b"".join(_pack(CALL, 2, {"method": "identify", "params": []}, bytes(LARGE_BYTES), 0)))
+        pieces = iter([whole[start : start + (1 << 14)] for start in range(0, len(whole), 1 << 14)])
+        for _ in range(3):
+            desk.clock.now += 1000.0
+            wait_until(lambda: line._sock.sendall(next(pieces)) or one.seen == desk.clock.now, f"{one} is heard of", 10)
