@@ -126,10 +126,14 @@ class Daemon:
             if self._closing:
                 return
             self._closing = True
+        # A forked process may have copies of all of these: to close ours would end nothing then.
+        hang_up(self._wake)
         self._wake.close()
         if self._thread.is_alive() and self._thread is not threading.current_thread():
             self._thread.join()
         self._woken.close()
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
         self._sock.close()
         with self._lock:
             greeters = dict(self._greeters)

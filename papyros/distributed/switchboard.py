@@ -26,7 +26,7 @@ from Pyro5.errors import PyroError
 
 from papyros.distributed.bells import Ticket, Waiting
 from papyros.distributed.messages import ANNOTATION, CALL, RAISED, RESULT, Message, MessageStream
-from papyros.distributed.security import Peer
+from papyros.distributed.security import Peer, hang_up
 from papyros.frames import Buffer
 from papyros.logs import logger_of
 from papyros.threads import worker
@@ -196,6 +196,7 @@ class Switchboard:
             caller.parked.end()
         self._selector.unregister(caller.sock)
         self._on_end(caller.sock)
+        hang_up(caller.sock)  # also where a forked process has a copy
         caller.sock.close()
 
     def _watch(self, caller: _Caller) -> None:

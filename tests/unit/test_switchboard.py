@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 
@@ -11,7 +12,7 @@ from papyros.distributed.daemon import Daemon, offer
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.messages import called_on
 from papyros.distributed.security import Role
-from tests.support import security
+from tests.support import Background, fork, security
 
 
 class Talker:
@@ -124,3 +125,26 @@ def test_a_shortage_of_descriptors_is_told_once_and_passes(monkeypatch, caplog):
     finally:
         daemon.close()
     assert sum("cannot be accepted" in message for message in caplog.messages) == 1
+
+
+def test_a_daemon_ends_though_a_forked_process_has_copies_of_its_sockets():
+    """Of a program that hosts a master, and has a pool of processes, say; to close them here once ended nothing."""
+    daemon = Daemon("127.0.0.1", 0, security(), Role.MASTER, Talker())
+    daemon.start()
+    wait, go_on = os.pipe()
+    with Line(f"PYRO:talker@127.0.0.1:{daemon.port}", security(), Role.CLIENT) as line:
+        assert line.call("talk", 10)[0] == "x" * 10
+        child = fork()
+        if not child:
+            os.close(go_on)
+            os.read(wait, 1)
+            os._exit(0)
+        try:
+            Background(daemon.close).result(10)
+            with pytest.raises(LineBrokenError):
+                line.call("talk", 10, timeout=10.0)
+            Daemon("127.0.0.1", daemon.port, security(), Role.MASTER, Talker()).close()
+        finally:
+            os.close(go_on)
+            os.close(wait)
+            os.waitpid(child, 0)
