@@ -202,14 +202,22 @@ class Daemon:
     def _greet(self, connection: _Connection) -> None:
         """Have the other side prove itself, and connect it with the switchboard if it does."""
         thread = threading.current_thread()
+        peer = None
         try:
             peer = self._proved(connection)
         except (OSError, PyroError) as error:
             log.debug("a connection ended: %s", error)
-            peer = None
-        if peer is None:
-            self._forget(thread, connection)
-            return
+        except MemoryError:
+            self._refusals.tell("", "there is no memory to greet one more connection")
+        except Exception:
+            log.exception("a connection cannot be greeted")
+        finally:
+            if peer is None:  # whatever the reason: a place that is not given back is lost for good
+                self._forget(thread, connection)
+        if peer is not None:
+            self._connect(thread, connection, peer)
+
+    def _connect(self, thread: threading.Thread, connection: _Connection, peer: Peer) -> None:
         with self._lock:
             self._greeters.pop(thread, None)
             # Who was a stranger until the last moment may have been hung up on in it.

@@ -151,12 +151,18 @@ class Switchboard:
 
     def _admit(self) -> None:
         while self._newcomers:
-            sock, peer = self._newcomers.popleft()
-            sock.setblocking(False)
-            caller = _Caller(sock, peer)
+            caller = _Caller(*self._newcomers.popleft())
             self._callers.add(caller)
-            self._selector.register(sock, selectors.EVENT_READ, partial(self._on_socket, caller))
-            self._on_socket(caller, selectors.EVENT_READ)  # what has come may be in the hands of TLS already
+            self._serve_one(caller, self._welcome, caller)
+
+    def _welcome(self, caller: _Caller) -> None:
+        caller.sock.setblocking(False)
+        try:
+            self._selector.register(caller.sock, selectors.EVENT_READ, partial(self._on_socket, caller))
+        except OSError as error:  # systems watch so many connections and no more
+            log.warning("a %s cannot be served: %s", caller.peer.role.words, error)
+            raise
+        self._exchange(caller, selectors.EVENT_READ)  # what has come may be in the hands of TLS already
 
     def _on_socket(self, caller: _Caller, events: int) -> None:
         self._serve_one(caller, self._exchange, caller, events)
@@ -194,7 +200,8 @@ class Switchboard:
         self._callers.discard(caller)
         if caller.parked is not None:
             caller.parked.end()
-        self._selector.unregister(caller.sock)
+        with contextlib.suppress(KeyError):  # the system may have refused to watch it
+            self._selector.unregister(caller.sock)
         self._on_end(caller.sock)
         hang_up(caller.sock)  # also where a forked process has a copy
         caller.sock.close()

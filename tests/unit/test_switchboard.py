@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 
 import pytest
 
@@ -11,8 +12,8 @@ from papyros.distributed.bells import Bell, Waiting
 from papyros.distributed.daemon import Daemon, offer
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.messages import called_on
-from papyros.distributed.security import Role
-from tests.support import Background, fork, security
+from papyros.distributed.security import Role, Security
+from tests.support import Background, fork, security, wait_until
 
 
 class Talker:
@@ -148,3 +149,54 @@ def test_a_daemon_ends_though_a_forked_process_has_copies_of_its_sockets():
             os.close(go_on)
             os.close(wait)
             os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("refused", ["register", "modify"])
+def test_who_cannot_be_watched_is_hung_up_on_and_nobody_else(refused, monkeypatch, caplog):
+    """The system has a bound on what is watched, and takes memory for it; that once was the end of the master."""
+    daemon = Daemon("127.0.0.1", 0, security(), Role.MASTER, Talker())
+    daemon.start()
+    uri = f"PYRO:talker@127.0.0.1:{daemon.port}"
+    selector = daemon._switchboard._selector
+    really, shortages = getattr(selector, refused), iter([OSError(errno.ENOSPC, "No space left on device")])
+
+    def refuse(sock, *how):
+        for shortage in shortages:
+            if refused == "modify":
+                selector.unregister(sock)  # as selectors do then
+            raise shortage
+        return really(sock, *how)
+
+    try:
+        with Line(uri, security(), Role.CLIENT) as other:
+            assert other.call("talk", 10)[0] == "x" * 10
+            monkeypatch.setattr(selector, refused, refuse)
+            with Line(uri, security(), Role.CLIENT) as line, pytest.raises(LineBrokenError):
+                line.call("talk", 32 << 20)  # at once is sent only a part of it
+            assert other.call("talk", 10)[0] == "x" * 10
+            wait_until(lambda: len(daemon._connections) == 1, "a place that is given back")
+    finally:
+        daemon.close()
+    assert sum("No space left" in message for message in caplog.messages) == (refused == "register")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), AssertionError("a bug")])
+def test_the_place_of_a_stranger_is_given_back_whatever_ended_its_greeting(error, monkeypatch, caplog):
+    def fail(*_):
+        raise error
+
+    daemon = Daemon("127.0.0.1", 0, security(), Role.MASTER, Talker())
+    daemon.start()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Security, "accept", fail)
+            with socket.create_connection(("127.0.0.1", daemon.port), 10) as stranger:
+                assert stranger.recv(1) == b"", "it is hung up on"
+            wait_until(lambda: not daemon._greeters and not daemon._strangers, "a place that is given back")
+        with Line(f"PYRO:talker@127.0.0.1:{daemon.port}", security(), Role.CLIENT) as line:
+            assert line.call("talk", 10)[0] == "x" * 10
+    finally:
+        daemon.close()
+    assert [record.levelname for record in caplog.records] == [
+        "ERROR" if isinstance(error, AssertionError) else "WARNING"
+    ]
