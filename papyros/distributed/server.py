@@ -94,6 +94,7 @@ class MasterServer:
         #: Where clients and slave hosts reach this master.
         self.address = self._address(host, nameserver, publish)
         self.uri = f"PYRO:{MASTER_OBJECT}@{self.address}"
+        self._lock = threading.Lock()
         self._closing = threading.Event()
         self._keeper = worker("papyros-keeper", self._keep, self._broke)
         # One of its own, since a name server may take its time to answer, and whoever is silent is given up meanwhile.
@@ -120,19 +121,22 @@ class MasterServer:
 
     def close(self) -> None:
         """Take the name back, and end everybody's connection."""
-        if self._closing.is_set():
-            return
-        self._closing.set()
-        for thread in (self._keeper, self._sweeper):
-            if thread.is_alive() and thread is not threading.current_thread():
-                thread.join()
-        try:
-            with contextlib.suppress(NameServerNotFoundError, KeyRefusedError, VersionMismatchError):
-                self._names.unregister(self.group, self.uri)
-        finally:
-            self._names.close()
-            self.service.close()
-            self._daemon.close()
+        with self._lock:  # two threads of its own that both find it broken would wait for each other
+            if self._closing.is_set():
+                return
+            self._closing.set()
+        with contextlib.ExitStack() as stack:  # whatever one of them raises, or Ctrl-C does, the others are done
+            stack.callback(self._daemon.close)
+            stack.callback(self.service.close)
+            stack.callback(self._names.close)
+            stack.callback(self._unregister)
+            for thread in (self._keeper, self._sweeper):
+                if thread.is_alive() and thread is not threading.current_thread():
+                    thread.join()
+
+    def _unregister(self) -> None:
+        with contextlib.suppress(NameServerNotFoundError, KeyRefusedError, VersionMismatchError):
+            self._names.unregister(self.group, self.uri)
 
     def _sweep(self) -> None:
         """Give up who is silent."""

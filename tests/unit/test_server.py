@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import pytest
 
-from papyros import KeyRefusedError, VersionMismatchError
+from papyros import GroupTakenError, KeyRefusedError, VersionMismatchError
 from papyros.distributed.batches import AddedJob, JobOutcome
-from papyros.distributed.line import Line
+from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.messages import CALL, _pack, send_message
 from papyros.distributed.naming import Address
 from papyros.distributed.seals import SEAL_BYTES
@@ -79,6 +80,53 @@ def test_a_master_lets_go_of_everything_though_the_name_cannot_be_taken_back(err
     else:
         server.close()
     assert names.closed  # and no thread or socket is left, as for all tests
+
+
+def test_a_master_whose_end_is_interrupted_lets_go_of_everything(monkeypatch):
+    """Ctrl-C once left one that was registered, and served everybody, but gave up nobody who was silent."""
+    names, unregistered = FakeNames(), []
+    monkeypatch.setattr(names, "unregister", lambda *what: unregistered.append(what))
+    server = serve(names)
+    assert names.asked.wait(10)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server._keeper, "join", interrupted)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            server.close()
+        assert unregistered == [("lab", server.uri)]
+        assert names.closed
+        with pytest.raises(LineBrokenError):
+            Line(server.uri, security(), Role.CLIENT)
+    finally:
+        names.over.set()
+
+
+def test_a_master_both_threads_of_which_break_down_at_the_same_time_ends(monkeypatch):
+    """Each closes it, and once waited for the other one then."""
+    both = threading.Barrier(2)
+
+    class Closing(threading.Event):
+        def is_set(self):
+            known = super().is_set()
+            with contextlib.suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            return known
+
+    class Names(FakeNames):
+        def stay_registered(self, group, uri, hosted):
+            raise GroupTakenError("another one has the name")
+
+    def sweep():
+        raise AssertionError("a bug")
+
+    server = MasterServer("lab", Address("127.0.0.1", 1), security(), lease=0.4, on_over=lambda _: server.close())
+    server._names, server._closing = Names(), Closing()
+    monkeypatch.setattr(server.service, "sweep", sweep)
+    server.register()
+    wait_until(lambda: server._names.closed, "its end", 10)
 
 
 @pytest.mark.parametrize("error", [KeyRefusedError("another key"), VersionMismatchError("another version")])
