@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import math
 import os
 import sys
 import threading
@@ -23,7 +24,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from papyros.checks import check_bound
-from papyros.deadlines import Alarm, Deadline, SafeCondition
+from papyros.deadlines import LOOK_SECONDS, Alarm, Deadline, SafeCondition
 from papyros.entries import ASSIGNED, PROCESSED, WAITING, Counts, Entry, Session
 from papyros.errors import MasterClosedError, SlaveLost
 from papyros.execution import Execution
@@ -152,7 +153,7 @@ class BookkeepingMaster(Master):
 
     def _await_outcome(self, deadline: Deadline) -> bool:
         """Wait, with the lock held, until an outcome may have come; False when the time is up."""
-        return deadline.wait(self._came)
+        return self._wait(deadline)
 
     def _await_room(self, deadline: Deadline) -> bool:
         """Wait, with the lock held, until there may be room; False when the time is up."""
@@ -163,7 +164,15 @@ class BookkeepingMaster(Master):
 
     def _await_child(self, session: Session, deadline: Deadline) -> bool:  # noqa: ARG002 - for those who run it here
         """Wait as `_await_outcome` does, in a job that runs, for an outcome of a job that it has added."""
-        return deadline.wait(self._came)
+        return self._wait(deadline)
+
+    def _wait(self, deadline: Deadline) -> bool:
+        """Wait, with the lock held, until something is told to those who wait for outcomes; False when the time is up.
+
+        If there is no thread for the alarm, nobody else may be awake to look for one again.
+        """
+        self._alarm.look()
+        return deadline.wait(self._came, LOOK_SECONDS if self._alarm.in_want else math.inf)
 
     def _terms(self, terms: Terms) -> Terms:
         """Return the terms of a job, as this master has them."""
@@ -369,6 +378,8 @@ class BookkeepingMaster(Master):
         self._ledger.finish(entry.session, entry.number, outcome, seconds, size, lambda delay: time.monotonic() + delay)
         if entry.delayed:
             self._alarm.set_earliest(self._ledger.next_wake() or 0.0, self._wake_delayed)
+            if self._alarm.in_want:
+                self._came.notify_all()
 
     def _wake_delayed(self) -> None:
         with self._lock:

@@ -59,14 +59,15 @@ class Deadline:
         """Return whether the time is up."""
         return self._moment is not None and time.monotonic() >= self._moment
 
-    def wait(self, condition: threading.Condition) -> bool:
+    def wait(self, condition: threading.Condition, most: float = math.inf) -> bool:
         """Wait until `condition` is notified, or the time is up, or for no reason; return False, at once, if it is up.
 
-        So what is waited for is to be looked at after each wait.
+        So what is waited for is to be looked at after each wait, which takes no more than `most` seconds.
         """
         if self.expired():
             return False
-        condition.wait(self._slice())
+        seconds = self._slice()
+        condition.wait(seconds if most == math.inf else most if seconds is None else min(most, seconds))
         return True
 
     def wait_for(self, event: threading.Event) -> bool:
@@ -136,7 +137,11 @@ AT_ONCE = Deadline(0)
 
 
 class Alarm:
-    """Calls functions at given moments, from a thread that exists only once there is something to call."""
+    """Calls functions at given moments, from a thread that exists only once there is something to call.
+
+    Attributes:
+        in_want: whether the system had no such thread to spare. Then somebody is to `look` again.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -145,6 +150,7 @@ class Alarm:
         self._moments: list[tuple[float, int]] = []  # when to call which; some may have been cancelled
         self._tickets = itertools.count(1)
         self._thread: threading.Thread | None = None
+        self.in_want = False
         self._closed = False
 
     def set(self, moment: float, call: Callable[[], None]) -> int:
@@ -174,6 +180,13 @@ class Alarm:
         with self._changed:
             self._cancel(ticket)
 
+    def look(self) -> None:
+        """Start the thread, if it was not to be had when something was set; for whoever is awake at times anyway."""
+        if self._thread is None and self._calls:
+            with self._changed:
+                if not self._closed:
+                    self._start()
+
     def _set(self, moment: float, ticket: int, call: Callable[[], None]) -> None:
         self._calls[ticket] = call
         heapq.heappush(self._moments, (moment, ticket))
@@ -192,9 +205,11 @@ class Alarm:
         thread = threading.Thread(target=self._serve, name="papyros-alarm", daemon=True)
         try:
             thread.start()
-            self._thread = thread
+            self._thread, self.in_want = thread, False
         except RuntimeError as error:
-            log.warning("an alarm has to wait for the next one: %s", error)
+            if not self.in_want:
+                log.warning("an alarm has to wait until there is a thread for it: %s", error)
+            self.in_want = True
 
     def close(self) -> None:
         """Forget all calls, and end the thread."""

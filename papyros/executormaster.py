@@ -137,7 +137,7 @@ class ExecutorMaster(DelegatingMaster):
             return False
         with self._parents.waiting(session):
             self._help()
-            return deadline.wait(self._came)
+            return self._wait(deadline)
 
     def _free_places(self) -> int:
         return self._slaves - len(self._flying.keys() - self._beside)

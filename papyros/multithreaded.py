@@ -80,7 +80,7 @@ class MultiThreadedMaster(BookkeepingMaster):
         try:
             with self._parents.waiting(session):
                 self._work_came()
-                return deadline.wait(self._came)
+                return self._wait(deadline)
         finally:
             if session.parent not in self._parents:
                 self._work.notify()  # one of those that are idle may be one too many now

@@ -89,7 +89,7 @@ class SingleThreadedMaster(BookkeepingMaster):
             self._forgotten.detach()
 
     def _await_outcome(self, deadline: Deadline) -> bool:
-        return self._run_next() or deadline.wait(self._came)
+        return self._run_next() or self._wait(deadline)
 
     def _await_room(self, deadline: Deadline) -> bool:
         return self._run_next() or deadline.wait(self._room)
@@ -100,7 +100,7 @@ class SingleThreadedMaster(BookkeepingMaster):
             entry = self._ledger.assign_next(self._holder, session)
             if entry is not None:
                 return self._run(entry, interrupts)
-        return deadline.wait(self._came)
+        return self._wait(deadline)
 
     def _run_next(self) -> bool:
         """Run the next waiting job, with the lock released meanwhile; False when there is none."""

@@ -409,6 +409,7 @@ class Desk:
         for gone in [gone for gone, (since, _) in self._reports.items() if now - since > self.grace]:
             del self._reports[gone]
         self._early.forget(before=now - self.grace)
+        self._alarm.look()
         jobs = sum(len(client.session.entries) for client in self.clients.values())
         self._flood = max(self._flood, jobs)
         if jobs or (self._flood < FLOOD_JOBS and self._carried < FLOOD_BYTES):

@@ -7,8 +7,9 @@ import time
 
 import pytest
 
+import papyros
 from papyros.deadlines import Alarm
-from tests.support import PATIENCE, at_most, none_to_spare
+from tests.support import PATIENCE, Background, at_most, none_to_spare, refuse_threads, wait_until
 
 
 @pytest.fixture
@@ -139,6 +140,26 @@ def test_an_alarm_for_which_no_thread_can_be_started_comes_with_the_next_one(ala
     assert calls == ["first"]
 
 
+def test_an_alarm_for_which_no_thread_could_be_started_comes_when_somebody_looks(alarm, monkeypatch, caplog):
+    done = threading.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_to_spare)
+        alarm.set_earliest(time.monotonic(), done.set)
+        alarm.look()
+    assert alarms() == []
+    assert len(caplog.messages) == 1, "it is said once"
+    alarm.look()
+    assert done.wait(PATIENCE)
+
+
+def test_without_a_call_nobody_starts_a_thread_by_looking(alarm):
+    alarm.look()
+    alarm.set(time.monotonic() + 1000, print)
+    alarm.close()
+    alarm.look()
+    assert alarms() == []
+
+
 def test_of_calls_at_the_earliest_moment_there_is_one_however_often_it_was_asked_for(alarm):
     calls, done = [], threading.Event()
 
@@ -156,3 +177,25 @@ def test_of_calls_at_the_earliest_moment_there_is_one_however_often_it_was_asked
     done.clear()
     alarm.set_earliest(time.monotonic(), call)  # since it was called, nothing was asked for
     assert done.wait(PATIENCE)
+
+
+@papyros.job(retries=1, backoff=0.01)
+def fail_once(failed):
+    if not failed.is_set():
+        failed.set()
+        raise ValueError("not now")
+    return "now"
+
+
+@pytest.mark.parametrize("kind", [papyros.SingleThreadedMaster, papyros.MultiThreadedMaster])
+def test_a_job_is_tried_again_though_there_was_no_thread_for_the_alarm_when_it_failed(kind, monkeypatch):
+    """Nobody but who waits for it is awake by then, and not in the main thread."""
+    with kind() as master:
+        job = fail_once(threading.Event())
+        with monkeypatch.context() as patch:
+            refuse_threads(patch, "papyros-alarm")
+            master.addJob(job)
+            waiting = Background(master.popProcessedJob)
+            wait_until(lambda: master._alarm.in_want, "an alarm that is in want of a thread")
+        assert waiting.result(10) is job
+        assert job.result == "now"

@@ -35,6 +35,7 @@ from papyros.frames import pack_message, unpack_message
 from papyros.outcome import Outcome
 from papyros.terms import Terms
 from tests.contract.jobs_for_tests import double
+from tests.support import refuse_threads, wait_until
 
 SEAL = bytes(SEAL_BYTES)
 
@@ -386,6 +387,22 @@ def test_a_job_whose_client_is_not_there_keeps_nobody_from_fetching(caller):
     caller.call("enlist", "host", 2)
     del caller.desk.clients["client"]
     assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 2
+
+
+def test_a_job_is_tried_again_though_there_was_no_thread_for_the_alarm_when_it_failed(caller, monkeypatch):
+    """If no other one failed, it waited for good."""
+    caller.call("join", "client")
+    caller.call("add", "client", 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", Terms(retries=1), SEAL)]))
+    host = caller.call("enlist", "host", 1)
+    assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 1
+    failed = JobOutcome("client", 1, failure(), 0.0, "lab/1", ticket_of(SEAL), SEAL)
+    message = pack_report(HostReport.empty()._replace(outcomes=[failed]))
+    with monkeypatch.context() as patch:
+        refuse_threads(patch, "papyros-alarm")
+        caller.call("report", "host", 1, host["uid"], host["stay"], message=message)
+    assert caller.desk.clients["client"].session.delayed
+    caller.service.sweep()
+    wait_until(caller.desk.ledger.anything_waits, "its next try")
 
 
 def report(caller, sequence, *told, ticket=None):
