@@ -38,6 +38,7 @@ __all__ = [
     "space_for",
     "split_column",
     "take_off",
+    "to_keep",
     "unpack_message",
 ]
 
@@ -54,6 +55,9 @@ CHUNK = 1 << 18
 #: Blobs of less than this size are copied out of the batch that they came with.
 SHORT = 1 << 10
 
+#: What is kept of a message for longer than the rest takes no more than so many times its size. Of messages of several
+#: payloads, which have 8 MiB at the most, those of a MiB are not copied: there, to carry them is all the work.
+KEEPING = 8
 
 #: Nothing takes longer.
 LONGEST_SECONDS = 1e9
@@ -119,6 +123,15 @@ def split_column(view: memoryview, count: int, offset: int = 0) -> list[Buffer]:
         return [whole[start:end] for start, end in pairwise(ends)]
     blobs = [view[start:end] for start, end in pairwise(ends)]
     return [blob if len(blob) >= SHORT else bytes(blob) for blob in blobs]
+
+
+def to_keep(blobs: Sequence[Buffer], size: int) -> list[Buffer]:
+    """Return blobs of a message of so many bytes for one who keeps some of them for longer than others.
+
+    What is not copied keeps the whole message: only blobs that are a good part of it are not.
+    """
+    least = size // KEEPING
+    return [blob if len(blob) >= least or isinstance(blob, bytes) else bytes(blob) for blob in blobs]
 
 
 def cut(column: Buffer, size: int) -> list[bytes]:

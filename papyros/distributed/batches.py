@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
 from papyros.distributed.seals import SEAL_BYTES, TICKET_BYTES
-from papyros.frames import Buffer, Parts, cut, message_parts, nested_parts, pack_message, unpack_message
+from papyros.frames import Buffer, Parts, cut, message_parts, nested_parts, pack_message, to_keep, unpack_message
 from papyros.terms import Terms
 
 __all__ = [
@@ -224,12 +224,12 @@ def added_parts(jobs: Sequence[AddedJob]) -> list[Buffer]:
 
 
 def unpack_added(message: Buffer) -> list[AddedJob]:
-    """Unpack what `pack_added` packed."""
+    """Unpack what `pack_added` packed, for a master, which keeps each job until that is processed."""
     numbers, terms, terms_column, column, digests, seals, *blobs = unpack_message(message)
     columns = (
         _numbers("Q", numbers),
         _definitions(column, digests),
-        blobs,
+        to_keep(blobs, len(message)),
         _terms(terms, terms_column),
         cut(seals, SEAL_BYTES),
     )
@@ -302,6 +302,11 @@ def outcomes_parts(outcomes: Sequence[JobOutcome], beside: bytes) -> list[Buffer
 
 def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
     """Unpack the outcomes of what `pack_outcomes` packed: the second buffer of that message."""
+    return _outcomes(message)
+
+
+def _outcomes(message: Buffer, whole: int = 0) -> list[JobOutcome]:
+    """Return outcomes; of a message of so many bytes as a whole, if they are to be kept."""
     names, session_column, numbers, seconds_column, slave_column, tickets, seals, *encoded = unpack_message(message)
     sessions, slaves = _read_table(bytes(names))
     seconds = array("d")
@@ -309,7 +314,7 @@ def unpack_outcomes(message: Buffer) -> list[JobOutcome]:
     columns = (
         [sessions[position] for position in _numbers("I", session_column)],
         _numbers("Q", numbers),
-        encoded,
+        to_keep(encoded, whole),
         seconds,
         [slaves[position] for position in _numbers("I", slave_column)],
         cut(tickets, TICKET_BYTES),
@@ -330,10 +335,10 @@ def report_parts(report: HostReport) -> list[Buffer]:
 
 
 def unpack_report(message: Buffer) -> HostReport:
-    """Unpack what `pack_report` packed."""
+    """Unpack what `pack_report` packed, for a master, which keeps each outcome until that is collected."""
     rest, outcomes = unpack_message(message)
     deaths, returned, prints, lent, held_up = json.loads(bytes(rest))
-    return HostReport(unpack_outcomes(outcomes), deaths, returned, prints, lent, held_up)
+    return HostReport(_outcomes(outcomes, len(message)), deaths, returned, prints, lent, held_up)
 
 
 def pack_definitions(definitions: dict[bytes, bytes]) -> bytes:

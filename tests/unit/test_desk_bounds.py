@@ -201,6 +201,29 @@ def test_a_job_whose_outcome_was_here_before_it_takes_the_room_of_that_and_none_
     assert (jobs, size) == (1, 2 * KB)
 
 
+def test_what_is_kept_takes_no_more_memory_than_it_is_counted_with(caller):
+    """Small payloads that came beside large ones once kept all of the message, long after the others had left."""
+    client, other = Client(caller, "client"), Client(caller, "other")
+    jobs = [AddedJob(number, bytes(16), bytes(size), Terms(), SEAL) for number, size in ((1, 2 * KB), (2, 90 * KB))]
+    assert caller.call("add", "client", 1, 0.0, message=pack_added(jobs))["accepted"]
+    small, large = (client.session.entries[number].payload[1] for number in (1, 2))
+    assert (type(small), len(small)) == (bytes, 2 * KB)
+    assert type(large) is memoryview, "it is most of the message, and is not copied"
+    assert other.add(10)
+    host = Host(caller, slaves=3)
+    done = []
+    for job in host.fetch():
+        result = b"R" + bytes(90 * KB if job.number == 2 else 2 * KB)
+        done.append(JobOutcome(job.session, job.number, result, 0.0, "lab/1", ticket_of(SEAL)))
+    report = pack_report(HostReport.empty()._replace(outcomes=done))
+    caller.call("report", "host", 1, host.answer["uid"], host.answer["stay"], message=report)
+    outcomes = [
+        session.entries[n].outcome.outcome
+        for session, n in ((client.session, 1), (client.session, 2), (other.session, 1))
+    ]
+    assert list(map(type, outcomes)) == [bytes, memoryview, bytes]
+
+
 def test_outcomes_of_clients_that_never_come_are_dropped_after_the_grace_time(caller, monkeypatch):
     host = Host(caller)
     for number in range(20):

@@ -24,6 +24,7 @@ from papyros.frames import (
     seconds_column,
     send_all,
     split_column,
+    to_keep,
     unpack_message,
 )
 from tests.support import Background
@@ -116,6 +117,18 @@ def test_a_column_comes_apart_as_it_was_joined(blobs, before):
 @given(BLOBS)
 def test_a_message_comes_apart_as_it_was_packed(blobs):
     assert unpack_message(memoryview(pack_message(blobs))) == blobs
+
+
+@given(BLOBS)
+def test_what_is_to_be_kept_of_a_message_is_the_same(blobs):
+    message = pack_message(blobs)
+    assert to_keep(unpack_message(message), len(message)) == blobs
+
+
+def test_of_what_is_kept_of_a_message_only_a_good_part_of_it_keeps_all_of_it():
+    message = pack_message([bytes(size) for size in (2000, 10_000, 100, 80_000)])
+    kept = to_keep(unpack_message(message), len(message))
+    assert [type(blob) for blob in kept] == [bytes, bytes, bytes, memoryview]
 
 
 @given(BLOBS, st.integers(0, 12), st.binary(max_size=30))
