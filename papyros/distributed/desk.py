@@ -21,7 +21,7 @@ from papyros.distributed.early import Early
 from papyros.distributed.guests import ClientDesk, HostDesk
 from papyros.distributed.seals import ticket_of
 from papyros.encoded import asks_for_retry
-from papyros.entries import PROCESSED, WAITING, Entry, Holder, Session
+from papyros.entries import PROCESSED, WAITING, Delivery, Entry, Holder, Session
 from papyros.logs import logger_of
 from papyros.memory import FLOOD_JOBS
 from papyros.packing import ledger_of_payloads
@@ -113,6 +113,7 @@ class Desk:
             session = self.ledger.open(key, *bounds, parent=entry)
             client = self.clients[key] = ClientDesk(session, self.clock())
         client.seen = self.clock()
+        client.left_told = (0, 0)  # the answer that told it last may have been lost with the connection before
         return client
 
     def is_over(self, parent: tuple[str, int]) -> bool:
@@ -190,8 +191,20 @@ class Desk:
 
     def discard(self, client: ClientDesk, numbers: Iterable[int]) -> None:
         """Forget jobs, whatever their state; those that run go on, for nobody, but without their children."""
+        held = not client.session.assignable()
         self.ledger.discard(client.session, numbers)
         self._stop_orphans()
+        client.tell_room()  # those that waited took some, and no answer tells of it
+        if held:
+            self.wake_hosts(client.session.assignable())
+
+    def collect(self, client: ClientDesk, acknowledged: int, limit: int, max_bytes: int) -> Delivery:
+        """Hand out processed jobs to their client; those that it has, by what it acknowledges, make room for others."""
+        held = not client.session.assignable()
+        delivery = self.ledger.collect(client.session, acknowledged, limit, max_bytes)
+        if held or delivery.entries:
+            self.wake_hosts(client.session.assignable())
+        return delivery
 
     def _order_stop(self, session: Session, entries: Iterable[Entry]) -> None:
         """Have those who hold these jobs stop them."""

@@ -179,13 +179,11 @@ class MasterService(ValueService):
             client = desk.client(key, stays)
             if client is None or desk.closing:
                 return UNKNOWN
-            delivery = desk.ledger.collect(client.session, acknowledged, limit, COLLECT_BYTES)
+            delivery = desk.collect(client, acknowledged, limit, COLLECT_BYTES)
             client.counts_room = bounded
             left = _left(client)
             if not (delivery.entries or client.prints or (bounded and left[:2] != client.left_told) or over):
                 return client.news.ticket()
-            if delivery.entries:
-                desk.wake_hosts(len(client.session.line))  # that it collects may have made room for results
             client.left_told = left[:2]
             number, entries = delivery.number, list(delivery.entries)
             alone = len(entries) == 1 and entries[0].size > COLLECT_BYTES  # it may fill a message all by itself

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from Pyro5.callcontext import current_context
 
 from papyros.distributed import desk as desk_module
 from papyros.distributed import early as early_module
@@ -15,9 +16,12 @@ from papyros.distributed.batches import (
     HostReport,
     JobOutcome,
     pack_added,
+    pack_numbers,
     pack_report,
     unpack_host_jobs,
 )
+from papyros.distributed.bells import Ticket
+from papyros.distributed.messages import ANNOTATION
 from papyros.distributed.seals import ticket_of
 from papyros.encoded import encode_outcome
 from papyros.outcome import Outcome
@@ -165,6 +169,72 @@ def test_jobs_are_assigned_again_when_results_were_collected(caller):
             pass
     assert client.session.entries == {}
     assert client.session.processed_bytes == 0
+
+
+class Parked:
+    """A call that waits for its answer."""
+
+    def __init__(self, waiting):
+        self._attempt = waiting.attempt
+        self.rung = False
+        ticket = self._attempt(False)
+        assert isinstance(ticket, Ticket)
+        ticket.then(self._ring)
+
+    def _ring(self):
+        self.rung = True
+
+    def answer(self):
+        """Try again, since the bell has rung."""
+        assert self.rung
+        answer = self._attempt(False)
+        assert not isinstance(answer, Ticket)
+        return answer
+
+
+@pytest.mark.parametrize("way", ["collects", "drops"])
+def test_a_slave_host_that_waits_is_woken_when_there_is_room_for_results_again(caller, way):
+    """A single result had taken all of it; what said that it has come had nothing to be answered, and woke nobody."""
+    client, host = Client(caller, "client"), Host(caller)
+    for _ in range(3):
+        client.add(10)
+    host.report([(job.session, job.number) for job in host.fetch()], bytes(20 * KB))
+    waiting = Parked(caller.service.fetch("host", host.acknowledged, 0, 10.0))
+    if way == "collects":
+        assert client.collect() == 1
+        assert not waiting.rung, "it may have to come again"
+        assert client.collect() == 0
+    else:
+        caller.call("drop", "client", message=pack_numbers([1]))
+    assert waiting.answer()["count"] == 1
+
+
+@pytest.mark.parametrize("what", ["add", "collect"])
+def test_a_client_hears_that_there_is_room_when_jobs_that_wait_are_dropped(caller, what):
+    client = Client(caller, "client")
+    number = client.add_all(KB)
+    if what == "add":
+        current_context.annotations = {
+            ANNOTATION: pack_added([AddedJob(number + 1, bytes(16), bytes(KB), Terms(), SEAL)])
+        }
+        waiting = Parked(caller.service.add("client", number + 1, 10.0))
+    else:
+        waiting = Parked(caller.service.collect("client", 0, True, 10.0))
+    caller.call("drop", "client", message=pack_numbers([1, 2]))
+    answer = waiting.answer()
+    assert answer.get("accepted", True)
+    assert answer["left"][:2] == (2, 2 * KB)
+
+
+def test_a_client_hears_again_of_room_when_the_answer_that_told_it_was_lost(caller):
+    client, host = Client(caller, "client"), Host(caller)
+    client.add(KB)
+    host.fetch()
+    assert caller.call("collect", "client", 0, True, 10.0)["left"][:2] == (1, KB)
+    Parked(caller.service.collect("client", 0, True, 10.0))
+    caller.call("join", "client")  # on another connection
+    answer = caller.service.collect("client", 0, True, 10.0).attempt(False)
+    assert answer["left"][:2] == (1, KB)
 
 
 def test_tiny_results_are_bounded_by_their_number(caller, monkeypatch):
