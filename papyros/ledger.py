@@ -440,7 +440,7 @@ class Ledger:
 
     def _undelay(self, entry: Entry) -> None:
         if entry.delayed:
-            entry.delayed = 0
+            self._delays.give_up(entry)
             entry.session.delayed -= 1
             entry.session.delayed_bytes -= entry.size
 

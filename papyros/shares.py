@@ -69,7 +69,8 @@ def bearable(holder: Holder, wanted: int, sessions: Iterable[Session]) -> int:
     at_least = holder.places - holder.held
     if wanted <= at_least:
         return wanted
-    return int(max(0, at_least, min(wanted, sum(session.fitting for session in sessions))))
+    # One whose results have no room at all takes nothing from the room of others.
+    return int(max(0, at_least, min(wanted, sum(max(0.0, session.fitting) for session in sessions))))
 
 
 def idle_share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:

@@ -137,6 +137,48 @@ def test_what_was_to_be_tried_again_does_not_come_back_once_it_is_dropped(how):
     assert not holder.assigned
 
 
+@pytest.mark.parametrize("how", ["cancel", "cancel_waiting", "discard", "drop", "finish"])
+def test_the_books_let_go_of_jobs_that_wait_for_no_next_try_any_more(how):
+    """Their moment may be a day away, and until then each kept its client's session."""
+    ledger = Ledger()
+    holder = ledger.enlist("host", 1000)
+    for key in range(10):
+        session = ledger.open(key)
+        for number in range(100):
+            ledger.add(session, number, "payload", 0, Terms(retries=1))
+            ledger.assign_to(holder, session.entries[number])
+            ledger.finish(session, number, "failed", again_at=lambda delay: 100_000 + delay)
+        assert len(ledger._delays._heap) >= 100
+        if how == "cancel_waiting":
+            assert len(ledger.cancel_waiting(session)) == 100
+        elif how == "drop":
+            ledger.drop(key)
+        elif how == "discard":
+            ledger.discard(session, range(100))
+        else:
+            for number in range(100):
+                ledger.cancel(session, number) if how == "cancel" else ledger.finish(session, number, "done elsewhere")
+    assert len(ledger._delays._heap) <= 100
+    session = ledger.open("last")
+    ledger.add(session, 1, "payload", 0, Terms(retries=1))
+    ledger.assign_to(holder, session.entries[1])
+    ledger.finish(session, 1, "failed", again_at=lambda delay: 50_000 + delay)
+    assert ledger.wake(60_000.0) == 1
+    assert ledger.wake(200_000.0) == 0
+
+
+def test_many_delays_that_are_over_keep_the_others_waiting():
+    ledger = Ledger()
+    session, holder = ledger.open("client"), ledger.enlist("host", 1000)
+    for number in range(1000):
+        ledger.add(session, number, "payload", 0, Terms(retries=1))
+        ledger.assign_to(holder, session.entries[number])
+        ledger.finish(session, number, "failed", again_at=lambda _, moment=number % 10: float(moment))
+    assert [ledger.wake(float(now)) for now in range(11)] == [*[100] * 10, 0]
+    assert not ledger._delays._heap
+    assert (session.delayed, len(session.line)) == (0, 1000)
+
+
 def test_a_number_that_was_cancelled_may_come_again_with_another_priority():
     """A message that is repeated late: what was cancelled meanwhile is a new job then, and is assigned, once."""
     ledger = Ledger()
@@ -332,3 +374,19 @@ def test_jobs_that_hold_up_others_are_given_ahead_again_once_outcomes_are_quick(
     for entry in ledger.assign(holder, 20):
         ledger.finish(session, entry.number, b"", 0.001)
     assert share(holder, [holder], [session]) > 1
+
+
+def test_a_client_whose_results_have_no_room_keeps_nobody_else_from_having_jobs_ahead():
+    """Those that it does not collect are more than it may have, and were once taken off the room of all others."""
+    ledger = Ledger()
+    holder, other = ledger.enlist("holder", 4), ledger.enlist("other", 4)
+    quick, full = (ledger.open(key, max_processed_bytes=1_000_000) for key in ("quick", "full"))
+    for session in (quick, full):
+        for number in range(300):
+            ledger.add(session, number, "payload")
+    quick.seconds, quick.result_bytes = 0.001, 100_000.0
+    assert ledger.bearable(holder, 8) == 8
+    for entry in [ledger.assign_next(other, full) for _ in range(20)]:
+        ledger.finish(full, entry.number, "done", 0.001, 100_000)
+    assert full.is_full
+    assert ledger.bearable(holder, 8) == 8
