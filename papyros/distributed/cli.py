@@ -17,6 +17,7 @@ from pathlib import Path
 
 from papyros.distributed.cluster import LocalCluster
 from papyros.distributed.config import apply_pyro_items
+from papyros.distributed.daemon import MAX_CONNECTIONS
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
 from papyros.distributed.doctor import examine
 from papyros.distributed.host import SlaveHost
@@ -161,6 +162,7 @@ def _run_master(
     tell: Callable[[str], None],
 ) -> int:
     _spare_the_collector()
+    _allow_connections()
     use_one_heap()
     over: list[PapyrosError] = []
 
@@ -223,6 +225,21 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
+
+
+def _allow_connections() -> None:
+    """Have the system allow this process as many connections as a master serves, if it may: 1,024 are usual."""
+    try:
+        import resource
+    except ImportError:  # not on all systems
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * MAX_CONNECTIONS
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # then it is as many as it was
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _run_host(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from papyros import (
     MultiProcessMaster,
 )
 from papyros.distributed import lifeline
+from papyros.distributed.daemon import MAX_CONNECTIONS
 from papyros.distributed.keys import ENVIRONMENT
 from papyros.distributed.naming import NameServer, parse_address
 from tests.contract.jobs_for_tests import double, wait_at, where
@@ -105,6 +107,21 @@ def test_parts_that_are_asked_to_end_are_not_told_of(caplog):
         wait_until_gone([cluster.pids["slave host"]], ORPHAN_SECONDS)
     assert not caplog.records
     assert not cluster.failed_parts
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux tells of other processes")
+def test_a_master_allows_itself_as_many_connections_as_it_serves():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 1024), hard))  # as most systems have it
+    try:
+        cluster = LocalCluster(slaves=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with cluster:
+        limits = {part: resource.prlimit(pid, resource.RLIMIT_NOFILE) for part, pid in cluster.pids.items()}
+    bounds = [bound for bound in (2 * MAX_CONNECTIONS, hard) if bound != resource.RLIM_INFINITY]
+    assert limits["master"] == (min(bounds), hard)
+    assert limits["name server"] == (min(soft, 1024), hard), "the others need no more"
 
 
 def test_a_folder_of_our_name_where_a_program_runs_is_not_taken_for_papyros(tmp_path):
