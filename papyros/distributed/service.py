@@ -399,7 +399,7 @@ class MasterService(ValueService):
         key = arguments[0] if arguments else None
         with self._desk.lock:
             if role is Role.CLIENT:
-                self._desk.client(str(key))
+                self._desk.client(str(key), {})  # of whichever stay: it lives
             elif role is Role.SLAVE_HOST:
                 self._desk.host(str(key))
 
