@@ -43,8 +43,9 @@ class Receiver:
         self._warned = False
 
     def begin_anew(self) -> None:
-        """Another master took over. Called with the lock held."""
+        """Another master took over: wait for the old one no longer, which has patience. Called with the lock held."""
         self._acknowledged = 0
+        self.abort()
 
     def abort(self) -> None:
         """Have it wait for nothing any more."""
@@ -58,51 +59,70 @@ class Receiver:
             with client._lock:
                 while client._trouble and not client._stop_event.is_set():
                     client._joined.wait()
-                uri = client._uri
+                # Both at once: while a connection is made, another master may take over.
+                uri, stay = client._uri, client._stay
             try:
                 with client._finder.line(uri, silence=client._silence) as line:
                     self._line = line
-                    self._receive_on(line)
+                    self._receive_on(line, stay)
             except LineBrokenError as error:
                 log.info("%s", error)
+            except MemoryError:
+                log.warning("there is no memory for what %s has sent: it is asked again", uri)
+                self._take_stock()
             with client._lock:
-                if uri == client._uri and not client._stop_event.is_set():
+                if (uri, stay) == (client._uri, client._stay) and not client._stop_event.is_set():
                     client._lose_master()
 
-    def _receive_on(self, line: Line) -> None:
+    def _receive_on(self, line: Line, stay: str) -> None:
         client = self._client
-        bounded = client._limited
-        with client._lock:
-            stay = client._stay
         gathering = Gathering()
         while not client._stop_event.is_set():
-            # One that has no room shows that it lives, and says what it has received.
-            room = not client._limits_results or self._await_room_for_results()
-            said = (client._patience,) if room else (0.0, False)
-            answer, message = line.call("collect", client._key, self._acknowledged, bounded, *said)
-            check_known(answer)
-            prints, outcomes = [], []
-            if answer["news"]:
-                printed, encoded = unpack_message(message)
-                prints = json.loads(bytes(printed))
-                outcomes = list(map(client._exchange.checked, unpack_outcomes(encoded)))
-            self._show(prints)
-            self._warn(answer["slaves"])
-            with client._lock:
-                if client._stay != stay:
-                    raise LineBrokenError("another master took over")
-                self._acknowledged = answer["number"]
-                client._note_left(answer["left"])
-                for done in outcomes:
-                    client._exchange.take(done)
-                if not client._sent:
-                    client._sent.let_go_of_room()
-                client._outcomes_came()
-                if client._packer.kept.stale or client._limits_results:
-                    client._news.notify()  # the master lets go of what nobody shares any more, and gets more jobs
-                out = len(client._sent)
-            if pause := gathering.pause(len(outcomes), out, answer["slaves"]):
+            came, out = self._collect(line, stay)
+            if pause := gathering.pause(came, out, self.slaves):
                 client._stop_event.wait(pause)
+
+    def _collect(self, line: Line, stay: str) -> tuple[int, int]:
+        """Ask for outcomes, and take those that come; return how many, and of how many jobs they are still to come.
+
+        What came, which may be large, is let go of before the next wait. It is acknowledged when all of it was taken:
+        if memory ends before, it comes again, and what was taken then is known no more.
+        """
+        client = self._client
+        # One that has no room shows that it lives, and says what it has received.
+        room = not client._limits_results or self._await_room_for_results()
+        said = (client._patience,) if room else (0.0, False)
+        if client._stay != stay:
+            raise LineBrokenError("another master took over")
+        answer, message = line.call("collect", client._key, self._acknowledged, client._limited, *said)
+        check_known(answer)
+        outcomes = []
+        if answer["news"]:
+            printed, encoded = unpack_message(message)
+            self._show(json.loads(bytes(printed)))
+            outcomes = list(map(client._exchange.checked, unpack_outcomes(encoded)))
+        self._warn(answer["slaves"])
+        with client._lock:
+            if client._stay != stay:
+                raise LineBrokenError("another master took over")
+            client._note_left(answer["left"])
+            for done in outcomes:
+                client._exchange.take(done)
+            self._acknowledged = answer["number"]
+            if not client._sent:
+                client._sent.let_go_of_room()
+            client._outcomes_came()
+            if client._packer.kept.stale or client._limits_results:
+                client._news.notify()  # the master lets go of what nobody shares any more, and gets more jobs
+            return len(outcomes), len(client._sent)
+
+    def _take_stock(self) -> None:
+        """Put the books right when memory has ended in the midst of a change of them, and send again what fell out."""
+        client = self._client
+        with client._lock:
+            client._mend()
+            client._exchange.send_singly(client._sent.take_strays(client._holder.assigned))
+            client._outcomes_came()
 
     def _await_room_for_results(self) -> bool:
         """Wait while results that are not popped take all the room there is for them; False after a while."""
