@@ -117,8 +117,12 @@ class Daemon:
 
     def start(self) -> None:
         """Serve, from a thread of its own."""
-        self._switchboard.start()
-        self._thread.start()
+        try:
+            self._switchboard.start()
+            self._thread.start()
+        except BaseException:  # the system has no thread to spare, or Ctrl-C came
+            self.close()
+            raise
 
     def close(self) -> None:
         """Stop serving: no new connections, and an end to those there are. To close twice is harmless."""

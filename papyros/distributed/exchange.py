@@ -81,8 +81,16 @@ class Exchange:
         Where the master has none, some of the `slaves` get a bundle each, and not one of them all that there is.
         """
         unsent = self.sent.take_unsent(self.send_bundles)
-        batch = [_bundled(bundle) for bundle in unsent]
-        leaving = self.sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
+        self.sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
+        try:
+            return self._filled([_bundled(bundle) for bundle in unsent], sendable, slaves)
+        except MemoryError:
+            self._take_back()
+            raise
+
+    def _filled(self, batch: list[AddedJob], sendable: Callable[[], int], slaves: int) -> list[AddedJob]:
+        """Return what goes into the next message, of which this is the beginning."""
+        leaving = self.sent.leaving
         full = True
         size = sum(len(job.blob) for job in batch)
         # A program that adds jobs for long lets nobody get a word in for 5 ms: better a long one, of many bundles.
@@ -100,6 +108,12 @@ class Exchange:
             batch += [self._single(jobs[0]) if len(jobs) == 1 else self._bundle(jobs) for jobs in parted]
             full = len(entries) == SEND_JOBS
         return batch
+
+    def _take_back(self) -> None:
+        """Let the jobs of a message that was not made wait again, in whatever books they stand by now."""
+        self._ledger.mend()
+        _, entries = self.sent.take_out(self.sent.leaving_as(self.sent.leaving), ())
+        self.send_singly([*entries, *self.sent.take_strays(self._holder.assigned)])
 
     def _single(self, entry: Entry) -> AddedJob:
         """Return a job that is to be sent by itself."""
@@ -164,7 +178,7 @@ class Exchange:
         bundle = self.sent.bundles.get(done.number)
         if bundle is not None:
             self._take_told(bundle, done)
-        elif (entry := self.sent.single.pop(done.number, None)) is not None:
+        elif (entry := self.sent.single.get(done.number)) is not None:
             outcome = done.outcome
             if not is_told(outcome):
                 if entry.payload is not None:
@@ -172,6 +186,7 @@ class Exchange:
             elif entry.deaths:  # of what was before it had the job, the master knows only the number
                 outcome = encode_lost(tell_before(told_text(outcome), entry.deaths))
             self._end(entry, outcome, done.slave, done.seconds)
+            del self.sent.single[done.number]  # after that: if memory ends in between, the outcome comes again
 
     def _take_told(self, bundle: Bundle, done: JobOutcome) -> None:
         """Take what is told of a bundle: jobs of it that will not be run as a part of it are sent again."""

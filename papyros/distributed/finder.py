@@ -151,10 +151,10 @@ class MasterFinder:
     def _host_again(self, hosting: Hosting) -> Line | None:
         try:
             return self._host_here(hosting)
-        except (OSError, PapyrosError) as error:
+        except (OSError, PapyrosError, RuntimeError, MemoryError) as error:  # a shortage, also of threads, may pass
             if type(error) is not self._told:
                 self._told = type(error)
-                log.warning("no master is hosted here for now: %s", error)
+                log.warning("no master is hosted here for now: %s", error or "there is no memory for it")
             return None
 
     def _may_replace(self, uri: str, silent: bool) -> bool:

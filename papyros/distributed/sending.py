@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from papyros.distributed.batches import added_parts, in_messages, pack_definitions, pack_numbers
+from papyros.distributed.batches import AddedJob, added_parts, in_messages, pack_definitions, pack_numbers
 from papyros.distributed.exchange import SEND_JOBS
 from papyros.distributed.line import Line, LineBrokenError, check_known
-from papyros.distributed.messages import Batch
 from papyros.distributed.seeker import Pauses
 from papyros.distributed.values import SentValues
 from papyros.logs import logger_of
@@ -52,9 +51,8 @@ class Sender:
         self._client = client
         self.unwanted: list[int] = []
         self.idle = False
-        self._sequence = 0
-        self._needed: set[bytes] = set()  # the definitions that the message refers to
-        self._message: Batch | None = None  # sent, but not known to have arrived
+        self._sequence = 0  # of that message
+        self._batch: list[AddedJob] = []  # sent, or about to be, but not known to have arrived
         self._defined: set[bytes] = set()
         self._values = SentValues(client._key)
 
@@ -64,7 +62,7 @@ class Sender:
         self._defined.clear()
         self._values.clear()
         self._sequence = 0
-        self._message = None
+        self._batch = []
 
     def run(self) -> None:
         """What is added here is added there; when the master is lost, find it, or the next one."""
@@ -73,8 +71,11 @@ class Sender:
         while not client._stop_event.is_set():
             try:
                 self._send_on(self.line)
-            except LineBrokenError as error:
-                log.info("%s", error)
+            except (LineBrokenError, MemoryError) as error:
+                if isinstance(error, MemoryError):
+                    log.warning("there is no memory for what is to be sent to %s: it is tried again", self.line.uri)
+                else:
+                    log.info("%s", error)
                 self.line.close()
                 client._stop_event.wait(pauses.next())
                 with contextlib.suppress(LineBrokenError):
@@ -90,27 +91,33 @@ class Sender:
         while not client._stop_event.is_set():
             if client._cancelling.doubts:
                 client._cancelling.settle(line)  # first: what comes of it is not to be mixed up with what is sent again
-            if self._message is None:
+            if not self._batch:
                 unwanted = self._wait_for_news()
                 if unwanted:
                     self._drop(line, unwanted)
                 self._values.forget(client._packer, self._defined)
                 self._values.settle(line)
-            if self._message is None:
-                continue
-            self._define(line, self._needed)
-            answer = check_known(line.call("add", client._key, self._sequence, ROOM_SECONDS, message=self._message)[0])
+            if self._batch:
+                self._send_batch(line)
+
+    def _send_batch(self, line: Line) -> None:
+        """Send the jobs of a message, if the master has room. They may be large: nothing of them is kept here."""
+        client = self._client
+        batch = self._batch
+        self._define(line, {job.definition for job in batch})
+        message = added_parts(batch)
+        answer = check_known(line.call("add", client._key, self._sequence, ROOM_SECONDS, message=message)[0])
+        with client._lock:
             if answer["accepted"]:
-                self._message = None
-            with client._lock:
+                self._batch = []
                 client._sent.leaving.clear()
-                client._joined.notify_all()
-                client._note_left(answer["left"])
+            client._joined.notify_all()
+            client._note_left(answer["left"])
 
     def _wait_for_news(self) -> list[int]:
         """Wait for jobs to send, which make the next message, or for jobs that nobody wants any more: return those.
 
-        The message is noted before anything is said on a line, which may break: then it is said again on the next one.
+        What is in it is noted before anything is said on a line, which may break: then it is sent on the next one.
         """
         client = self._client
         with client._lock:
@@ -126,12 +133,11 @@ class Sender:
                 return []
             batch = client._exchange.next_batch(self._sendable, client._receiver.slaves)
             unwanted, self.unwanted = self.unwanted, []
-            if not batch:
+            if batch:
+                self._batch = batch
+                self._sequence += 1
+            else:
                 client._joined.notify_all()  # what was to be sent again, somebody has cancelled
-        if batch:
-            self._message = added_parts(batch)
-            self._needed = {job.definition for job in batch}
-            self._sequence += 1
         return unwanted
 
     def _something_to_send(self) -> bool:
@@ -165,7 +171,7 @@ class Sender:
         client = self._client
         try:
             check_known(line.call("drop", client._key, message=pack_numbers(unwanted))[0])
-        except LineBrokenError:
+        except (LineBrokenError, MemoryError):
             with client._lock:
                 self.unwanted += unwanted
             raise

@@ -93,6 +93,19 @@ class SentJobs:
         unsent = {bundle.number for bundle in self.unsent}
         return bool(unsent) and any(self.sent_as(number) in unsent for number in numbers)
 
+    def leaving_as(self, wanted: Collection[int] | None) -> set[int]:
+        """Return the numbers under which these jobs, or all if None, are to be at the master, if they are leaving."""
+        unsent = {bundle.number for bundle in self.unsent}
+        behind = [number for number, bundle in self.bundle_of.items() if bundle.number in unsent] if unsent else []
+        return {self.sent_as(number) for number in (*self.leaving, *behind) if wanted is None or number in wanted}
+
+    def take_out(self, numbers: Collection[int], wanted: Collection[int] | None) -> tuple[list[int], list[Entry]]:
+        """Do as `cancelled` does, of what is leaving, and will never be with the master."""
+        self.leaving = {number for number in self.leaving if self.sent_as(number) not in numbers}
+        for entry in [entry for number in numbers if (entry := self.single.get(number)) is not None]:
+            self._total = (self._total[0] - 1, self._total[1] - entry.size)
+        return self.cancelled(numbers, wanted)
+
     def take(self, bundle: Bundle, entries: Iterable[Entry]) -> list[Entry]:
         """Take jobs out of a bundle, and return those that were in it still."""
         taken = [entry for entry in entries if self.bundle_of.pop(entry.number, None) is not None]

@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,8 +53,9 @@ class Group:
         host.start()
         return host
 
-    def client(self, names: Address | None = None) -> DistributedMaster:
-        client = DistributedMaster(self.name, str(names or self.names), host_master=False, timeout=PATIENCE)
+    def client(self, names: Address | None = None, **options: Any) -> DistributedMaster:
+        options = {"host_master": False, "timeout": PATIENCE, **options}
+        client = DistributedMaster(self.name, str(names or self.names), **options)
         self._clients.append(client)
         return client
 

@@ -125,3 +125,26 @@ def test_jobs_of_a_bundle_that_another_master_is_still_to_get_are_on_their_way(s
     assert not sent.is_leaving([1])
     sent.take_unsent(10)
     assert not sent.is_leaving([3])
+
+
+def test_what_is_leaving_has_the_numbers_under_which_it_is_sent(sent):
+    assert sent.leaving_as(None) == set()
+    sent.move()
+    sent.add_bundle(Bundle(11, [entry(6), entry(7)], b"bundle", b"seal"))
+    sent.add(entry(8))
+    sent.leaving = {6, 7, 8}
+    assert sent.leaving_as(None) == {8, 10, 11}
+    assert sent.leaving_as([3, 7]) == {10, 11}
+    assert sent.leaving_as([1]) == set()
+
+
+def test_what_is_taken_out_of_a_message_is_not_leaving_and_does_not_wait_at_the_master(sent):
+    sent.add_bundle(Bundle(11, [entry(6), entry(7)], b"bundle", b"seal"))
+    sent.add(entry(8))
+    sent.leaving = {6, 7, 8}
+    assert sent.waiting == (2, 8)
+    gone, again = sent.take_out({8, 11}, {6, 8})
+    assert (sorted(gone), numbers(again)) == ([6, 8], [7])
+    assert sent.waiting == (1, 4)
+    assert not sent.is_leaving([6, 7, 8])
+    assert list(sent.bundles) == [10]

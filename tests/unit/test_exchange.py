@@ -1,0 +1,60 @@
+"""What goes between a client and its master, without either: a ledger, and the jobs that were taken out of it."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from papyros.distributed.bundling import Bundling
+from papyros.distributed.exchange import Exchange
+from papyros.distributed.keys import ClusterKey
+from papyros.distributed.seals import Seals
+from papyros.entries import WAITING
+from papyros.packing import ledger_of_payloads
+
+pytestmark = pytest.mark.compiled
+
+QUICK, SLOW = b"a quick class...", b"a slow class...."
+
+
+class Client:
+    """The books of a client, with jobs of two classes: those of one are bundled."""
+
+    def __init__(self, jobs):
+        self.ledger = ledger_of_payloads()
+        self.session = self.ledger.open("client")
+        self.holder = self.ledger.enlist("cluster", 1)
+        bundling = Bundling()
+        bundling.learn(QUICK, 0.0001, 10)
+        seals = Seals(ClusterKey(bytes(32), "a test"), "client")
+        self.exchange = Exchange(self.ledger, self.holder, itertools.count(1000), seals, bundling, lambda: None)
+        self.sent = self.exchange.sent
+        for number in range(1, jobs + 1):
+            self.ledger.add(self.session, number, (SLOW if number % 4 == 1 else QUICK, b"blob"), 4)
+
+    def next_batch(self):
+        return self.exchange.next_batch(lambda: 500, 1)
+
+    def states(self):
+        return {entry.state for entry in self.session.entries.values()}
+
+
+def test_jobs_wait_again_when_memory_ends_while_a_message_is_made_of_them():
+    client = Client(1200)
+    asked = itertools.count()
+
+    def sendable():
+        if next(asked) == 1:
+            assert client.sent.bundles
+            assert client.sent.single
+            raise MemoryError
+        return 500
+
+    with pytest.raises(MemoryError):
+        client.exchange.next_batch(sendable, 1)
+    assert client.states() == {WAITING}
+    assert client.sent.waiting == (0, 0)
+    assert not len(client.sent)
+    assert not client.sent.is_leaving(None)
+    assert [job.number for job in client.next_batch()] == list(range(1, 501)), "each by itself from now on"
