@@ -159,13 +159,16 @@ class Exchange:
 
     # What comes -------------------------------------------------------------------------
 
-    def checked(self, done: JobOutcome) -> JobOutcome:
+    def checked(self, done: JobOutcome) -> JobOutcome | None:
         """Return an outcome, if it is what a slave host sealed that was given this job; else one that says so.
 
-        Needs no lock.
+        None, if it is of no job that was sent: nobody waits for it, and what cannot be checked now is not to be taken
+        for an outcome of one that is sent a moment later. Needs no lock.
         """
         seal = self.sent.seal_of(done.number)
-        if seal is None or self._seals.check_outcome(done.number, ticket_of(seal), done.outcome, done.seal):
+        if seal is None:
+            return None
+        if self._seals.check_outcome(done.number, ticket_of(seal), done.outcome, done.seal):
             return done
         if is_told(done.outcome):
             return done  # the master says, in words, that the job was lost

@@ -100,7 +100,8 @@ class Receiver:
         if answer["news"]:
             printed, encoded = unpack_message(message)
             self._show(json.loads(bytes(printed)))
-            outcomes = list(map(client._exchange.checked, unpack_outcomes(encoded)))
+            checked = map(client._exchange.checked, unpack_outcomes(encoded))
+            outcomes = [done for done in checked if done is not None]
         self._warn(answer["slaves"])
         with client._lock:
             if client._stay != stay:

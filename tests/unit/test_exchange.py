@@ -6,11 +6,14 @@ import itertools
 
 import pytest
 
+from papyros.distributed.batches import JobOutcome
 from papyros.distributed.bundling import Bundling
 from papyros.distributed.exchange import Exchange
 from papyros.distributed.keys import ClusterKey
 from papyros.distributed.seals import Seals
+from papyros.encoded import decode_outcome, encode_outcome
 from papyros.entries import WAITING
+from papyros.outcome import Outcome
 from papyros.packing import ledger_of_payloads
 
 pytestmark = pytest.mark.compiled
@@ -58,3 +61,16 @@ def test_jobs_wait_again_when_memory_ends_while_a_message_is_made_of_them():
     assert not len(client.sent)
     assert not client.sent.is_leaving(None)
     assert [job.number for job in client.next_batch()] == list(range(1, 501)), "each by itself from now on"
+
+
+def test_an_outcome_of_a_job_that_is_sent_after_it_was_checked_is_not_taken_unchecked():
+    """Who forges one would only have to send it before its time."""
+    client = Client(1)
+    forged = JobOutcome("client", 1, encode_outcome(Outcome("forged"), "a job"), 0.0, "a stranger")
+    assert client.exchange.checked(forged) is None
+    client.next_batch()
+    refused = client.exchange.checked(forged)
+    client.exchange.take(refused)
+    [entry] = client.session.processed
+    assert "nothing of it was unpickled" in str(decode_outcome(entry.outcome[0], "a job").exception)
+    assert client.exchange.checked(forged) is None, "it has come"
