@@ -161,7 +161,8 @@ def cluster_legs(jobs: int) -> dict[str, Legs]:
                 packed = pack_report(HostReport.empty()._replace(outcomes=reported))
             message = service.back(master, packed, len(reported))
             with client.leg("unpack outcomes, and check seals"):
-                outcomes = list(map(exchange.checked, unpack_outcomes(unpack_message(message)[1])))
+                checked = map(exchange.checked, unpack_outcomes(unpack_message(message)[1]))
+                outcomes = [done for done in checked if done is not None]
             with client.leg("finish"):
                 for done in outcomes:
                     exchange.take(done)

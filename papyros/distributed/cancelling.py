@@ -15,6 +15,7 @@ from papyros.deadlines import Deadline
 from papyros.distributed.batches import pack_numbers, unpack_numbers
 from papyros.distributed.bundling import Bundle
 from papyros.distributed.line import Line, LineBrokenError, check_known
+from papyros.entries import Entry
 from papyros.frames import Buffer
 from papyros.logs import logger_of
 
@@ -52,7 +53,8 @@ class Cancelling:
         """Cancel sent jobs, all when `numbers` is None; only those that no slave host was given, if `waiting`.
 
         Returns the numbers of those that were, or None when what had been sent may wait here again: another master
-        took over, or what an earlier cancellation had done was settled.
+        took over, or what an earlier cancellation had done was settled; or the one that there is has no room for it, so
+        that it can be withheld.
 
         Raises:
             LineBrokenError: no master can be reached, which was told.
@@ -62,7 +64,11 @@ class Cancelling:
             self._await_joined(lambda: bool(self.doubts))
             return None
         self._let_arrive(numbers)
+        if numbers is None:
+            self.withhold(None)
         with client._lock:
+            if numbers is not None and client._sent.is_refused(numbers):
+                return None
             known = dict.fromkeys(map(client._sent.sent_as, numbers or []))
             stay = client._stay
         ticket = next(self._tickets)
@@ -99,12 +105,21 @@ class Cancelling:
         with client._lock, client._mending():
             if client._stay == stay:
                 client._note_left(answer["left"])
-            gone, again = client._sent.cancelled(unpack_numbers(reply), None if wanted is None else set(wanted))
-            for number in gone:
-                if number in client._jobs:
-                    client._discard(number)
-            client._exchange.send_singly(again)
+            found = client._sent.cancelled(unpack_numbers(reply), None if wanted is None else set(wanted))
+            return self._take_out_of_books(*found)
+
+    def _take_out_of_books(self, gone: list[int], again: list[Entry]) -> list[int]:
+        client = self._client
+        client._discard(gone)
+        client._exchange.send_singly(again)
         return gone
+
+    def withhold(self, numbers: list[int] | None) -> list[int]:
+        """Cancel jobs, all if None, in a message for which the master has had no room; return which. Asks nobody."""
+        client = self._client
+        wanted = None if numbers is None else set(numbers)
+        with client._lock, client._mending():
+            return self._take_out_of_books(*client._sent.take_out(client._sender.withhold(wanted), wanted))
 
     def await_leave(self, number: int, bundle: Bundle) -> bool:
         """Wait until a job leaves a bundle that has ended at the master; return whether it does, in time."""
@@ -117,11 +132,15 @@ class Cancelling:
         return True
 
     def _let_arrive(self, numbers: list[int] | None) -> None:
-        """Wait while jobs, any of them if None, are in the sender's hands: neither here any more, nor there yet."""
+        """Wait while jobs, any of them if None, are in the sender's hands: neither here any more, nor there yet.
+
+        Not for those that the master has no room for: that may take as long as the jobs that it has.
+        """
         client = self._client
+        sent = client._sent
         deadline = Deadline(CANCEL_SECONDS)
         with client._lock:
-            while client._sent.is_leaving(numbers) and not client._trouble and not client._stop_event.is_set():
+            while sent.is_leaving(numbers) and not (sent.refused or client._trouble or client._stop_event.is_set()):
                 if not deadline.wait(client._joined):
                     return
 

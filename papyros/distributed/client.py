@@ -15,7 +15,7 @@ import math
 import os
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -203,14 +203,18 @@ class DistributedMaster(PackingMaster):
             self._news.notify()
 
     def _withdraw(self, session: Session, numbers: Sequence[int]) -> list[int]:
-        withdrawn = super()._withdraw(session, numbers)
+        withdrawn = self._withdraw_here(session, numbers)
         with contextlib.suppress(LineBrokenError):
             while left := [number for number in numbers if number in session.entries]:
                 cancelled = self._cancelling.cancel(left, waiting=True)
                 if cancelled is not None:
                     return withdrawn + cancelled
-                withdrawn += super()._withdraw(session, left)
+                withdrawn += self._withdraw_here(session, left)
         return withdrawn
+
+    def _withdraw_here(self, session: Session, numbers: Sequence[int]) -> list[int]:
+        withdrawn = super()._withdraw(session, numbers)
+        return withdrawn + self._cancelling.withhold([number for number in numbers if number in session.entries])
 
     def _is_assigned(self, session: Session, number: int) -> bool:
         return super()._is_assigned(session, number) and self._ask_assigned(number)
@@ -269,6 +273,8 @@ class DistributedMaster(PackingMaster):
                 if entry is None or entry.state is PROCESSED:
                     return False
                 bundle = self._sent.bundle_of.get(entry.number)
+            if self._cancelling.withhold([entry.number]):
+                return True
             try:
                 cancelled = self._cancelling.cancel([entry.number])
             except LineBrokenError:
@@ -286,12 +292,15 @@ class DistributedMaster(PackingMaster):
             while self._cancelling.cancel(None) is None:
                 super().cancelAllJobs()
 
-    def _discard(self, number: int) -> None:
-        for session in self._ledger.sessions.values():
-            if number in session.entries:
-                self._ledger.discard(session, [number])
-                self._let_go([number])
-                return
+    def _discard(self, numbers: Iterable[int]) -> None:
+        """Discard those jobs that are here still. Called with the lock held."""
+        found: dict[Session, list[int]] = {}
+        for number in numbers:
+            if number in self._jobs and (entry := self._entry_of(self._jobs[number])) is not None:
+                found.setdefault(entry.session, []).append(number)
+        for session, kept in found.items():
+            self._ledger.discard(session, kept)  # all at once: each time, all that is processed is looked through
+            self._let_go(kept)
 
     # Finding the master -----------------------------------------------------------------
 

@@ -82,6 +82,7 @@ class Exchange:
         """
         unsent = self.sent.take_unsent(self.send_bundles)
         self.sent.leaving = {entry.number for bundle in unsent for entry in bundle.entries}
+        self.sent.refused = False
         try:
             return self._filled([_bundled(bundle) for bundle in unsent], sendable, slaves)
         except MemoryError:

@@ -7,6 +7,7 @@ as what, is the affair of the `Exchange`; what comes back, of the `Receiver`.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from papyros.distributed.batches import AddedJob, added_parts, in_messages, pack_definitions, pack_numbers
@@ -108,11 +109,25 @@ class Sender:
         message = added_parts(batch)
         answer = check_known(line.call("add", client._key, self._sequence, ROOM_SECONDS, message=message)[0])
         with client._lock:
+            client._sent.refused = not answer["accepted"]
             if answer["accepted"]:
                 self._batch = []
                 client._sent.leaving.clear()
             client._joined.notify_all()
             client._note_left(answer["left"])
+
+    def withhold(self, wanted: Collection[int] | None) -> set[int]:
+        """Take jobs, all if None, out of a message for which the master has had no room; return their numbers there.
+
+        It may have room this very moment, and take the message as it was: so it is told to drop them, right behind it.
+        Called with the lock held.
+        """
+        sent = self._client._sent
+        known = sent.leaving_as(wanted) if sent.refused else set()
+        if known:
+            self._batch = [job for job in self._batch if job.number not in known]
+            self.unwanted += known
+        return known
 
     def _wait_for_news(self) -> list[int]:
         """Wait for jobs to send, which make the next message, or for jobs that nobody wants any more: return those.

@@ -36,6 +36,7 @@ class SentJobs:
         bundle_of: the bundle of each job that was sent in one, by its number.
         unsent: bundles that another master had, and that are to be sent to this one.
         leaving: the numbers of those jobs in a message that is about to be sent, and not known to have arrived.
+        refused: whether the master has had no room for that message; it is asked again.
     """
 
     def __init__(self) -> None:
@@ -44,6 +45,7 @@ class SentJobs:
         self.bundle_of: dict[int, Bundle] = {}
         self.unsent: list[Bundle] = []
         self.leaving: set[int] = set()
+        self.refused = False
         self._total = (0, 0)  # how many were sent by themselves, and their bytes
         self._left = (0, 0)  # how many of these left the master's waiting line, and their bytes
         self._left_number = 0  # the number of the answer that told so: they may overtake each other
@@ -92,6 +94,10 @@ class SentJobs:
             return True
         unsent = {bundle.number for bundle in self.unsent}
         return bool(unsent) and any(self.sent_as(number) in unsent for number in numbers)
+
+    def is_refused(self, numbers: Collection[int]) -> bool:
+        """Whether one of these jobs is in a message for which the master has had no room, or behind it."""
+        return self.refused and self.is_leaving(numbers)
 
     def leaving_as(self, wanted: Collection[int] | None) -> set[int]:
         """Return the numbers under which these jobs, or all if None, are to be at the master, if they are leaving."""
@@ -209,5 +215,6 @@ class SentJobs:
         self.single, self.bundles, self.bundle_of = {}, {}, {}
         self.unsent.clear()
         self.leaving.clear()
+        self.refused = False
         self._total = self._left = (0, 0)
         self._left_number = 0

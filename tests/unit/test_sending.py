@@ -9,9 +9,12 @@ import pytest
 
 from papyros.distributed import batches as batches_module
 from papyros.distributed import sending as sending_module
-from papyros.distributed.batches import unpack_definitions
+from papyros.distributed.batches import AddedJob, unpack_added, unpack_definitions
 from papyros.distributed.line import LineBrokenError
 from papyros.distributed.sending import Sender
+from papyros.distributed.sent import SentJobs
+from papyros.entries import Entry, Session
+from papyros.terms import DEFAULT_TERMS
 
 
 class FakeLine:
@@ -85,3 +88,38 @@ def test_definitions_go_in_messages_of_a_bounded_size_and_once(monkeypatch):
     assert sorted(digest for part in sent for digest in part) == sorted(definitions)
     sender._define(Line(), needed)
     assert sorted(digest for part in sent for digest in part) == sorted(definitions), "nothing once more"
+
+
+def test_what_is_withheld_while_the_master_takes_the_message_is_dropped_behind_it(monkeypatch):
+    """It had no room for the message before, and is asked again all the time."""
+    sent = SentJobs()
+    for number in (1, 2, 3):
+        sent.add(Entry(Session("client"), number, (bytes(16), b"blob"), 4))
+    sent.leaving = {1, 2, 3}
+    client = SimpleNamespace(_key="session", _sent=sent, _lock=threading.RLock(), _note_left=lambda left: None)
+    client._joined = threading.Condition(client._lock)
+    sender = Sender(client)
+    monkeypatch.setattr(sender, "_define", lambda line, needed: None)
+    sender._batch = [AddedJob(number, bytes(16), b"blob", DEFAULT_TERMS) for number in (1, 2, 3)]
+    came = []
+
+    class Line:
+        def __init__(self, accepted, withheld):
+            self.accepted, self.withheld = accepted, withheld
+
+        def call(self, method, *args, message):
+            came.append([job.number for job in unpack_added(memoryview(b"".join(message)))])
+            with client._lock:
+                assert sender.withhold(self.withheld) == (set(self.withheld) if sent.refused else set())
+            return {"known": True, "accepted": self.accepted, "left": (0, 0, 1)}, b""
+
+    sender._send_batch(Line(False, [1]))
+    assert sent.refused
+    assert not sender.unwanted, "it might have been taken"
+    sender._send_batch(Line(False, [1]))
+    sent.take_out({1}, {1})
+    sender._send_batch(Line(True, [2]))
+    assert came == [[1, 2, 3], [1, 2, 3], [2, 3]]
+    assert sender.unwanted == [1, 2]
+    assert not sender._batch
+    assert not sent.refused
