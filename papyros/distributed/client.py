@@ -385,14 +385,15 @@ class DistributedMaster(PackingMaster):
             self._joined.notify_all()
         self._receiver.abort()
         others = [thread for thread in self._threads if thread.ident and thread is not threading.current_thread()]
-        for thread in others:
-            thread.join(LEAVE_SECONDS)
-        # A master that does not answer keeps them waiting: no longer.
-        self._sender.line.abort()
-        for thread in others:
-            thread.join()
-        self._sender.line.close()
-        self._finder.close()
+        with contextlib.ExitStack() as stack:  # after a Ctrl-C, too: nobody else can end a master that is hosted here
+            stack.callback(self._finder.close)
+            stack.callback(self._sender.line.close)
+            for thread in others:
+                thread.join(LEAVE_SECONDS)
+            # A master that does not answer keeps them waiting: no longer.
+            self._sender.line.abort()
+            for thread in others:
+                thread.join()
 
 
 def check_timeout(seconds: float) -> float:

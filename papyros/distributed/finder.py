@@ -214,6 +214,9 @@ class MasterFinder:
             raise
         log.info("hosting the master of the group %r at %s", self._group, server.address)
         self._server = server
+        if self._stop.is_set():  # whoever closes the client was interrupted, perhaps, and has not waited for this
+            server.close()
+            return None
         return self.line(server.uri)
 
     def _name_others(self) -> None:
