@@ -17,6 +17,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from papyros.bookkeeping import snapshot
@@ -41,9 +42,11 @@ from papyros.distributed.naming import (
 from papyros.distributed.receiving import Receiver
 from papyros.distributed.seals import Seals
 from papyros.distributed.security import Security
+from papyros.distributed.seeker import Pauses
 from papyros.distributed.sending import LEAVE_SECONDS, ROOM_SECONDS, Sender
 from papyros.encoded import encode_lost
 from papyros.entries import PROCESSED, Session
+from papyros.errors import ClusterError
 from papyros.jobs import Job
 from papyros.logs import logger_of
 from papyros.packing import PackingMaster
@@ -57,6 +60,10 @@ log = logger_of(__name__)
 
 #: A master that went away has so long to come back before this client hosts one.
 HOST_AFTER_SECONDS = 3.0
+
+#: A master that is about to end breaks a line or two: one that a client cannot join for so long is given up, unless the
+#: client is to wait longer.
+JOIN_SECONDS = 5.0
 
 
 class DistributedMaster(PackingMaster):
@@ -306,8 +313,16 @@ class DistributedMaster(PackingMaster):
 
     def _connect(self, deadline: Deadline) -> Line:
         """Return a line to the master on which the session is open, for the first time."""
+        pauses, patience = Pauses(), Deadline(JOIN_SECONDS)
         line = self._finder.first(deadline)
         while not self._join(line):
+            if line.broken:  # else it was refused for now, which makes pauses of its own
+                if deadline.expired() and patience.expired():
+                    raise ClusterError(
+                        f"the master of the group {self.group!r} at {line.uri} can be reached, but breaks each "
+                        "connection, or fails, when this client joins: its log may say why"
+                    )
+                self._stop_event.wait(pauses.next())
             line.close()
             line = self._finder.first(deadline)
         return line
@@ -316,7 +331,9 @@ class DistributedMaster(PackingMaster):
         """Open the session, or find it again; False if the line broke. What a new master lacks waits again."""
         try:
             answer, _ = line.call("join", *self._introduction())
-        except LineBrokenError:
+        except LineBrokenError as error:
+            log.info("%s", error)
+            line.close()
             return False
         if not answer["known"]:
             self._refused(answer)
@@ -373,7 +390,9 @@ class DistributedMaster(PackingMaster):
     def _fail_all(self) -> None:
         """Give all jobs that have none an outcome, which says what has happened. Called with the lock held."""
         for session in list(self._ledger.sessions.values()):
-            for entry in [entry for entry in session.entries.values() if entry.state is not PROCESSED]:
+            # The newest are without one, as a rule; those before them may be many, and are not popped yet.
+            without = (entry for entry in reversed(session.entries.values()) if entry.state is not PROCESSED)
+            for entry in reversed(list(islice(without, len(session.line) + session.delayed + session.assigned))):
                 self._ledger.finish(session, entry.number, encode_lost(self._broken))
         self._sent.forget()
         self._outcomes_came()

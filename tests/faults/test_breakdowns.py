@@ -80,3 +80,49 @@ def test_a_master_ends_when_a_thread_of_it_breaks_down_and_the_next_one_goes_on(
     group.host()
     assert client.popProcessedJob(PATIENCE) is job
     assert job.result == 49
+
+
+class Watched(dict):
+    """Counts how many of its values are looked at."""
+
+    looked = 0
+
+    def values(self):
+        return WatchedValues(self, super().values())
+
+
+class WatchedValues:
+    def __init__(self, owner, values):
+        self._owner = owner
+        self._values = values
+
+    def _look(self, values):
+        for value in values:
+            self._owner.looked += 1
+            yield value
+
+    def __iter__(self):
+        return self._look(self._values)
+
+    def __reversed__(self):
+        return self._look(reversed(self._values))
+
+
+@pytest.mark.pure
+def test_jobs_that_a_broken_client_is_given_are_ended_at_the_cost_of_one_each(group):
+    """For each of them, all that were not popped yet were once gone through, with the lock held."""
+    group.master().register()
+    client = group.client()
+    before = [Square(number) for number in range(20)]
+    for job in before:
+        client.addJob(job)
+    group.wait_until_known(client, 20)
+    client._broke("a bug")
+    session = client._main._session
+    session.entries = entries = Watched(session.entries)
+    after = [Square(number) for number in range(100)]
+    for job in after:
+        client.addJob(job)
+    assert entries.looked <= 100
+    assert [client.popProcessedJob(0) for _ in range(120)] == before + after
+    assert {type(job.exception) for job in before + after} == {papyros.SlaveLost}
