@@ -188,6 +188,10 @@ class BookkeepingMaster(Master):
             self._let_go(withdrawn)
         return withdrawn
 
+    def _wake_in_child(self) -> None:
+        """Take note that this process was forked, in which the master is no more than a copy. Called at the fork."""
+        self._forked = True
+
     def _is_assigned(self, session: Session, number: int) -> bool:
         """Return whether a slave was given a job and has not processed it. Called without the lock."""
         entry = session.entries.get(number)
@@ -443,7 +447,7 @@ class _Forks:
 
     def _mark(self) -> None:
         for master in list(self._masters):
-            master._forked = True
+            master._wake_in_child()
 
 
 #: One for each process: of what is called at a fork, nothing is ever taken back, and a program may make many masters.

@@ -397,6 +397,12 @@ class DistributedMaster(PackingMaster):
         self._sent.forget()
         self._outcomes_came()
 
+    def _wake_in_child(self) -> None:
+        super()._wake_in_child()
+        finder: MasterFinder | None = getattr(self, "_finder", None)  # one thread may fork while another makes this
+        if finder is not None:
+            finder.close_in_child()
+
     def _stop(self) -> None:
         with self._lock:
             self._stop_event.set()

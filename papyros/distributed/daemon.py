@@ -147,6 +147,13 @@ class Daemon:
             thread.join(1.0)
         self._switchboard.close()
 
+    def close_in_child(self) -> None:
+        """Close the descriptors that a forked process has of all this; the one that serves is not to notice."""
+        strangers = [connection.sock for connection in self._strangers]
+        for sock in (self._sock, self._wake, self._woken, *strangers, *self._connections):
+            sock.close()
+        self._switchboard.close_in_child()
+
     # Connections come ---------------------------------------------------------------------
 
     def _accept(self) -> None:

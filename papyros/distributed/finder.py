@@ -182,6 +182,11 @@ class MasterFinder:
         if self._server is not None:
             self._server.close()
 
+    def close_in_child(self) -> None:
+        """Keep no descriptor, in a forked process, of a master that the other one hosts."""
+        if self._server is not None:
+            self._server.close_in_child()
+
     def _host_here(self, hosting: Hosting) -> Line | None:
         """Host the master in this process; None when somebody else was quicker."""
         if self._server is not None:

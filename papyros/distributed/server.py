@@ -134,6 +134,10 @@ class MasterServer:
                 if thread.is_alive() and thread is not threading.current_thread():
                     thread.join()
 
+    def close_in_child(self) -> None:
+        """Keep nothing open in a process that was forked: when the other one ends, nobody is to find the port open."""
+        self._daemon.close_in_child()
+
     def _unregister(self) -> None:
         with contextlib.suppress(NameServerNotFoundError, KeyRefusedError, VersionMismatchError):
             self._names.unregister(self.group, self.uri)

@@ -107,6 +107,12 @@ class Switchboard:
         else:
             self._thread.join(CLOSE_SECONDS)
 
+    def close_in_child(self) -> None:
+        """Close the descriptors that a forked process has of this; those of connections are the affair of others."""
+        self._selector.close()
+        self._wake.close()
+        self._woken.close()
+
     def _wake_up(self) -> None:
         if threading.current_thread() is self._thread:
             return
