@@ -18,7 +18,7 @@ def interrupt(*_):
 @pytest.mark.parametrize("thread", ["papyros-send", "papyros-receive", "papyros-keeper", "papyros-sweep"])
 def test_the_master_that_a_client_hosts_ends_though_ctrl_c_comes_while_that_is_closed(group, monkeypatch, thread):
     client = group.client(host_master=True)
-    join, interrupted = threading.Thread.join, []
+    join, is_alive, interrupted = threading.Thread.join, threading.Thread.is_alive, []
 
     def join_others(self, timeout=None):
         if self.name == thread and not interrupted:
@@ -28,6 +28,8 @@ def test_the_master_that_a_client_hosts_ends_though_ctrl_c_comes_while_that_is_c
 
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "join", join_others)
+        # It may have ended by the time that it is looked whether to wait for it.
+        patch.setattr(threading.Thread, "is_alive", lambda self: self.name == thread or is_alive(self))
         with pytest.raises(KeyboardInterrupt):
             client.close()
     assert interrupted
