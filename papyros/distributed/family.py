@@ -21,7 +21,7 @@ from papyros.distributed.keys import ClusterKey
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import Address
 from papyros.distributed.security import Role, Security
-from papyros.errors import MasterClosedError, MasterNotFoundError, NameServerNotFoundError
+from papyros.errors import ClusterError, MasterClosedError, MasterNotFoundError, NameServerNotFoundError
 from papyros.relay import InSlave, Link, pack_words, unpack_words
 
 __all__ = ["FamilyClient", "Plea", "open_family"]
@@ -145,6 +145,6 @@ def open_family(link: Link, number: int) -> FamilyClient:
         asked, session, job, uri = unpack_words(answer)[0]
     try:
         return FamilyClient(link, link.family["group"], link.family["nameserver"], (session, job), uri)
-    except (MasterNotFoundError, NameServerNotFoundError) as error:
+    except (ClusterError, MasterNotFoundError, NameServerNotFoundError) as error:
         Plea(link).stop(f"no master could be found for its children: {error}")
         raise

@@ -644,5 +644,5 @@ def test_of_a_print_that_is_too_long_for_a_message_the_end_is_shown(cluster, cap
             return shown.endswith("the end\n")
 
         wait_until(ended, "the end of the print")
-        assert MB - 200 < shown.count("a") < MB + 100
+        assert MB * 7 // 8 - 200 < shown.count("a") < MB + 100
         assert len(shown.splitlines()) == 1
