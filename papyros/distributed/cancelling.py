@@ -89,8 +89,7 @@ class Cancelling:
         client = self._client
         while True:
             try:
-                # On the line on which jobs are sent, so that what is on its way arrives first.
-                answer, reply = client._sender.line.call("cancel", *arguments, message=message)
+                answer, reply = client._sender.call_between("cancel", *arguments, message=message)
                 return check_known(answer), reply
             except LineBrokenError:
                 with client._lock:

@@ -229,7 +229,7 @@ class DistributedMaster(PackingMaster):
     def _ask_assigned(self, number: int) -> bool:
         """Ask the master whether a slave host was given a job. Without an answer, take it for waiting."""
         try:
-            answer, _ = self._sender.line.call("assigned", self._key, self._sent.sent_as(number))
+            answer, _ = self._sender.call_between("assigned", self._key, self._sent.sent_as(number))
         except LineBrokenError:
             with self._lock:
                 self._lose_master()  # the sender, which has nothing to send, would not notice for a long time

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from papyros.deadlines import Deadline
 from papyros.distributed.batches import AddedJob, added_parts, in_messages, pack_definitions, pack_numbers
 from papyros.distributed.exchange import SEND_JOBS
 from papyros.distributed.line import Line, LineBrokenError, check_known
 from papyros.distributed.seeker import Pauses
 from papyros.distributed.values import SentValues
+from papyros.frames import Buffer
 from papyros.logs import logger_of
 
 if TYPE_CHECKING:
@@ -52,8 +54,9 @@ class Sender:
         self._client = client
         self.unwanted: list[int] = []
         self.idle = False
-        self._sequence = 0  # of that message
+        self._sequence = 0  # of that message, or of the one of nothing that asks for room for it
         self._batch: list[AddedJob] = []  # sent, or about to be, but not known to have arrived
+        self._guests: set[object] = set()  # calls of other threads that are to go first; the client's lock guards it
         self._defined: set[bytes] = set()
         self._values = SentValues(client._key)
 
@@ -102,31 +105,60 @@ class Sender:
                 self._send_batch(line)
 
     def _send_batch(self, line: Line) -> None:
-        """Send the jobs of a message, if the master has room. They may be large: nothing of them is kept here."""
+        """Send the jobs of a message, if the master has room. They may be large: nothing of them is kept here.
+
+        One that has had no room for them is asked again with a message of nothing, until it takes that.
+        """
         client = self._client
-        batch = self._batch
+        if asks := client._sent.refused:
+            self._let_guests_go_first()
+        batch = [] if asks else self._batch
         self._define(line, {job.definition for job in batch})
         message = added_parts(batch)
         answer = check_known(line.call("add", client._key, self._sequence, ROOM_SECONDS, message=message)[0])
         with client._lock:
             client._sent.refused = not answer["accepted"]
-            if answer["accepted"]:
+            if answer["accepted"] and asks:
+                self._sequence += 1
+            elif answer["accepted"]:
                 self._batch = []
                 client._sent.leaving.clear()
             client._joined.notify_all()
             client._note_left(answer["left"])
 
+    def call_between(self, method: str, *args: Any, message: bytes | None = None) -> tuple[Any, Buffer]:
+        """Make a call for another thread on the line on which jobs are sent, so that what is on its way arrives first.
+
+        One that asks for room again and again would keep the line for itself, so it lets such a call go first.
+
+        Raises:
+            LineBrokenError: it did not come to an answer.
+        """
+        client, guest = self._client, object()
+        try:
+            with client._lock:
+                self._guests.add(guest)
+            return self.line.call(method, *args, message=message)
+        finally:
+            with client._lock:
+                self._guests.discard(guest)
+                client._joined.notify_all()
+
+    def _let_guests_go_first(self) -> None:
+        deadline = Deadline(ROOM_SECONDS)
+        with self._client._lock:
+            while self._guests and deadline.wait(self._client._joined):
+                pass
+
     def withhold(self, wanted: Collection[int] | None) -> set[int]:
         """Take jobs, all if None, out of a message for which the master has had no room; return their numbers there.
 
-        It may have room this very moment, and take the message as it was: so it is told to drop them, right behind it.
-        Called with the lock held.
+        It does not have them: it is asked for room with nothing in hand meanwhile. Called with the lock held.
         """
         sent = self._client._sent
         known = sent.leaving_as(wanted) if sent.refused else set()
         if known:
             self._batch = [job for job in self._batch if job.number not in known]
-            self.unwanted += known
         return known
 
     def _wait_for_news(self) -> list[int]:

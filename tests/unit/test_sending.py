@@ -15,6 +15,7 @@ from papyros.distributed.sending import Sender
 from papyros.distributed.sent import SentJobs
 from papyros.entries import Entry, Session
 from papyros.terms import DEFAULT_TERMS
+from tests.support import PATIENCE, Background
 
 
 class FakeLine:
@@ -90,8 +91,8 @@ def test_definitions_go_in_messages_of_a_bounded_size_and_once(monkeypatch):
     assert sorted(digest for part in sent for digest in part) == sorted(definitions), "nothing once more"
 
 
-def test_what_is_withheld_while_the_master_takes_the_message_is_dropped_behind_it(monkeypatch):
-    """It had no room for the message before, and is asked again all the time."""
+def test_a_master_without_room_for_a_message_is_asked_with_nothing_in_hand_and_what_is_withheld_never_goes():
+    """It was sent the same jobs each second, large as they might be, for as long as it had enough."""
     sent = SentJobs()
     for number in (1, 2, 3):
         sent.add(Entry(Session("client"), number, (bytes(16), b"blob"), 4))
@@ -99,27 +100,58 @@ def test_what_is_withheld_while_the_master_takes_the_message_is_dropped_behind_i
     client = SimpleNamespace(_key="session", _sent=sent, _lock=threading.RLock(), _note_left=lambda left: None)
     client._joined = threading.Condition(client._lock)
     sender = Sender(client)
-    monkeypatch.setattr(sender, "_define", lambda line, needed: None)
+    sender._values = SimpleNamespace(send=lambda line, packer, needed: None)
+    client._packer = SimpleNamespace(definitions={})
     sender._batch = [AddedJob(number, bytes(16), b"blob", DEFAULT_TERMS) for number in (1, 2, 3)]
     came = []
 
     class Line:
-        def __init__(self, accepted, withheld):
-            self.accepted, self.withheld = accepted, withheld
+        def __init__(self, accepted, wanted=()):
+            self.accepted, self.wanted = accepted, set(wanted)
 
-        def call(self, method, *args, message):
-            came.append([job.number for job in unpack_added(memoryview(b"".join(message)))])
+        def call(self, method, key, sequence, patience, message):
+            assert method == "add"
+            came.append((sequence, [job.number for job in unpack_added(memoryview(b"".join(message)))]))
             with client._lock:
-                assert sender.withhold(self.withheld) == (set(self.withheld) if sent.refused else set())
+                withheld = sender.withhold(self.wanted)
+                assert withheld == (self.wanted if sent.refused else set())
+                sent.take_out(withheld, withheld)
             return {"known": True, "accepted": self.accepted, "left": (0, 0, 1)}, b""
 
     sender._send_batch(Line(False, [1]))
     assert sent.refused
-    assert not sender.unwanted, "it might have been taken"
-    sender._send_batch(Line(False, [1]))
-    sent.take_out({1}, {1})
-    sender._send_batch(Line(True, [2]))
-    assert came == [[1, 2, 3], [1, 2, 3], [2, 3]]
-    assert sender.unwanted == [1, 2]
+    for line in (Line(False, [1]), Line(False), Line(True, [2]), Line(True, [3])):
+        sender._send_batch(line)
+    assert came == [(0, [1, 2, 3]), (0, []), (0, []), (0, []), (1, [3])]
+    assert not sender.unwanted
     assert not sender._batch
     assert not sent.refused
+
+
+def test_a_call_between_goes_before_the_next_question_for_room():
+    """Such questions come one after the other, each for a second: whoever cancels would wait for as long as they do."""
+    client = SimpleNamespace(_key="session", _sent=SentJobs(), _lock=threading.RLock(), _note_left=lambda left: None)
+    client._joined = threading.Condition(client._lock)
+    client._sent.refused = True
+    sender = Sender(client)
+    sender._values = SimpleNamespace(send=lambda line, packer, needed: None)
+    client._packer = SimpleNamespace(definitions={})
+    calls, busy, asked = [], threading.Event(), threading.Event()
+
+    class Line:
+        def call(self, method, *args, message):
+            if method == "cancel":
+                busy.set()
+                asked.wait(0.1)  # it is not asked meanwhile; it would not wait for this call, as the real line does
+            else:
+                asked.set()
+            calls.append(method)
+            return {"known": True, "accepted": True, "left": (0, 0, 1)}, b""
+
+    sender.line = Line()
+    guest = Background(lambda: sender.call_between("cancel", message=b""))
+    assert busy.wait(PATIENCE)
+    sender._send_batch(sender.line)
+    guest.result()
+    assert calls == ["cancel", "add"]
+    assert not sender._guests
