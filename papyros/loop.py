@@ -36,12 +36,12 @@ class Loop:
         self._is_open = False
         self._lock = threading.RLock()  # a handler of a signal may close what is just being started
         self._begun = threading.Event()
-        self._thread: threading.Thread | None = None  # as soon as it runs
+        self._runner: threading.Thread | None = None  # as soon as it runs
 
     @property
     def begun(self) -> bool:
         """Whether the thread runs, or has run."""
-        return self._thread is not None
+        return self._runner is not None
 
     def start(self) -> None:
         """Start the thread; returns when it runs. It may be called again when a signal has interrupted it.
@@ -75,16 +75,16 @@ class Loop:
     def _let_go(self) -> bool:
         """Let go of what was opened, unless the thread runs; return whether that is so."""
         with self._lock:
-            if self._thread is None and self._is_open:
+            if self._runner is None and self._is_open:
                 self._close_pipe()
                 self.selector.close()
-            return self._thread is None
+            return self._runner is None
 
     def _serve(self) -> None:
         with self._lock:
-            if self._thread is not None or not self._is_open:
+            if self._runner is not None or not self._is_open:
                 return  # it was started twice, since the first call was interrupted; or closed before it began
-            self._thread = threading.current_thread()
+            self._runner = threading.current_thread()
             self._begun.set()
         self._run()
 
@@ -106,8 +106,8 @@ class Loop:
 
     def await_end(self) -> None:
         """Wait for the end of the thread, unless it is this one, and let go of the pipe."""
-        if self._thread is not None and self._thread is not threading.current_thread():
-            self._thread.join()
+        if self._runner is not None and self._runner is not threading.current_thread():
+            self._runner.join()
         self._close_pipe()
 
     def _close_pipe(self) -> None:

@@ -209,7 +209,7 @@ def test_who_waits_for_the_end_of_a_drain_looks_up_again_and_again_for_a_signal(
             return len(waits) == 3
 
     crew = Crew(1, source, CrewOptions(MAX_PAYLOAD_BYTES, sys.path))
-    crew._loop._thread = threading.current_thread()
+    crew._loop._runner = threading.current_thread()
     crew._drained = Late()
     assert crew.drain(PATIENCE) is True
     assert all(timeout is not None and timeout <= LOOK_SECONDS for timeout in waits)
