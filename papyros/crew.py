@@ -128,11 +128,7 @@ class Crew:
             try:
                 with self._lock:
                     if fed := self.may_be_fed:
-                        self._feeding = threading.get_ident()
-                        try:
-                            self._feed_here()
-                        finally:
-                            self._feeding = 0
+                        self._feed_here()
             finally:
                 if self._closes_later:
                     self._closes_later = False
@@ -142,8 +138,9 @@ class Crew:
 
     def _feed_here(self) -> None:
         idle = [slave for slave in self._slaves if not slave.queue]
-        self._feeder.starved = False
         try:
+            self._feeding = threading.get_ident()
+            self._feeder.starved = False
             self._feed(here=True)
             waits_for_other = self._next_moment() < self._until or [slave for slave in idle if slave.watched_outbox]
             if waits_for_other or not self._feeder.starved:  # there may be something for others, too
@@ -153,6 +150,8 @@ class Crew:
                 if slave.queue:
                     slave.kill()  # nobody knows what it was sent
             raise
+        finally:
+            self._feeding = 0
 
     def audit(self, check: Callable[[set[Any]], None]) -> None:
         """Have the tags of all tasks that are here checked: one that fed may have been interrupted. Does not wait."""

@@ -67,7 +67,9 @@ class Deadline:
         if self.expired():
             return False
         seconds = self._slice()
-        condition.wait(seconds if most == math.inf else most if seconds is None else min(most, seconds))
+        if most < math.inf:
+            seconds = most if seconds is None else min(most, seconds)
+        condition.wait(seconds)
         return True
 
     def wait_for(self, event: threading.Event) -> bool:
