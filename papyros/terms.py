@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 __all__ = ["DEFAULT_TERMS", "Terms", "check_terms"]
 
@@ -33,8 +33,11 @@ class Terms(NamedTuple):
     deaths: int = 0
 
 
+#: Beyond this, a whole number has no float.
+HUGE: Final = 1e300
+
 #: The terms of a job that says nothing else: those of the class `Job`.
-DEFAULT_TERMS = Terms()
+DEFAULT_TERMS: Final = Terms()
 
 
 # What is checked may be of any type, and is to be refused in our words: where this is compiled, types are kept to.
@@ -88,4 +91,4 @@ def _is_number(value: object, *kinds: type) -> bool:
 
 def _is_huge(value: Any) -> bool:
     """Return whether a whole number is beyond all that computes with seconds, or can be written down, elsewhere."""
-    return isinstance(value, int) and abs(value) >= 10**300
+    return isinstance(value, int) and not -HUGE < value < HUGE
