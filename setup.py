@@ -31,6 +31,7 @@ COMPILED = [
     "jobclasses",
     "keeping",
     "ledger",
+    "ledgersource",
     "limits",
     "loop",
     "pace",

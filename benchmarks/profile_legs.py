@@ -46,7 +46,8 @@ from papyros.distributed.seals import Seals
 from papyros.distributed.service import MasterService
 from papyros.encoded import encode_outcome
 from papyros.frames import Buffer, unpack_message
-from papyros.multiprocess import MultiProcessMaster, _LedgerSource
+from papyros.ledgersource import LedgerSource
+from papyros.multiprocess import MultiProcessMaster
 from papyros.outcome import Outcome
 from papyros.process import Outcomes, SlaveProcess
 from papyros.running import run_job
@@ -89,7 +90,7 @@ class _Books(MultiProcessMaster):
 
     def __init__(self) -> None:
         super().__init__(SLAVES)
-        self.source = _LedgerSource(self)
+        self.source = LedgerSource(self, self._ledger, self._holder)
 
     def _start(self) -> None:
         pass

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import math
 import multiprocessing.process
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from papyros.checks import check_slaves
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
-from papyros.deaths import Death
-from papyros.encoded import asks_for_retry, encode_lost, encode_overdue
+from papyros.encoded import encode_lost
 from papyros.entries import FORGOTTEN, Entry, Session
 from papyros.families import Families
+from papyros.ledgersource import LedgerSource
 from papyros.packing import PackingMaster
 from papyros.status import SlaveStatus, Status
 from papyros.store import Held
-from papyros.story import tell_overdue
-from papyros.tasks import CrewOptions, Silent, Task
-from papyros.wire import MAX_PAYLOAD_BYTES, Buffer
+from papyros.tasks import CrewOptions, Silent
+from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["MultiProcessMaster"]
 
@@ -75,7 +72,7 @@ class MultiProcessMaster(PackingMaster):
         largest = min(max_bytes, max_processed_bytes or max_bytes)
         secrets = Silent(authkey=multiprocessing.process.current_process().authkey.hex())
         options = CrewOptions(largest, sys.path, {"module": "papyros.relay"}, secrets)
-        self._crew = Crew(count, _LedgerSource(self), options)
+        self._crew = Crew(count, LedgerSource(self, self._ledger, self._holder), options)
         self._started = False
         self._families = Families(self._ledger, self._crew.tell, self._stop_running, self._snapshot, self._unshare)
 
@@ -183,86 +180,3 @@ class MultiProcessMaster(PackingMaster):
             for entry in batch:
                 self._ledger.finish(entry.session, entry.number, encode_lost(self._broken))
         self._outcomes_came()
-
-
-class _LedgerSource:
-    """Feeds a crew from the ledger of a master."""
-
-    def __init__(self, master: MultiProcessMaster) -> None:
-        self._master = master
-
-    def take(self, limit: int) -> list[Task]:
-        master = self._master
-        with master._lock:
-            bearable = master._ledger.bearable(master._holder, limit)
-            batch = master._ledger.assign(master._holder, bearable, max_bytes=math.inf)  # no message has to hold them
-            master._hungry = len(batch) < limit
-            master._held_back = bearable < limit
-            if master._packer.kept.stale:
-                master._unshare(master._packer.forget_dropped()[0])
-            if batch:
-                master._room.notify_all()
-            return [Task(entry, entry.payload[0], entry.payload[1], entry.terms) for entry in batch]
-
-    def definition(self, digest: bytes) -> bytes:
-        known = self._master._packer.definitions.get(digest)
-        if known is None:
-            with self._master._lock:
-                known = self._master._families.definition(digest)
-        return known
-
-    def held(self, digest: bytes) -> Held | None:
-        with self._master._lock:
-            return self._master._held(digest)
-
-    def finished(self, tags: Sequence[Entry], outcomes: Sequence[Buffer], seconds: Sequence[float], slave: str) -> None:
-        master = self._master
-        with master._lock:
-            for entry, encoded, spent in zip(tags, outcomes, seconds, strict=True):
-                # A plain tuple, as in `Packer.pack_plainly`, which does not refer to the entry that it is kept in.
-                outcome = (encoded, slave, spent)
-                master._finish(entry, outcome, spent, len(encoded), asks_for_retry(encoded))
-            if master._held_back:
-                master._held_back = False
-                master._work_came()  # more is known of the room for results now
-            master._outcomes_came()
-
-    def overdue(self, tag: Any, slave: str, timeout: float) -> None:
-        self.finished([tag], [encode_overdue(tell_overdue(slave, timeout))], [timeout], slave)
-
-    def died(self, tag: Any, death: Death) -> None:
-        master = self._master
-        with master._lock:
-            master._ledger.charge(master._holder, tag, death)
-            master._outcomes_came()
-
-    def returned(self, tags: list[Any], reason: str) -> None:
-        master = self._master
-        with master._lock:
-            master._ledger.give_back(master._holder, tags, reason or None)
-            master._outcomes_came()
-
-    def held_up(self) -> None:
-        """Nothing is kept ready here but the ledger."""
-
-    def printed(self, tag: Any, slave: str, text: str) -> None:
-        with self._master._lock:
-            job = self._master._entry_text(tag)
-        self._master._screen.show_print(job, slave, text)
-
-    def heard(self, tag: Any, message: memoryview) -> None:
-        master = self._master
-        with master._lock:
-            if master._families.hear(tag, message):
-                master._work_came()
-            master._let_go_of_orphans()
-
-    def lent(self, places: int) -> None:
-        """The crew knows itself whom to give jobs; and it asks for as many as it can take."""
-
-    def broken(self, reason: str) -> None:
-        master = self._master
-        with master._lock:
-            master._broken = reason
-            master._ledger.give_back(master._holder, list(master._holder.assigned), reason)
-            master._fail_waiting()

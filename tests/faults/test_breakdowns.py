@@ -11,7 +11,7 @@ from papyros.distributed.host import SlaveHost
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.reporting import Reporter
 from papyros.distributed.security import Role
-from papyros.multiprocess import _LedgerSource
+from papyros.ledgersource import LedgerSource
 from tests.contract.jobs_for_tests import Square
 from tests.support import PATIENCE, Bug, security, wait_until
 
@@ -45,7 +45,7 @@ def test_a_slave_host_ends_when_a_thread_of_it_breaks_down_and_its_jobs_run_else
 
 def test_jobs_that_slaves_have_when_their_crew_breaks_down_have_an_outcome_that_says_so(monkeypatch):
     """Also those whose outcome was on its way when it broke down: nobody waits for ever."""
-    Bug.put_into(monkeypatch, _LedgerSource, "finished", loose=True)
+    Bug.put_into(monkeypatch, LedgerSource, "finished", loose=True)
     with papyros.MultiProcessMaster(1) as master:
         jobs = [Square(number) for number in range(3)]
         for job in jobs:

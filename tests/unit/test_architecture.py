@@ -51,7 +51,7 @@ STOREYS = [
     {"hiring", "limits"},
     {"feeding"},
     {"aftermath"},
-    {"crew", "families"},
+    {"crew", "families", "ledgersource"},
     {"multiprocess"},
     {"futures", "engines", "choosing"},
     {"joblib"},
