@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
 from papyros.checks import check_bound
-from papyros.deadlines import LOOK_SECONDS, Alarm, Deadline, SafeCondition
+from papyros.deadlines import FOREVER, LOOK_SECONDS, Alarm, Deadline, SafeCondition
 from papyros.entries import ASSIGNED, PROCESSED, WAITING, Counts, Entry, Session
 from papyros.errors import MasterClosedError, SlaveLost
 from papyros.execution import Execution
@@ -205,11 +205,11 @@ class BookkeepingMaster(Master):
 
     def addJob(self, job: Job, timeout: float | None = None) -> None:
         """Add a job; see `Master.addJob`."""
-        self._main.add(job, timeout)
+        self._main.add_by(FOREVER if timeout is None else Deadline(timeout), job)
 
     def popProcessedJob(self, timeout: float | None = None) -> Job | None:
         """Return the next processed job, or None; see `Master.popProcessedJob`."""
-        return self._main.pop(timeout)
+        return self._main.pop_by(FOREVER if timeout is None else Deadline(timeout))
 
     def execute(
         self,

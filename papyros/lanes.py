@@ -51,10 +51,13 @@ class Lane:
         """Add a job; see `Master.addJob`."""
         self.add_by(FOREVER if timeout is None else Deadline(timeout), job)
 
-    def add_by(self, deadline: Deadline, job: Job) -> None:
+    # What each job comes by is written out in `add_by` and `pop_by`: a call costs as much as all that it would do.
+
+    def add_by(self, deadline: Deadline, job: Job) -> None:  # noqa: C901 - as above
         """Add a job, as `add` does, by a moment that may be that of many of them."""
         master, session = self._master, self._session
-        master._check_process()
+        if master._forked:
+            master._check_process()
         check_job(job)
         terms = master._terms(terms_of(job))
         entry = Entry(session, 0, None, 0, terms)
@@ -131,7 +134,8 @@ class Lane:
             self._check_usable()
 
     def _check_usable(self) -> None:
-        self._master._check_usable()
+        if self._master._closed:
+            self._master._check_usable()
         if self._session.dropped:
             raise MasterClosedError("the loop, or the job, that added jobs here has ended: it can add no more")
 
@@ -140,25 +144,27 @@ class Lane:
 
     def pop(self, timeout: float | None = None) -> Job | None:
         """Return the next processed job, or None; see `Master.popProcessedJob`."""
-        return self._pop(FOREVER if timeout is None else Deadline(timeout))
+        return self.pop_by(FOREVER if timeout is None else Deadline(timeout))
 
     def pop_ready(self) -> Job | None:
         """Return a job that is processed already, or None."""
-        return self._pop(None)
+        return self.pop_by(None)
 
     def pop_at_once(self) -> Job | None:
         """Return a job that is processed already, or can be run here and now; costs little where there is none."""
         if self._session.processed or self._master._runs_in_pops:
-            return self._pop(AT_ONCE)
+            return self.pop_by(AT_ONCE)
         return None
 
-    def _pop(self, deadline: Deadline | None) -> Job | None:
+    def pop_by(self, deadline: Deadline | None) -> Job | None:
+        """Return the next processed job, by a moment that may be that of many of them; if None, one that is ready."""
         master, session = self._master, self._session
-        master._check_process()
+        if master._forked:
+            master._check_process()
         taken = None
         try:
             with master._lock:
-                while (taken := self._take_next()) is None:
+                while not session.processed or (taken := self._take_next()) is None:
                     if deadline is None or not session.entries or master._closed:
                         return None
                     if not self._await_outcome(deadline):

@@ -66,12 +66,12 @@ class PackingMaster(BookkeepingMaster):
     def _unpack(self, job: Job, entry: Entry) -> Outcome:
         # What came of a slave is a tuple: the outcome, encoded; the name of the slave; the seconds that it took.
         outcome = entry.outcome
+        if type(outcome) is tuple:
+            encoded, slave, seconds = outcome
+            return decode_outcome(encoded, job, slave, seconds)
         if isinstance(outcome, Outcome):
             return outcome  # of a job that could not be packed
-        if isinstance(outcome, bytes):
-            return decode_outcome(outcome, job)  # of a job that was lost
-        encoded, slave, seconds = outcome
-        return decode_outcome(encoded, job, slave, seconds)
+        return decode_outcome(outcome, job)  # of a job that was lost
 
     def _terms(self, terms: Terms) -> Terms:
         return terms._replace(echo=True) if self._echo else terms

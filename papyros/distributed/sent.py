@@ -66,7 +66,7 @@ class SentJobs:
     def add_bundle(self, bundle: Bundle) -> None:
         """Take note of a bundle that is about to be sent."""
         self.bundles[bundle.number] = bundle
-        self.bundle_of.update((entry.number, bundle) for entry in bundle.entries)
+        self.bundle_of.update(dict.fromkeys([entry.number for entry in bundle.entries], bundle))
 
     def sent_as(self, number: int) -> int:
         """Return the number under which the master knows a job: that of its bundle, or its own."""
