@@ -15,7 +15,7 @@ import math
 import struct
 from array import array
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from papyros.frames import Buffer, Parts, join_column, message_parts, seconds_column, split_column, unpack_message
 
@@ -38,19 +38,19 @@ __all__ = [
 ]
 
 #: A bundle has no more jobs than this.
-MOST_JOBS = 64
+MOST_JOBS: Final = 64
 
 # The first byte of what is told of a bundle; that of the outcome of a single job is another letter (`papyros.encoded`).
-_SO_FAR = b"+"  # outcomes of some of its jobs; more is to come
-_CUT = b"-"  # the jobs from a position on are not run there; more is to come
-_END = b"="  # outcomes of some of its jobs; all others are not run there any more
-_DEATH = b"!"  # the slave that ran it has died: what was not told before is lost
+_SO_FAR: Final = b"+"  # outcomes of some of its jobs; more is to come
+_CUT: Final = b"-"  # the jobs from a position on are not run there; more is to come
+_END: Final = b"="  # outcomes of some of its jobs; all others are not run there any more
+_DEATH: Final = b"!"  # the slave that ran it has died: what was not told before is lost
 
-_KINDS = frozenset(_SO_FAR + _CUT + _END + _DEATH)
+_KINDS: Final = frozenset(_SO_FAR + _CUT + _END + _DEATH)
 
 #: After that byte: the position of the first job that this is about, and of how many the outcomes follow.
-_HEAD = struct.Struct("<II")
-_BEHIND = 1 + _HEAD.size
+_HEAD: Final = struct.Struct("<II")
+_BEHIND: Final = 1 + _HEAD.size
 
 
 class Told(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from typing import Any
+from typing import Any, Final
 
 from papyros.errors import JobTimeout, PayloadError, PayloadTooLargeError, RemoteError, SlaveLost
 from papyros.frames import Parts
@@ -42,12 +42,12 @@ MOST_CHARACTERS = 1 << 20
 _ADDRESS = re.compile("0x[0-9A-Fa-f]+")
 
 # The first byte of an encoded outcome says what follows.
-_RESULT = b"R"  # a pickled result
-_ERROR = b"E"  # a pickled tuple: pickled exception or None, type name, text, traceback
-_FAILED = b"F"  # the same, of a job that is to be tried again if it has retries left
-_REFUSED = b"P"  # JSON: the text of a PayloadError and whether it was the size
-_LOST = b"L"  # JSON: the text of a SlaveLost
-_OVERDUE = b"T"  # JSON: the text of a JobTimeout
+_RESULT: Final = b"R"  # a pickled result
+_ERROR: Final = b"E"  # a pickled tuple: pickled exception or None, type name, text, traceback
+_FAILED: Final = b"F"  # the same, of a job that is to be tried again if it has retries left
+_REFUSED: Final = b"P"  # JSON: the text of a PayloadError and whether it was the size
+_LOST: Final = b"L"  # JSON: the text of a SlaveLost
+_OVERDUE: Final = b"T"  # JSON: the text of a JobTimeout
 
 
 def encode_outcome(outcome: Outcome, job: object, max_bytes: int = MAX_PAYLOAD_BYTES) -> bytes:

@@ -6,14 +6,17 @@ import math
 from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final
 
 from papyros.terms import DEFAULT_TERMS, Terms
 from papyros.waiting import WaitingLine
 
 __all__ = ["ASSIGNED", "FORGOTTEN", "PROCESSED", "WAITING", "Counts", "Delivery", "Entry", "Holder", "Session"]
 
-WAITING, ASSIGNED, PROCESSED, FORGOTTEN = "waiting", "assigned", "processed", "forgotten"
+WAITING: Final = "waiting"
+ASSIGNED: Final = "assigned"
+PROCESSED: Final = "processed"
+FORGOTTEN: Final = "forgotten"
 
 
 class Entry:

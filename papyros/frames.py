@@ -14,7 +14,7 @@ from builtins import memoryview  # noqa: A004 - a NamedTuple that is compiled lo
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
 from itertools import accumulate, islice, pairwise
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from papyros.memory import keep_freed_memory, unwritten
 
@@ -45,25 +45,25 @@ __all__ = [
 Buffer = bytes | bytearray | memoryview
 
 #: kind, number, length of the body
-HEADER = struct.Struct("<IIQ")
+HEADER: Final = struct.Struct("<IIQ")
 
 #: Buffers from this size on are sent as they are, not copied into a common one.
-LARGE = 1 << 16
+LARGE: Final = 1 << 16
 
 CHUNK = 1 << 18
 
 #: Blobs of less than this size are copied out of the batch that they came with.
-SHORT = 1 << 10
+SHORT: Final = 1 << 10
 
 #: What is kept of a message for longer than the rest takes no more than so many times its size. Of messages of several
 #: payloads, which have 8 MiB at the most, those of a MiB are not copied: there, to carry them is all the work.
-KEEPING = 8
+KEEPING: Final = 8
 
 #: Nothing takes longer.
-LONGEST_SECONDS = 1e9
+LONGEST_SECONDS: Final = 1e9
 
 #: So many buffers are sent at a time; systems have a bound on that, which is a thousand or so.
-MOST_BUFFERS = 64
+MOST_BUFFERS: Final = 64
 
 
 class Parts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from papyros.errors import NotAJobError
 from papyros.jobs import FunctionJob, Job, describe, shorten, slots_of
@@ -39,9 +39,10 @@ __all__ = [
 _PRIVATE = frozenset({"_args", "_kwds", "_outcome", "_keeper", "_shared"})
 
 # The objects themselves, also where this is compiled: they are told apart by identity (see `terms_of`).
-_PRIORITY, _RETRIES, _BACKOFF, _RETRYABLE = (
-    vars(Job)[name] for name in ("priority", "retries", "backoff", "retryable")
-)
+_PRIORITY: Final[Any] = vars(Job)["priority"]
+_RETRIES: Final[Any] = vars(Job)["retries"]
+_BACKOFF: Final[Any] = vars(Job)["backoff"]
+_RETRYABLE: Final[Any] = vars(Job)["retryable"]
 
 
 def check_job(candidate: object) -> None:

@@ -32,7 +32,7 @@ not with its holder any more, for whatever reason: if that runs again, it adds t
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from papyros.delays import Delays
 from papyros.entries import ASSIGNED, FORGOTTEN, PROCESSED, WAITING, Counts, Delivery, Entry, Holder, Session
@@ -44,19 +44,19 @@ from papyros.turns import Turns
 __all__ = ["MAX_DEATHS", "MAX_LOSSES", "Ledger"]
 
 #: After so many deaths of a slave under it, a job is not tried again.
-MAX_DEATHS = 3
+MAX_DEATHS: Final = 3
 
 #: After so many losses of whoever held it, running or not, a job is not tried again either.
-MAX_LOSSES = 20
+MAX_LOSSES: Final = 20
 
 #: A delay is doubled so often at the most: beyond, numbers end.
-MAX_DOUBLINGS = 1000
+MAX_DOUBLINGS: Final = 1000
 
 #: Never more bytes than this in one assignment of several jobs, so that it fits into a message.
 ASSIGNMENT_BYTES = 4 << 20
 
 #: The weight of the newest measurement in the moving average of durations.
-FRESHNESS = 0.25
+FRESHNESS: Final = 0.25
 
 
 class Ledger:

@@ -8,29 +8,30 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from typing import Final
 
 from papyros.shares import LONG_SECONDS
 
 __all__ = ["AHEAD_BYTES", "MOST_A_SECOND", "Pace"]
 
 #: A slave is sent so many seconds' worth of jobs ahead, as far as durations are known.
-AHEAD_SECONDS = 0.3
-AHEAD_JOBS = 1000
+AHEAD_SECONDS: Final = 0.3
+AHEAD_JOBS: Final = 1000
 
 #: ... nor more than so many bytes of them: what is on its way to one slave is not on its way to another.
-AHEAD_BYTES = 4 << 20
+AHEAD_BYTES: Final = 4 << 20
 
 #: Few quick jobs go to few slaves, so many seconds' worth to each: to wake one takes about as long.
-PART_SECONDS = 0.0005
+PART_SECONDS: Final = 0.0005
 
 #: No crew is given more jobs than this in a second.
-MOST_A_SECOND = 100_000
+MOST_A_SECOND: Final = 100_000
 
 #: To carry so many bytes to a slave takes about a second.
-BYTES_A_SECOND = 1e9
+BYTES_A_SECOND: Final = 1e9
 
 #: The weight of the newest batch in the moving averages.
-FRESHNESS = 0.25
+FRESHNESS: Final = 0.25
 
 
 class Pace:

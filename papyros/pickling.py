@@ -11,7 +11,7 @@ import io
 import pickle
 from array import array
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from papyros.errors import PayloadError
 from papyros.frames import Buffer
@@ -31,7 +31,7 @@ __all__ = [
     "text_of",
 ]
 
-PROTOCOL = 5
+PROTOCOL: Final = 5
 
 Find = Callable[[bytes], Shared[Any]]
 

@@ -16,7 +16,7 @@ from array import array
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from papyros import protocol
 from papyros.slate import Slate
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_TOKENS", "Progress", "Recalled", "jobs_in"]
 
 #: A slave has no more tokens than this at a time, which always fit into a pipe: elsewhere they would be lost.
-MOST_TOKENS = 1024
+MOST_TOKENS: Final = 1024
 
 #: A slave that has begun nothing, though it could have, in so many looks of its crew in a row hears nothing any more.
 DEAF_LOOKS = 4

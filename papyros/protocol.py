@@ -20,6 +20,7 @@ Words only: `papyros.slave` speaks for the slave; for the crew, `papyros.process
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 import papyros
 
@@ -64,37 +65,37 @@ def spoken() -> str:
 # Kinds of frames to a slave. -------------------------------------------------------------
 
 #: JSON: search path and bounds.
-HELLO = 1
+HELLO: Final = 1
 #: A definition; the frame's number is the one by which jobs refer to it.
-DEFINE = 2
+DEFINE: Final = 2
 #: As many jobs as the frame's number says: epoch, which task the first one is (`ORDINAL`, as in `OUTCOMES`), column of
 #: definitions, of flags, of blobs.
-JOBS = 3
+JOBS: Final = 3
 #: For the job that runs, of its children.
-NEWS = 4
+NEWS: Final = 4
 #: JSON: the places of shared values on this machine, by their digests.
-VALUES = 5
+VALUES: Final = 5
 #: JSON: digests of shared values to be forgotten, and the numbers of definitions that need them.
-UNSHARE = 6
+UNSHARE: Final = 6
 
 # Kinds of frames from a slave. -----------------------------------------------------------
 
 #: Its name; the frame's number is its peak memory so far, in MB.
-READY = 10
+READY: Final = 10
 #: Which task the first one is of (`ORDINAL`, counted from the first that was started); then a column of seconds and a
 #: column of encoded outcomes, as many as the frame's number says.
-OUTCOMES = 11
+OUTCOMES: Final = 11
 #: Text that a job printed; the frame's number says which task that is, counted as above; the first byte of the body
 #: says on which stream.
-PRINTED = 12
+PRINTED: Final = 12
 #: What a job says of its children; the frame's number says which task that is, as above.
-FAMILY = 13
+FAMILY: Final = 13
 #: 1: the slave lends its place, since its job waits for children; 0: it takes it back.
-LENT = 14
+LENT: Final = 14
 #: Why the slave leaves the jobs that it has not started to a fresh one.
-RETIRES = 15
+RETIRES: Final = 15
 #: What has become of jobs of the bundle that runs, so far; the frame's number says which task it is, as above.
-PART = 16
+PART: Final = 16
 
 FROM_SLAVE = frozenset([READY, OUTCOMES, PRINTED, FAMILY, LENT, RETIRES, PART])
 
@@ -104,18 +105,21 @@ OUTCOME_BYTES = (1 << 30) - (1 << 20) + 1
 ON_STDOUT, ON_STDERR = b"o", b"e"
 
 #: Which task something is about. It begins anew after four thousand million, which no crew has on their way at a time.
-ORDINAL = struct.Struct("<I")
-ORDINALS = 1 << 32
+ORDINAL: Final = struct.Struct("<I")
+ORDINALS: Final = 1 << 32
 
 # Flags of jobs. --------------------------------------------------------------------------
 
 #: What it prints is to be sent; what becomes of it is to be told at once; it may be stopped when its time is up; it is
 #: a bundle.
-ECHO, ONCE, TIMED, BUNDLE = 1, 2, 4, 8
+ECHO: Final = 1
+ONCE: Final = 2
+TIMED: Final = 4
+BUNDLE: Final = 8
 
 # Tokens. ---------------------------------------------------------------------------------
 
-TOKEN_BYTES = 4
+TOKEN_BYTES: Final = 4
 
 #: What a slave in the midst of a bundle finds in place of a token: the rest of it was taken back.
-CUT = b"\xff" * TOKEN_BYTES
+CUT: Final = b"\xff" * TOKEN_BYTES

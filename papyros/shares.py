@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from math import ceil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from papyros.entries import Holder, Session
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 __all__ = ["LONG_SECONDS", "bearable", "idle_share", "share"]
 
 #: A holder is given so many seconds' worth of jobs ahead of need, as far as durations are known.
-AHEAD_SECONDS = 0.6
+AHEAD_SECONDS: Final = 0.6
 
 #: Jobs that take longer, or of which that is not known, are not given ahead: what a slave holds is then what it
 #: runs, and what waits can be cancelled or go to another one.
-LONG_SECONDS = 0.1
+LONG_SECONDS: Final = 0.1
 
 #: What is done in so many seconds is not parted: to fetch the other half takes as long.
-LEAST_SECONDS = 0.001
+LEAST_SECONDS: Final = 0.001
 
 #: What the only one who runs jobs does in so many seconds is not parted either: there is nobody to leave the other half
 #: to, and the last jobs would be fetched one by one. What stays in the line until then can be overtaken, and cancelled.
-ALONE_SECONDS = 0.05
+ALONE_SECONDS: Final = 0.05
 
 #: Never more jobs ahead than this for each slave.
-AHEAD_JOBS = 1000
+AHEAD_JOBS: Final = 1000
 
 
 def share(holder: Holder, holders: Collection[Holder], sessions: Iterable[Session]) -> int:

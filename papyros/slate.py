@@ -8,12 +8,16 @@ a meaning.
 from __future__ import annotations
 
 import mmap
+from typing import Final
 
 __all__ = ["SLATE_BYTES", "Slate"]
 
 SLATE_BYTES = mmap.PAGESIZE
 
-_STARTED, _FINISHED, _MOMENT, _POSITION = range(4)
+_STARTED: Final = 0
+_FINISHED: Final = 1
+_MOMENT: Final = 2
+_POSITION: Final = 3
 
 
 class Slate:

@@ -27,7 +27,7 @@ from collections import deque
 from functools import partial
 from itertools import repeat
 from time import monotonic, sleep  # themselves: a job may put others in their place
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from papyros.bundles import blobs_of
 from papyros.current import FamilyMaster, Place
@@ -75,10 +75,10 @@ PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
 
 #: When no more than half of the jobs are left that a slave had, which take less than so long, outcomes are sent, so
 #: that more jobs come in time.
-LEFT_SECONDS = 0.05
+LEFT_SECONDS: Final = 0.05
 
 #: Nobody has the tokens of a slave in its hands for longer than this, but who keeps them.
-TOKEN_SECONDS = 10.0
+TOKEN_SECONDS: Final = 10.0
 
 #: Of what is printed at a time, so much is sent: the end.
 PRINT_CHARACTERS = 1 << 20

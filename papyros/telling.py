@@ -12,6 +12,7 @@ import socket
 import threading
 from array import array
 from time import monotonic, sleep  # themselves: a job may put others in their place
+from typing import Final
 
 from papyros.bundles import Untold
 from papyros.frames import Buffer, Parts, Stream, join_column, pack_frame
@@ -20,22 +21,22 @@ from papyros.protocol import ORDINAL, ORDINALS, OUTCOMES, PART
 __all__ = ["Teller"]
 
 #: Between two messages with outcomes pass at least so many seconds, where none has to go at once, ...
-PAUSE_SECONDS = 0.002
+PAUSE_SECONDS: Final = 0.002
 
 #: ... and outcomes are gathered for at most so long, or until they are so many. They are sent sooner when the jobs that
 #: the slave has run out, so that more come in time.
-GATHER_SECONDS = 0.25
-GATHER_JOBS = 250
+GATHER_SECONDS: Final = 0.25
+GATHER_JOBS: Final = 250
 
 #: Between two jobs they are sent if at the end of another one that takes as long they would have waited for so long:
 #: the thread that sends them while a job runs costs this job the interpreter's lock, and a change of threads.
-BETWEEN_SECONDS = 0.9 * GATHER_SECONDS
+BETWEEN_SECONDS: Final = 0.9 * GATHER_SECONDS
 
 #: A guard that is due has woken up within so long, where it can.
 LOOK_SECONDS = 0.005
 
 #: Of a bundle that runs, outcomes of so many bytes are sent before it ends.
-PART_BYTES = 1 << 20
+PART_BYTES: Final = 1 << 20
 
 
 class Teller:

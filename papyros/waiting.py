@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from papyros.entries import Entry
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["WaitingLine"]
 
 #: So many ghosts may be kept, beside twice as many as there are jobs.
-FEW = 64
+FEW: Final = 64
 
 
 class WaitingLine:

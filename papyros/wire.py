@@ -16,7 +16,7 @@ import pickle
 import sys
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from papyros.environment import search_path
 from papyros.errors import PayloadError, PayloadTooLargeError
@@ -57,15 +57,15 @@ Buffer = bytes | bytearray | memoryview
 MAX_PAYLOAD_BYTES = (1 << 30) - (1 << 20)
 
 #: Arguments and results of so many bytes are not to be copied more often than need be.
-LARGE_BYTES = 1 << 20
+LARGE_BYTES: Final = 1 << 20
 
 #: What is unpickled may be code of the user's, which raises anything. That it does not want to be is said by these.
 _REFUSALS = (Exception, SystemExit, GeneratorExit)
 
-_plain_dumps = pickle.dumps
+_plain_dumps: Final = pickle.dumps
 
-_ATOMS = frozenset({int, float, complex, str, bytes, bool, type(None)})
-_SHORT = 32  # containers up to this length are looked through for what plain pickle can do
+_ATOMS: Final = frozenset({int, float, complex, str, bytes, bool, type(None)})
+_SHORT: Final = 32  # containers up to this length are looked through for what plain pickle can do
 
 
 class Payload(NamedTuple):

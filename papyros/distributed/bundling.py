@@ -8,7 +8,7 @@ most once, within a time, again after an exception, or with their prints shown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from papyros.bundles import MOST_JOBS
 from papyros.entries import Entry
@@ -18,13 +18,13 @@ from papyros.terms import DEFAULT_TERMS, Terms
 __all__ = ["Bundle", "Bundling"]
 
 #: A bundle is done in about so many seconds.
-BUNDLE_SECONDS = 0.01
+BUNDLE_SECONDS: Final = 0.01
 
 #: Jobs with arguments of more bytes than this, or with larger results on the average, travel by themselves.
-SMALL_BYTES = 1 << 10
+SMALL_BYTES: Final = 1 << 10
 
 #: The weight of the newest measurement in the moving averages.
-FRESHNESS = 0.25
+FRESHNESS: Final = 0.25
 
 #: Of so many classes is known how quick their jobs are; beyond, all is learned anew.
 MOST_CLASSES = 1000
