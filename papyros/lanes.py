@@ -53,7 +53,7 @@ class Lane:
 
     # What each job comes by is written out in `add_by` and `pop_by`: a call costs as much as all that it would do.
 
-    def add_by(self, deadline: Deadline, job: Job) -> None:  # noqa: C901 - as above
+    def add_by(self, deadline: Deadline, job: Job) -> None:
         """Add a job, as `add` does, by a moment that may be that of many of them."""
         master, session = self._master, self._session
         if master._forked:
