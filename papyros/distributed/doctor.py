@@ -24,6 +24,7 @@ from papyros.distributed.naming import (
 from papyros.distributed.security import Security
 from papyros.distributed.service import HOSTED
 from papyros.errors import ClusterError, PapyrosError
+from papyros.status import Status
 
 __all__ = ["examine"]
 
@@ -34,6 +35,10 @@ _GONE = (
     "which takes its place, with {start}: slaves wait for it, and programs keep their jobs and add them again. "
     "Programs that may host the master need nobody for that; one of them does it, a few seconds after it was missed"
 )
+
+
+#: Slave hosts of which none answers are asked again so often, for a second or two each time: they may be busy.
+MORE_LOOKS = 2
 
 
 class _Ailment(Exception):
@@ -100,15 +105,16 @@ def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterato
 
 
 def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> Iterator[str]:
-    try:
-        status = ask_status(uri, security)
-    except LineBrokenError as error:
-        raise _Ailment(f"the master does not say what it does: {error}") from None
+    status = _status(uri, security)
     if not status.slaves:
         raise _Ailment(
             "no slave is connected to it. Start some, on any machine that has the key, with "
             f"{start_command(group, nameserver)} --slaves"
         )
+    for _ in range(MORE_LOOKS):
+        if not all(slave.silent for slave in status.slaves):
+            break
+        status = _status(uri, security)
     heard = [slave for slave in status.slaves if not slave.silent]
     if not heard:
         raise _Ailment(
@@ -118,6 +124,13 @@ def _slaves(uri: str, security: Security, group: str, nameserver: Address) -> It
     slaves, machines = len(heard), len({slave.host for slave in heard})
     verb = "1 slave is connected" if slaves == 1 else f"{slaves} slaves are connected"
     yield f"{verb}, on {'1 machine' if machines == 1 else f'{machines} machines'}"
+
+
+def _status(uri: str, security: Security) -> Status:
+    try:
+        return ask_status(uri, security)
+    except LineBrokenError as error:
+        raise _Ailment(f"the master does not say what it does: {error}") from None
 
 
 def _reach(address: Address, what: str, hint: str) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import threading
 
 import pytest
 
+from papyros.distributed import doctor as doctor_module
 from papyros.distributed.keys import default_key_file, make_key_file
 from papyros.distributed.naming import NameServer, parse_address
+from papyros.status import SlaveStatus, Status
 from tests.distributed.conftest import _shared_names, group, launch, mark, names, standing  # noqa: F401 - fixtures  # noqa: F401 - the same
 from tests.distributed.programs import free_port
 from tests.support import PATIENCE, security, wait_until
@@ -158,3 +161,14 @@ def test_versions_that_do_not_go_together_are_named_in_one_sentence(what, monkey
     else:
         assert "speaks version 7" in str(caught.value)
         assert "install the same Papyros on all machines" in str(caught.value)
+
+
+def test_the_doctor_asks_again_when_no_slave_host_answers_at_once(monkeypatch):
+    """One that is busy for more than a second is silent to who asks it then."""
+    slave = SlaveStatus("host/1")
+    looks = [Status("a master", (dataclasses.replace(slave, silent=2.0),)), Status("a master", (slave,))]
+    monkeypatch.setattr(doctor_module, "ask_status", lambda *_: looks.pop(0))
+    assert list(doctor_module._slaves("", security(), "group", parse_address("host"))) == [
+        "1 slave is connected, on 1 machine"
+    ]
+    assert not looks
