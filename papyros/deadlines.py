@@ -22,8 +22,8 @@ __all__ = ["AT_ONCE", "FOREVER", "LOOK_SECONDS", "Alarm", "Deadline", "SafeCondi
 #: before it waits for a lock, ends no wait: who pressed Ctrl-C then would wait for whatever the program waits for.
 LOOK_SECONDS = 1.0
 
-#: A longer timeout is for ever. Of a whole number that is larger still, there is no float.
-LONGEST_TIMEOUT = 1e300
+#: Of whole numbers that are much larger than this, there is no float.
+LARGEST = 1e300
 
 #: So many calls that were cancelled may be kept in mind, beside as many as there are others.
 FEW = 64
@@ -46,8 +46,8 @@ class Deadline:
         if timeout is not None:
             if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
                 raise TypeError(f"a timeout is a number of seconds or None, not {timeout!r}")
-            if timeout > LONGEST_TIMEOUT:
-                timeout = math.inf
+            if isinstance(timeout, int) and timeout > LARGEST:
+                timeout = LARGEST
             if math.isnan(timeout) or timeout < 0:
                 raise ValueError(f"a timeout is None, or 0 or more seconds, not {timeout!r}")
         self._moment = None if timeout is None or math.isinf(timeout) else time.monotonic() + timeout
