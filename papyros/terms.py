@@ -34,7 +34,7 @@ class Terms(NamedTuple):
 
 
 #: Beyond this, a whole number has no float.
-HUGE: Final = 1e300
+HUGE: Final = 10**300
 
 #: The terms of a job that says nothing else: those of the class `Job`.
 DEFAULT_TERMS: Final = Terms()
@@ -91,4 +91,4 @@ def _is_number(value: object, *kinds: type) -> bool:
 
 def _is_huge(value: Any) -> bool:
     """Return whether a whole number is beyond all that computes with seconds, or can be written down, elsewhere."""
-    return isinstance(value, int) and not -HUGE < value < HUGE
+    return isinstance(value, int) and abs(value) >= HUGE

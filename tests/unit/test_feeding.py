@@ -187,23 +187,35 @@ def test_an_interrupt_while_an_idle_crew_is_fed_loses_nothing():
             assert job.result == number**2
 
 
+class InterruptedSource:
+    """Asks a source in place of a feeder; Ctrl-C comes when it has answered one of the questions for the first time."""
+
+    def __init__(self, source, interrupted):
+        self._source = source
+        self._interrupted = interrupted
+
+    def __getattr__(self, name):
+        asked = getattr(self._source, name)
+
+        def ask(*args):
+            answer = asked(*args)
+            if name == self._interrupted:
+                self._interrupted = ""
+                raise KeyboardInterrupt
+            return answer
+
+        return ask
+
+
 @pytest.mark.parametrize("interrupted", ["take", "definition"])
 def test_an_interrupt_while_a_slave_is_fed_loses_no_job_of_another_thread(monkeypatch, interrupted):
     with papyros.MultiProcessMaster(2) as master:
         master.wait_ready()
         wait_until(lambda: master._hungry and master._crew.may_be_fed, "the crew has nothing to do")
-        source = master._crew._source
-        asked = getattr(source, interrupted)
-
-        def interrupt(*args):
-            monkeypatch.undo()
-            asked(*args)
-            raise KeyboardInterrupt
-
         with monkeypatch.context() as patch:
             patch.setattr(master, "_job_added", lambda: None)  # the other thread is about to feed the slaves
             master.addJob(other := Square(3))
-        monkeypatch.setattr(source, interrupted, interrupt)
+        monkeypatch.setattr(master._crew._feeder, "_source", InterruptedSource(master._crew._source, interrupted))
         with pytest.raises(KeyboardInterrupt):
             master.addJob(Square(4))
         assert pop_all(master) == [other]
