@@ -17,6 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import cloudpickle
 
+from papyros.listing import code_with_lines, lines_of
 from papyros.sharing import Shared
 
 __all__ = ["MeetingPickler", "Pickler", "ReferringPickler", "ValuePickler", "modules_by_value"]
@@ -31,9 +32,11 @@ def modules_by_value() -> set[str]:
 
 
 def _reduce_code(code: CodeType) -> tuple[Any, ...]:
-    """Reduce code as cloudpickle does, but with the name of its file, from which tracebacks show the line."""
+    """Reduce code as cloudpickle does, but with the name of its file, and its lines: tracebacks show them."""
     make, args = cloudpickle.Pickler.dispatch_table[CodeType](code)
-    return make, tuple(code.co_filename if isinstance(arg, str) and arg == "<dynamic-code>" else arg for arg in args)
+    parts = tuple(code.co_filename if isinstance(arg, str) and arg == "<dynamic-code>" else arg for arg in args)
+    lines = lines_of(code)
+    return (code_with_lines, (make, parts, lines)) if lines else (make, parts)
 
 
 def _with_slots(made: type, reduced: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import sys
 import traceback
 
@@ -49,6 +50,30 @@ def test_the_traceback_text_shows_the_line_that_raised(make_master):
     assert job.exception.traceback.startswith("Traceback (most recent call last):")
     assert SOURCE_LINE in job.exception.traceback
     assert job.exception.traceback.rstrip().endswith("ValueError: no luck with 13")
+
+
+#: A cell of a notebook. There is no file of that name; IPython tells `linecache` what is in it.
+CELL, IN_CELL = (
+    "/tmp/ipykernel_1/a_cell.py",
+    """
+import papyros
+
+@papyros.job
+def share(cake):
+    def cut():
+        return cake / 0  # a crumb
+    return cut()
+""",
+)
+
+
+def test_the_traceback_shows_lines_of_a_notebook_of_which_there_is_no_file(make_master, monkeypatch):
+    monkeypatch.setitem(linecache.cache, CELL, (len(IN_CELL), None, IN_CELL.splitlines(keepends=True), CELL))
+    names = {"__name__": "__main__"}
+    exec(compile(IN_CELL, CELL, "exec"), names)
+    text = processed(make_master(), names["share"](1)).exception.traceback
+    assert text.startswith(f'Traceback (most recent call last):\n  File "{CELL}", line 8, in share\n    return cut()\n')
+    assert "return cake / 0  # a crumb\n" in text
 
 
 def test_the_traceback_begins_with_the_function_of_which_the_job_was_made(make_master):

@@ -24,6 +24,7 @@ STOREYS = [
         "environment",
         "forensics",
         "frames",
+        "listing",
         "loop",
         "screen",
         "sharing",
