@@ -31,6 +31,7 @@ __all__ = [
     "is_death",
     "is_more_to_come",
     "is_of_bundle",
+    "kept_of",
     "outcomes",
     "pack_bundle",
     "read",
@@ -146,6 +147,11 @@ def is_of_bundle(told: Buffer) -> bool:
 def is_more_to_come(told: Buffer) -> bool:
     """Whether more will be told of the bundle that this is about."""
     return told[:1] in (_SO_FAR, _CUT)
+
+
+def kept_of(told: Buffer) -> int | None:
+    """Return how many jobs of the bundle, from its first one on, are still run there, if this tells that."""
+    return int(_HEAD.unpack_from(told, 1)[0]) if told[:1] == _CUT and len(told) >= _BEHIND else None
 
 
 def is_death(told: Buffer) -> bool:

@@ -28,6 +28,7 @@ class Entry:
         "failures",
         "families",
         "holder",
+        "jobs",
         "left",
         "losses",
         "number",
@@ -47,6 +48,7 @@ class Entry:
         self.size = size  # in bytes: of the payload, and once processed of the outcome
         self.terms = terms
         self.priority = terms.priority
+        self.jobs = terms.jobs  # as how many it counts: of a bundle, those that are not sent again by themselves
         self.state = WAITING
         self.delayed = 0  # not 0 while it waits, but not in the line, for the end of its backoff
         self.failures = 0
@@ -133,7 +135,7 @@ class Session:
         """How many jobs of its bundles are in a state, beyond the bundles themselves."""
         if not self.bundled:
             return 0
-        return sum(entry.terms.jobs - 1 for entry in self.entries.values() if entry.state == state)
+        return sum(entry.jobs - 1 for entry in self.entries.values() if entry.state == state)
 
     @property
     def client(self) -> Session:

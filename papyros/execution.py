@@ -138,7 +138,8 @@ class Execution:
             raise self._overdue() from None
 
     def _overdue(self) -> TimeoutError:
-        return TimeoutError(f"the time is up: {self._done} jobs were processed, the others are dropped")
+        done = "1 job was" if self._done == 1 else f"{self._done} jobs were"
+        return TimeoutError(f"the time is up: {done} processed, the others are dropped")
 
 
 class _AsTheyCome:

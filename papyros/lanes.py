@@ -128,7 +128,7 @@ class Lane:
         master, session = self._master, self._session
         while not session.has_room(*master._waiting_elsewhere()):
             if not master._await_room(deadline):
-                waiting = len(session.line)
+                waiting = len(session.line) + session.delayed + master._waiting_elsewhere()[0]
                 jobs = "1 job waits" if waiting == 1 else f"{waiting} jobs wait"
                 raise Full(f"{jobs}, and there is no room for more; {describe(job)} was not added")
             self._check_usable()

@@ -344,6 +344,10 @@ class Ledger:
             else:
                 self._wait_again(entry)
 
+    def note_cut(self, entry: Entry, kept: int) -> None:
+        """Take note that of a bundle no more than the first so many jobs are run there, by the one who has it."""
+        entry.jobs = max(1, min(entry.jobs, kept))
+
     def note_slow(self, sessions: Iterable[Session]) -> None:
         """Give nobody jobs of these ahead of need, until outcomes show that they are quick."""
         for session in sessions:
@@ -374,6 +378,7 @@ class Ledger:
     def _wait_again(self, entry: Entry) -> None:
         self._unassign(entry)
         entry.state = WAITING
+        entry.jobs = entry.terms.jobs
         self._undelay(entry)
         session = entry.session
         if not session.line:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from papyros.bookkeeping import snapshot
-from papyros.bundles import is_death, is_more_to_come
+from papyros.bundles import is_death, is_more_to_come, kept_of
 from papyros.deadlines import Alarm
 from papyros.distributed.batches import AddedJob, HostReport, JobOutcome
 from papyros.distributed.bells import Bell
@@ -338,6 +338,8 @@ class Desk:
         if entry.payload is None or told.ticket != ticket_of(entry.payload[2]):
             return
         client = touched[told.session] = self.clients[told.session]
+        if (kept := kept_of(told.outcome)) is not None:
+            self.ledger.note_cut(entry, kept)
         self._settle_part(client, told)
 
     def _settle_part(self, client: ClientDesk, told: JobOutcome) -> None:

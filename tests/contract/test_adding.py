@@ -187,7 +187,7 @@ def test_a_full_queue_refuses_at_once(make_concurrent_master):
     pending = master.numPendingJobs()
     assert pending == 3 + make_concurrent_master.slaves
     job = Square(1)
-    with at_most(PATIENCE / 3), pytest.raises(queue.Full):
+    with at_most(PATIENCE / 3), pytest.raises(queue.Full, match=r"^3 jobs wait, and there is no room for more; Square"):
         master.addJob(job, timeout=0)
     assert master.numPendingJobs() == pending
     make_concurrent_master.gates.open_all()

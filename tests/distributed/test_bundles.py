@@ -640,6 +640,8 @@ def test_a_status_tells_of_a_bundle_that_runs_how_many_jobs_are_ahead(single, ga
         wait_until(lambda: master.status().slaves[0].job, "a job that runs")
         (slave,) = master.status().slaves
         assert slave.job.startswith("step (one of ")
+        # Those behind it are cut off and sent again: they are no more by that.
+        wait_until(lambda: (status := master.status()).waiting + status.assigned == 10, "each job counted once", SOON)
         gate.open()
         pop(master, 10)
 

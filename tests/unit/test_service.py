@@ -431,6 +431,22 @@ def test_what_was_told_of_a_bundle_before_its_client_came_is_passed_on_when_it_c
     assert (status.assigned, status.processed) == ((0, 3) if over else (3, 0))
 
 
+def test_jobs_that_were_cut_off_a_bundle_are_not_counted_twice_until_it_goes_to_somebody_else(caller):
+    counted = lambda: (status := caller.desk.status("master")) and (status.waiting, status.assigned)  # noqa: E731
+    caller.call("join", "client")
+    caller.call("enlist", "host", 1)
+    caller.call("add", "client", 1, 0.0, message=pack_added([AddedJob(1, bytes(16), b"x", Terms(jobs=5), SEAL)]))
+    assert caller.call("fetch", "host", 0, 0, 0.0)["count"] == 1
+    assert report(caller, 1, tell_outcomes(0, array("d", [0.1]), [b"R"], over=False))
+    assert counted() == (0, 5)
+    assert report(caller, 2, cut_off(2))
+    assert counted() == (0, 2)
+    assert report(caller, 3, cut_off(4)), "an older one, which came later"
+    assert counted() == (0, 2)
+    caller.call("retire", "host")
+    assert counted() == (5, 0)
+
+
 def test_what_was_told_of_bundles_whose_clients_never_come_is_dropped_after_the_grace_time(caller, monkeypatch):
     assert report(caller, 1, cut_off(2), cut_off(2))
     assert caller.desk._early.size == 2 * len(cut_off(2))
