@@ -80,6 +80,15 @@ def _cached(function: Callable[..., Any], parameters: dict[str, Any]) -> Any:
     return lru_cache(**parameters)(function)
 
 
+def _check_dispatch(function: Any) -> None:
+    """Refuse in words what `functools.singledispatch` has made, unless it goes by name: it refers to types weakly."""
+    if hasattr(function, "dispatch") and not _goes_by_name(function):
+        raise TypeError(
+            f"{function.__qualname__} is a generic function, by functools.singledispatch, and cannot go by value: "
+            "put it into a module that slaves can import"
+        )
+
+
 def _reduce_property(made: cached_property[Any]) -> Any:
     """Reduce a cached property without the lock that it has up to Python 3.11."""
     return cached_property, (made.func,), {name: kept for name, kept in vars(made).items() if name != "lock"}
@@ -111,6 +120,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc] # cloudpickle has no t
         """See `pickle.Pickler.reducer_override`."""
         if (reduce := _REDUCED.get(type(value))) is not None:
             return reduce(value)
+        if type(value) is FunctionType and hasattr(value, "registry"):
+            _check_dispatch(value)
         reduced = super().reducer_override(value)
         return _with_slots(value, reduced) if isinstance(value, type) and "__slots__" in vars(value) else reduced
 

@@ -170,6 +170,17 @@ def test_a_cached_function_that_can_be_imported_goes_by_its_name(monkeypatch):
     assert other(4) == 8
 
 
+def test_a_generic_function_is_refused_by_its_name_unless_it_can_be_imported(monkeypatch):
+    module = ModuleType("module_of_a_test")
+    exec("import functools\n@functools.singledispatch\ndef show(thing):\n    return 1\n", module.__dict__)
+    with pytest.raises(
+        TypeError, match="^show is a generic function, .*put it into a module"
+    ):
+        there_and_back(module.show)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert there_and_back(module.show) is module.show
+
+
 def test_a_cached_property_travels_without_its_lock():
     """Up to Python 3.11 it has one, which can be no part of a pickle."""
     made = functools.cached_property(len)
