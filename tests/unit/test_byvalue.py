@@ -173,9 +173,7 @@ def test_a_cached_function_that_can_be_imported_goes_by_its_name(monkeypatch):
 def test_a_generic_function_is_refused_by_its_name_unless_it_can_be_imported(monkeypatch):
     module = ModuleType("module_of_a_test")
     exec("import functools\n@functools.singledispatch\ndef show(thing):\n    return 1\n", module.__dict__)
-    with pytest.raises(
-        TypeError, match="^show is a generic function, .*put it into a module"
-    ):
+    with pytest.raises(TypeError, match=r"^show is a generic function, .*put it into a module"):
         there_and_back(module.show)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert there_and_back(module.show) is module.show
