@@ -19,7 +19,8 @@ __all__ = ["Hiring"]
 
 log = logger_of(__name__)
 
-#: Slaves that die before they are ready, and leave none: so many in a row, and the crew gives up.
+#: Slaves that die before they are ready, and leave none: so many in a row, and the crew gives up. Where some are left,
+#: those that cannot be started are waited for until it has happened so often.
 MAX_FALSE_STARTS = 3
 
 #: ... but not that soon where some have worked: somebody may be about to install something anew.
@@ -58,7 +59,8 @@ class Hiring:
         self._begin = begin
         self._give_up = give_up
         self._false_starts = 0
-        self._late_starts = 0  # so many in a row, while there were others
+        self._setbacks = 0  # how often one was not started, while there were others
+        self._told: set[int | None] = set()  # the errors of the system, since all were there, that were told
         self._worked = False  # whether there ever was one that was ready
         self._hope_until = 0.0  # where none is left
         self._hopeless = False
@@ -81,17 +83,23 @@ class Hiring:
 
     def _cannot_hire(self, error: OSError) -> None:
         """Try again later: the system has no file descriptor, process or memory to spare, which may pass."""
-        log.warning("a slave cannot be started now: %s", error)
+        if error.errno not in self._told:  # of each kind once, since it may be so for as long as the crew lives
+            self._told.add(error.errno)
+            log.warning("a slave cannot be started now: %s; it is tried again each second", error)
         self.again_at = time.monotonic() + HIRE_AGAIN_SECONDS
-        if not self.ready.is_set() and not self._slaves:
+        if self._slaves:
+            self._note_setback()
+        elif not self.ready.is_set():
             self._count_false_start(error)  # there never were any: it may not pass at all
 
     def note_ready(self) -> None:
         """Take note that a slave has become ready."""
         self._false_starts = 0
-        self._late_starts = 0
         self._worked = True
-        if all(slave.ready for slave in self._slaves):
+        there = self._ready_slaves()
+        if there >= self._wanted:
+            self._told.clear()
+        if there == len(self._slaves) and (there >= self._wanted or self._setbacks >= MAX_FALSE_STARTS):
             self._be_ready()
 
     def note_false_start(self, death: Death) -> None:
@@ -100,9 +108,16 @@ class Hiring:
             self._count_false_start(death)
             return
         self.again_at = time.monotonic() + HIRE_AGAIN_SECONDS
-        self._late_starts += 1
-        if self._late_starts >= MAX_FALSE_STARTS and any(slave.ready for slave in self._slaves):
+        self._note_setback()
+
+    def _note_setback(self) -> None:
+        """Wait no longer for those that are missing, if it has happened too often that one was not started."""
+        self._setbacks += 1
+        if self._setbacks >= MAX_FALSE_STARTS and self._ready_slaves():
             self._be_ready()
+
+    def _ready_slaves(self) -> int:
+        return sum(slave.ready for slave in self._slaves)
 
     def _count_false_start(self, reason: object) -> None:
         now = time.monotonic()
@@ -118,6 +133,9 @@ class Hiring:
             self._give_up(f"slaves cannot be started: {reason}")
 
     def _be_ready(self) -> None:
-        if not self.ready.is_set():
-            self.ready.set()
-            self._begin()
+        if self.ready.is_set():
+            return
+        if (there := self._ready_slaves()) < self._wanted:
+            log.warning("%d of %d slaves are ready; the others are not waited for", there, self._wanted)
+        self.ready.set()
+        self._begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -18,8 +19,9 @@ DEATH = Death("mars/17", "ended with exit code 3", ())
 class Office:
     """Hires for a crew of so many slaves; each of them is one that has just been started."""
 
-    def __init__(self, wanted):
+    def __init__(self, wanted, most=sys.maxsize):
         self.slaves = []
+        self.most = most  # the system lets no more be there at a time
         self.hired = self.begun = 0
         self.refusal = None
         self.reasons = []
@@ -28,6 +30,8 @@ class Office:
     def _hire(self):
         if self.refusal is not None:
             raise self.refusal
+        if len(self.slaves) >= self.most:
+            raise OSError(errno.EMFILE, "Too many open files")
         self.hired += 1
         self.slaves.append(SimpleNamespace(ready=False, lent=False, dismissed=False))
 
@@ -36,7 +40,7 @@ class Office:
 
     def ready(self):
         """Have all slaves become ready."""
-        for slave in self.slaves:
+        for slave in [slave for slave in self.slaves if not slave.ready]:
             slave.ready = True
             self.hiring.note_ready()
 
@@ -77,6 +81,64 @@ def test_a_crew_does_not_give_up_while_slaves_are_left_that_may_become_ready(clo
     clock.now += HIRE_AGAIN_SECONDS
     office.hiring.hire_missing()
     assert len(office.slaves) == 8
+
+
+def hire_later(office, clock):
+    """Try again what could not be started, when it is time to."""
+    clock.now += HIRE_AGAIN_SECONDS
+    office.hiring.hire_missing()
+
+
+def test_a_crew_is_not_ready_while_slaves_are_missing_that_may_still_come(clock):
+    """The system let six of 24 start, and the crew was said to be ready."""
+    office = Office(24, most=6)
+    office.hiring.hire_missing()
+    office.ready()
+    assert len(office.slaves) == 6
+    assert not office.hiring.ready.is_set()
+    office.most = 24
+    hire_later(office, clock)
+    assert not office.hiring.ready.is_set()
+    office.ready()
+    assert office.hiring.ready.is_set()
+    assert office.begun == 1
+
+
+def test_a_crew_does_not_wait_for_ever_for_slaves_that_cannot_be_started(clock, caplog):
+    office = Office(24, most=6)
+    office.hiring.hire_missing()
+    office.ready()
+    for _ in range(MAX_FALSE_STARTS - 1):
+        assert not office.hiring.ready.is_set()
+        hire_later(office, clock)
+    assert office.hiring.ready.is_set()
+    assert office.begun == 1
+    assert "6 of 24 slaves are ready; the others are not waited for" in caplog.text
+
+
+def test_slaves_that_become_ready_late_are_waited_for_but_not_those_that_cannot_be_started(clock):
+    office = Office(24, most=6)
+    office.hiring.hire_missing()
+    for _ in range(MAX_FALSE_STARTS):
+        hire_later(office, clock)
+    assert not office.hiring.ready.is_set(), "none is ready yet"
+    office.ready()
+    assert office.hiring.ready.is_set()
+
+
+def test_why_a_slave_cannot_be_started_is_told_once_until_all_are_there_again(clock, caplog):
+    """It was told each second, for as long as it was so."""
+    office = Office(2, most=1)
+    for told in (1, 2):
+        for _ in range(3):
+            hire_later(office, clock)
+            office.ready()
+        assert caplog.text.count("a slave cannot be started now: [Errno 24]") == told
+        office.most = 2
+        hire_later(office, clock)
+        office.ready()
+        office.most = 1
+        office.lose()
 
 
 def test_what_cannot_be_started_while_slaves_are_left_is_tried_again_and_nobody_gives_up(clock):
