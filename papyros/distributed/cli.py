@@ -61,6 +61,11 @@ PASSED = ("port", "publish", "lease", "grace", "drain", "max_bytes")
 #: How long a slave host waits for the key of a cluster that is started at the same time, on machines that share a home.
 KEY_SECONDS = 5.0
 
+#: A slave host needs so many open files for each slave while that starts, rounded up, and so many for all else: for the
+#: shared values that it holds, above all.
+SLAVE_FILES = 10
+HOST_FILES = 4096
+
 DRAINING = "draining: running jobs end, no more are taken; a second signal ends it now"
 
 
@@ -162,7 +167,7 @@ def _run_master(
     tell: Callable[[str], None],
 ) -> int:
     _spare_the_collector()
-    _allow_connections()
+    _allow_files(2 * MAX_CONNECTIONS)
     use_one_heap()
     over: list[PapyrosError] = []
 
@@ -227,14 +232,13 @@ def _spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _allow_connections() -> None:
-    """Have the system allow this process as many connections as a master serves, if it may: 1,024 are usual."""
+def _allow_files(wanted: int) -> None:
+    """Have the system allow this process so many open files, or as many as it may: 1,024 are usual."""
     try:
         import resource
     except ImportError:  # not on all systems
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * MAX_CONNECTIONS
     if hard != resource.RLIM_INFINITY:
         wanted = min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -253,6 +257,7 @@ def _run_host(
 ) -> int:
     _spare_the_collector()
     slaves = options.slaves
+    _allow_files(HOST_FILES + SLAVE_FILES * slaves)
     max_bytes = options.max_bytes or MAX_PAYLOAD_BYTES
     host = SlaveHost(group, nameserver, security, slaves, max_bytes, tell, on_failure=stop.set)
     host.start()
