@@ -103,6 +103,11 @@ class Crew:
         """Wait until all slaves are ready, or cannot be started; return whether that happened in time."""
         return Deadline(timeout).wait_for(self._hiring.ready)
 
+    @property
+    def expected(self) -> int:
+        """How many slaves there are, or will be in a moment: those that the system does not let start are not."""
+        return self._wanted - self._hiring.lacking
+
     def poke(self) -> None:
         """Have the crew ask its source again. Any thread may call this; it never waits."""
         self._loop.poke()

@@ -43,6 +43,7 @@ class Hiring:
     Attributes:
         ready: set when slaves are ready, those that can be had; or when none can be started.
         again_at: when to try again, if slaves are missing that could not be started.
+        lacking: how many slaves less than wanted there are, and will be until others have become ready.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Hiring:
         self._hopeless = False
         self.ready = threading.Event()
         self.again_at: float | None = None
+        self.lacking = 0
 
     def hire_missing(self) -> None:
         """Start the slaves that are missing, if it is time to, and there is hope."""
@@ -86,16 +88,22 @@ class Hiring:
         if error.errno not in self._told:  # of each kind once, since it may be so for as long as the crew lives
             self._told.add(error.errno)
             log.warning("a slave cannot be started now: %s; it is tried again each second", error)
-        self.again_at = time.monotonic() + HIRE_AGAIN_SECONDS
+        self._try_later()
         if self._slaves:
             self._note_setback()
         elif not self.ready.is_set():
             self._count_false_start(error)  # there never were any: it may not pass at all
 
+    def _try_later(self) -> None:
+        self.again_at = time.monotonic() + HIRE_AGAIN_SECONDS
+        self.lacking = min(self._wanted, missing(self._slaves, self._wanted))
+
     def note_ready(self) -> None:
         """Take note that a slave has become ready."""
         self._false_starts = 0
         self._worked = True
+        # One that is tried again does not count before it is ready: it may end as those before it.
+        self.lacking = min(self.lacking, missing([slave for slave in self._slaves if slave.ready], self._wanted))
         there = self._ready_slaves()
         if there >= self._wanted:
             self._told.clear()
@@ -107,7 +115,7 @@ class Hiring:
         if not self._slaves:
             self._count_false_start(death)
             return
-        self.again_at = time.monotonic() + HIRE_AGAIN_SECONDS
+        self._try_later()
         self._note_setback()
 
     def _note_setback(self) -> None:
@@ -125,7 +133,7 @@ class Hiring:
         if self._worked:
             if self._false_starts == 1:
                 self._hope_until = now + HOPE_SECONDS
-            self.again_at = now + HIRE_AGAIN_SECONDS
+            self._try_later()
         if self._false_starts >= MAX_FALSE_STARTS and now >= self._hope_until:
             self.again_at = None
             self._hopeless = True

@@ -241,8 +241,11 @@ class Desk:
         if host is None:
             host = self.hosts[key] = HostDesk(self.ledger.enlist(key, slaves), self.clock())
             host.sequence = self._reports.pop(key, (0.0, 0))[1]
+        fewer = slaves < host.holder.slaves
         host.holder.slaves = slaves
         host.seen = self.clock()
+        if fewer:
+            self.wake_hosts(host.holder.ahead)  # of what it has ahead now, they ask for some
         return known
 
     def claim(self, host: HostDesk, jobs: Iterable[tuple[str, int]]) -> None:

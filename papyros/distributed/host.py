@@ -45,6 +45,9 @@ __all__ = ["SlaveHost"]
 
 log = logger_of(__name__)
 
+#: While slaves are missing that could not be started, it is looked so often whether there are more by now.
+LACKING_SECONDS = 1.0
+
 #: A goodbye may take so long.
 RETIRE_SECONDS = 2.0
 
@@ -199,7 +202,7 @@ class SlaveHost:
             self._stop.wait(pauses.next())
 
     def _serve(self, line: Line) -> None:
-        answer, draining = self._enlist(line)
+        answer, enlisted = self._enlist(line)
         if answer["stay"] != self._stay:
             # Not whether it was known: the answer that it was not may have been lost.
             self._move(line, answer["stay"])
@@ -209,19 +212,26 @@ class SlaveHost:
         self._uid = answer["uid"]
         self._uri = line.uri
         self._connected.set()
-        self._tell(f"{count_slaves(self._count)} the group {self.group!r}, whose master is at {_location(line.uri)}")
-        self._take_jobs(line, answer["patience"], draining)
+        self._tell_whom(line)
+        self._take_jobs(line, answer["patience"], enlisted)
 
-    def _take_jobs(self, line: Line, patience: float, draining: bool) -> None:
+    def _tell_whom(self, line: Line) -> None:
+        slaves = count_slaves(self._crew.expected, self._count)
+        self._tell(f"{slaves} the group {self.group!r}, whose master is at {_location(line.uri)}")
+
+    def _take_jobs(self, line: Line, patience: float, enlisted: int) -> None:
         answered = 0
         while not self._stop.is_set():
-            if self._draining.is_set() and not draining:
+            if self._for_work() != enlisted:
                 # It goes on to call: it may have to stop what still runs, and to give back jobs that were on their way.
-                answer, draining = self._enlist(line)
+                answer, enlisted = self._enlist(line)
                 if answer["stay"] != self._stay:
                     return
+                if not self._draining.is_set():
+                    self._tell_whom(line)
             line.expect(patience + self._silence)
-            answer, message = line.call("fetch", self._key, self._acknowledged, self._heard, patience)
+            wait = patience if self._crew.expected == self._count else min(patience, LACKING_SECONDS)
+            answer, message = line.call("fetch", self._key, self._acknowledged, self._heard, wait)
             self._answered = time.monotonic()
             if not answer["known"]:
                 return
@@ -238,11 +248,15 @@ class SlaveHost:
                 answered = answer["question"]
                 line.call("tell", self._key, answered, self._slaves_now())
 
-    def _enlist(self, line: Line) -> tuple[dict[str, Any], bool]:
-        """Say how many slaves work here: none for new jobs while this host drains, which is returned, too."""
-        draining = self._draining.is_set()
-        answer, _ = line.call("enlist", self._key, 0 if draining else self._count)
-        return answer, draining
+    def _enlist(self, line: Line) -> tuple[dict[str, Any], int]:
+        """Say how many slaves there are for new jobs, which is returned, too."""
+        slaves = self._for_work()
+        answer, _ = line.call("enlist", self._key, slaves)
+        return answer, slaves
+
+    def _for_work(self) -> int:
+        """How many slaves there are for new jobs: none while this host drains."""
+        return 0 if self._draining.is_set() else self._crew.expected
 
     def _move(self, line: Line, stay: str) -> None:
         """Begin another stay, with a master that is new, or that had given this host up."""
@@ -454,9 +468,10 @@ class _NetworkSource:
         self._host.broke(reason)
 
 
-def count_slaves(count: int) -> str:
-    """Return that so many slaves serve, in words."""
-    return "1 slave serves" if count == 1 else f"{count} slaves serve"
+def count_slaves(count: int, wanted: int) -> str:
+    """Return that so many slaves serve, of those that are wanted, in words."""
+    number = f"{count}" if count == wanted else f"{count} of {wanted}"
+    return f"{number} {'slave' if wanted == 1 else 'slaves'} {'serves' if count == 1 else 'serve'}"
 
 
 def _location(uri: str) -> str:

@@ -317,6 +317,21 @@ def test_slaves_of_a_host_that_never_answers_are_there_all_the_same(caller, monk
     assert [(slave.name, slave.silent) for slave in caller.desk.status("").slaves] == [("mars/17", 0.0)]
 
 
+def test_jobs_that_a_host_has_ahead_since_it_has_fewer_slaves_go_to_an_idle_one_that_waits(caller):
+    client = Client(caller, "client")
+    busy, idle = Host(caller, 4, "busy"), Host(caller, 2, "idle")
+    client.add_all(KB, most=4)
+    assert len(busy.fetch()) == 4
+    waiting = caller.desk.hosts["idle"].work.ticket()
+    rung = []
+    waiting.then(lambda: rung.append("idle"))
+    caller.desk.hosts["busy"].sequence = 1  # it has reported something since
+    caller.call("enlist", "busy", 1)
+    assert rung == ["idle"]
+    assert idle.fetch() == []
+    assert caller.desk.hosts["busy"].surplus == 2
+
+
 def test_slave_hosts_that_are_silent_are_counted_and_those_that_leave_are_not(caller, monkeypatch):
     now = caller.desk.clock()
     caller.call("enlist", "leaves", 1)

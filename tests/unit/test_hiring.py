@@ -126,6 +126,39 @@ def test_slaves_that_become_ready_late_are_waited_for_but_not_those_that_cannot_
     assert office.hiring.ready.is_set()
 
 
+def test_slaves_that_start_are_expected_and_those_that_the_system_refuses_are_not_before_they_are_ready(clock):
+    office = Office(24, most=6)
+    assert office.hiring.lacking == 0
+    office.hiring.hire_missing()
+    assert office.hiring.lacking == 18, "six are starting"
+    office.ready()
+    hire_later(office, clock)
+    assert office.hiring.lacking == 18
+    office.most = 24
+    hire_later(office, clock)
+    assert office.hiring.lacking == 18, "they may fail as well"
+    office.ready()
+    assert office.hiring.lacking == 0
+    office.lose()
+    office.hiring.hire_missing()
+    assert office.hiring.lacking == 0, "the next one is there in a moment"
+
+
+def test_a_slave_that_ends_again_and_again_before_it_is_ready_is_not_expected(clock):
+    office = Office(2)
+    office.hiring.hire_missing()
+    office.ready()
+    office.lose()
+    for _ in range(3):
+        hire_later(office, clock)
+        office.lose()
+        assert office.hiring.lacking == 1
+    hire_later(office, clock)
+    assert office.hiring.lacking == 1
+    office.ready()
+    assert office.hiring.lacking == 0
+
+
 def test_why_a_slave_cannot_be_started_is_told_once_until_all_are_there_again(clock, caplog):
     """It was told each second, for as long as it was so."""
     office = Office(2, most=1)

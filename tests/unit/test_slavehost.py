@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_a_job_that_comes_again_with_the_order_to_stop_it_is_not_stopped(host, m
         "question": 0,
     }
     with pytest.raises(LineBrokenError):
-        host._take_jobs(FakeLine(answer), 0.0, draining=False)
+        host._take_jobs(FakeLine(answer), 0.0, enlisted=1)
     assert done == [("cancels", {("client", 1)}, True), "accepts"]
 
 
@@ -220,11 +221,65 @@ def test_jobs_for_which_there_is_no_memory_are_fetched_again(host, monkeypatch):
     monkeypatch.setattr(host_module, "unpack_host_jobs", fail_once(list))
     monkeypatch.setattr(host._crew, "feed", lambda: None)
     with pytest.raises(LineBrokenError, match="no memory for the jobs that came"):
-        host._take_jobs(FakeLine(answer), 0.0, draining=False)
+        host._take_jobs(FakeLine(answer), 0.0, enlisted=1)
     assert host._acknowledged == 0
     with pytest.raises(LineBrokenError, match="that was all"):
-        host._take_jobs(FakeLine(answer), 0.0, draining=False)
+        host._take_jobs(FakeLine(answer), 0.0, enlisted=1)
     assert host._acknowledged == 1
+
+
+class Asked(FakeLine):
+    """A line that notes what is called on it, and has something happen before each answer."""
+
+    def __init__(self, *answers):
+        super().__init__(*answers)
+        self.calls = []
+        self.before = iter(())
+
+    def call(self, method, *arguments):
+        next(self.before, lambda: None)()
+        self.calls.append((method, *arguments[1:]))
+        return super().call(method, *arguments)
+
+
+def test_the_master_is_told_how_many_slaves_there_are_whenever_that_changes(host):
+    """A host that could start four of 24 slaves was given jobs for 24, which waited there beside idle hosts."""
+    said = []
+    host._tell, host._count, host._crew = said.append, 24, SimpleNamespace(expected=24, close=host._crew.close)
+    nothing = {"known": True, "number": 0, "count": 0, "orders": [], "heard": 0, "surplus": 0, "question": 0}
+    enlisted = {"stay": host._stay}
+    line = Asked(nothing, enlisted, nothing, enlisted, nothing)
+    line.uri = "PYRO:papyros.master@mars:1"
+
+    def count(slaves):
+        return lambda: setattr(host._crew, "expected", slaves)
+
+    line.before = iter([count(4), count(4), count(24), count(24), host._draining.set])
+    with pytest.raises(LineBrokenError):
+        host._take_jobs(line, 3.0, enlisted=24)
+    assert [call for call in line.calls if call[0] == "enlist"] == [
+        ("enlist", 4),
+        ("enlist", 24),
+        ("enlist", 0),
+    ]
+    assert [call[-1] for call in line.calls if call[0] == "fetch"] == [3.0, 1.0, 3.0], "it is looked soon for more"
+    assert said == [
+        "4 of 24 slaves serve the group 'group', whose master is at mars:1",
+        "24 slaves serve the group 'group', whose master is at mars:1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "wanted", "words"),
+    [
+        (1, 1, "1 slave serves"),
+        (2, 2, "2 slaves serve"),
+        (1, 2, "1 of 2 slaves serves"),
+        (0, 1, "0 of 1 slave serve"),
+    ],
+)
+def test_how_many_slaves_serve_is_said_in_words(count, wanted, words):
+    assert host_module.count_slaves(count, wanted) == words
 
 
 def test_a_host_looks_again_and_again_whether_a_thread_can_be_started_for_values(host, monkeypatch):
@@ -232,7 +287,7 @@ def test_a_host_looks_again_and_again_whether_a_thread_can_be_started_for_values
     answer = {"known": True, "number": 0, "count": 0, "orders": [], "heard": 0, "surplus": 0, "question": 0}
     monkeypatch.setattr(host._values, "go_on", lambda: tries.append("once more"))
     with pytest.raises(LineBrokenError):
-        host._take_jobs(FakeLine(answer, answer), 0.0, draining=False)
+        host._take_jobs(FakeLine(answer, answer), 0.0, enlisted=1)
     assert len(tries) == 2
 
 
