@@ -22,7 +22,7 @@ from papyros.deadlines import Deadline
 from papyros.deaths import Death
 from papyros.distributed.batches import unpack_definitions, unpack_host_jobs
 from papyros.distributed.config import changed_pyro_items
-from papyros.distributed.hostvalues import HostValues
+from papyros.distributed.hostvalues import HostValues, Refusal
 from papyros.distributed.intake import Intake, Tag
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.naming import Address
@@ -45,7 +45,7 @@ __all__ = ["SlaveHost"]
 
 log = logger_of(__name__)
 
-#: While slaves are missing that could not be started, it is looked so often whether there are more by now.
+#: While this host can take fewer jobs than it should, or may soon, it is looked so often how many it can take.
 LACKING_SECONDS = 1.0
 
 #: A goodbye may take so long.
@@ -83,6 +83,7 @@ class SlaveHost:
         self._intake = Intake(security.key)
         self._count = slaves
         self._tell = tell
+        self._told_slaves = slaves  # how many serve, as was told last
         self._stop = threading.Event()
         self._seeker = Seeker(group, nameserver, security, Role.SLAVE_HOST, self._stop, tell)
         family = Silent(
@@ -100,6 +101,8 @@ class SlaveHost:
         self._hurried = False
         self._queue: deque[Task] = deque()
         self._values = HostValues(self, self._key, lambda: self._beat)
+        self._refused: list[tuple[Tag, str]] = []  # what is to be given back, since it needs what cannot be held here
+        self._pause = self._pause_until = 0.0  # ... and how long no jobs are taken then
         self._acknowledged = self._heard = 0  # of what this master has sent, also over a line that broke
         self._connected = threading.Event()
         self._stay = ""  # what this host is enlisted for
@@ -133,6 +136,7 @@ class SlaveHost:
         with self._lock:
             queue, self._queue = self._queue, deque()
             self._outbox.returned([task.tag for task in queue])
+            self._give_back_refused()
 
     def drain(self, timeout: float | None = None) -> bool:
         """Take no more jobs, give back what was not started, let the rest end; return whether it did in time."""
@@ -215,22 +219,31 @@ class SlaveHost:
         self._tell_whom(line)
         self._take_jobs(line, answer["patience"], enlisted)
 
+    def _note_enlisted(self, line: Line, slaves: int) -> None:
+        """Do what was to wait until the master knows that there are so many slaves for new jobs."""
+        if self._crew.expected != self._told_slaves:
+            self._tell_whom(line)
+        if not slaves:
+            with self._lock:
+                self._give_back_refused()
+
     def _tell_whom(self, line: Line) -> None:
-        slaves = count_slaves(self._crew.expected, self._count)
+        self._told_slaves = self._crew.expected
+        slaves = count_slaves(self._told_slaves, self._count)
         self._tell(f"{slaves} the group {self.group!r}, whose master is at {_location(line.uri)}")
 
     def _take_jobs(self, line: Line, patience: float, enlisted: int) -> None:
         answered = 0
         while not self._stop.is_set():
-            if self._for_work() != enlisted:
+            if self._for_work() != enlisted or self._refused:
                 # It goes on to call: it may have to stop what still runs, and to give back jobs that were on their way.
                 answer, enlisted = self._enlist(line)
                 if answer["stay"] != self._stay:
                     return
-                if not self._draining.is_set():
-                    self._tell_whom(line)
+                self._note_enlisted(line, enlisted)
             line.expect(patience + self._silence)
-            wait = patience if self._crew.expected == self._count else min(patience, LACKING_SECONDS)
+            soon = enlisted != self._count or self._values.awaited
+            wait = min(patience, LACKING_SECONDS) if soon else patience
             answer, message = line.call("fetch", self._key, self._acknowledged, self._heard, wait)
             self._answered = time.monotonic()
             if not answer["known"]:
@@ -255,14 +268,16 @@ class SlaveHost:
         return answer, slaves
 
     def _for_work(self) -> int:
-        """How many slaves there are for new jobs: none while this host drains."""
-        return 0 if self._draining.is_set() else self._crew.expected
+        """How many slaves there are for new jobs: none while this host drains, or gives those back that come."""
+        pausing = self._refused or time.monotonic() < self._pause_until
+        return 0 if self._draining.is_set() or pausing else self._crew.expected
 
     def _move(self, line: Line, stay: str) -> None:
         """Begin another stay, with a master that is new, or that had given this host up."""
         self._acknowledged = self._heard = 0
         with self._lock:
             self._queue.clear()  # what was not started is given to others
+            self._refused.clear()
             for other in self._lines - {line}:
                 other.abort()  # reports to a master that may never answer
         with self._reporter.telling:  # what is claimed is not reported meanwhile, or it would be claimed for ever
@@ -363,16 +378,31 @@ class SlaveHost:
         """Have slaves let go of values that nobody needs any more."""
         self._crew.unshare(digests)
 
-    def values_refused(self, digest: bytes, reason: str, altered: bool) -> None:
-        """Give back the jobs that need this value, which cannot be started."""
+    def values_refused(self, digest: bytes, refusal: Refusal) -> None:
+        """Give back the jobs that need this value, which cannot be started.
+
+        Where others may be able to, that waits until the master gives this host no more: it would be the same ones.
+        """
         with self._lock:
             definitions = self._values.give_up(digest)
-            refused = [task.tag for task in self._queue if task.definition in definitions]
+            refused = [task for task in self._queue if task.definition in definitions]
             self._queue = deque(task for task in self._queue if task.definition not in definitions)
-            if altered:
-                self._outbox.died((*tag, reason) for tag in refused)
-            else:
-                self._outbox.returned(refused, reason)
+            if refusal.altered:
+                self._outbox.died((*task.tag, refusal.reason) for task in refused)
+                return
+            if refusal.pause and refused:
+                self._pause = max(self._pause, refusal.pause)
+            for task in refused:
+                self._refused.append((task.tag, refusal.reason if refusal.lasting or not task.terms.once else ""))
+            if not self._pause:
+                self._give_back_refused()
+
+    def _give_back_refused(self) -> None:
+        """Give back what cannot be started here; take no more for as long as it is to be. Called with the lock held."""
+        for tag, reason in self._refused:
+            self._outbox.returned([tag], reason)
+        self._refused.clear()
+        self._pause_until, self._pause = max(self._pause_until, time.monotonic() + self._pause), 0.0
 
     @contextlib.contextmanager
     def _use(self, line: Line) -> Iterator[None]:

@@ -4,6 +4,10 @@ They are fetched by a thread of their own, on a connection of their own, so that
 meanwhile; those that need what is not here yet wait in the host's queue. A slave is told of a value only if it has
 the digest by which the job refers to it, and the seal of the job vouches for that. While there are values, the
 master is told so, and says which of them nobody needs any more.
+
+What cannot be held here, for want of memory or files, may be held elsewhere: after some seconds, the jobs that need it
+are given back, and the host takes no others for a while, which is longer each time: else it would be given the
+same again, beside hosts that can run them.
 """
 
 from __future__ import annotations
@@ -14,7 +18,8 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from papyros.distributed.line import Line, LineBrokenError
 from papyros.distributed.values import fetch_value, tell_held
@@ -22,18 +27,47 @@ from papyros.logs import logger_of
 from papyros.store import Held, needs_of
 from papyros.threads import worker
 
-__all__ = ["HostValues", "ValueUser"]
+__all__ = ["HostValues", "Refusal", "ValueUser"]
 
 log = logger_of(__name__)
 
 #: After another master has taken over, clients have so long to share their values with it, too.
 SHARING_SECONDS = 60.0
 
-#: How long to wait before something that went wrong is tried again.
+#: How long to wait before something that went wrong is tried again; what goes wrong again and again, up to so long.
 RETRY_SECONDS = 0.2
+LAST_RETRY_SECONDS = 1.0
+
+#: For so long it is tried to hold a value here, before the jobs that need it are given back.
+HOLD_SECONDS = 5.0
+
+#: After that, no jobs are taken for so long at first; twice as long each time, up to the second number.
+PAUSE_SECONDS = 1.0
+LAST_PAUSE_SECONDS = 30.0
+
+#: After so many times, also a job that must not be started twice is given back for good: it says why.
+LASTING_REFUSALS = 20
 
 ALTERED = "a shared value that the job needs was changed on its way: nothing of it was unpickled"
 MISSING = "the master does not have a shared value that the job needs"
+LACKING = "a slave host cannot hold a shared value that the job needs"
+
+
+class Refusal(NamedTuple):
+    """Why jobs cannot be started here that need a value.
+
+    Attributes:
+        reason: that, in words.
+        altered: whether the value was changed on its way.
+        pause: for how many seconds no jobs are to be taken then, since it would be the same ones.
+        lasting: whether also those that must not be started twice are to end by it, once they have been given back;
+            else they are not lost for it, since they were not started.
+    """
+
+    reason: str
+    altered: bool = False
+    pause: float = 0.0
+    lasting: bool = True
 
 
 class ValueUser(Protocol):
@@ -59,11 +93,38 @@ class ValueUser(Protocol):
     def values_gone(self, digests: Collection[bytes]) -> None:
         """Have slaves let go of values that nobody needs any more."""
 
-    def values_refused(self, digest: bytes, reason: str, altered: bool) -> None:
+    def values_refused(self, digest: bytes, refusal: Refusal) -> None:
         """Give back the jobs of the definitions that `HostValues.give_up` returns, which cannot be started."""
 
     def broke(self, reason: str) -> None:
         """Take note that no value will come any more."""
+
+
+@dataclass
+class Lack:
+    """What is known of a value that cannot be held here.
+
+    Attributes:
+        since: when it was tried first, since the jobs were given back.
+        tries: how often it was tried since then.
+        last: when it was tried last.
+        refusals: how often the jobs that need it were given back.
+        told: the reasons that the log has.
+    """
+
+    since: float
+    tries: int = 0
+    last: float = 0.0
+    refusals: int = 0
+    told: set[str] = field(default_factory=set)
+
+    def next_try(self) -> float:
+        """Return when to try again."""
+        return self.last + min(LAST_RETRY_SECONDS, RETRY_SECONDS * 2.0 ** min(self.tries - 1, 10))
+
+    def pause(self) -> float:
+        """Return for how long no jobs are to be taken."""
+        return min(LAST_PAUSE_SECONDS, PAUSE_SECONDS * 2.0 ** min(self.refusals - 1, 10))
 
 
 class HostValues:
@@ -92,7 +153,10 @@ class HostValues:
         self._held: dict[bytes, Held] = {}
         self._confirmed: set[bytes] = set()  # those that the master has known, which it is asked about
         self._stay, self._since = "", time.monotonic()
-        self._partial: dict[bytes, Held] = {}  # the thread's own
+        # The thread's own:
+        self._partial: dict[bytes, Held] = {}
+        self._lacks: dict[bytes, Lack] = {}
+        self._lineless: float | None = None  # since when there is no line
         self._closing = False
         self._thread: threading.Thread | None = None
 
@@ -173,13 +237,17 @@ class HostValues:
         while not self._closing:
             try:
                 lines = self._user.value_line()
-                if lines is not None:
+                if lines is None:
+                    self._lineless = None  # there is no master
+                else:
                     with lines as line:
+                        self._lineless = None
                         self._serve_on(line)
             except LineBrokenError as error:
                 log.info("%s", error)
-            except (OSError, MemoryError) as error:  # no file descriptor for a value, say: there may be some later
-                log.warning("a shared value cannot be held here now: %s", str(error) or "there is no memory for it")
+                self._note_no_line(error)
+            except (OSError, MemoryError) as error:  # no file descriptor for a line, say: there may be some later
+                self._note_no_line(error)
             with self._lock:
                 if not self._closing:
                     self._news.wait(RETRY_SECONDS)
@@ -189,8 +257,7 @@ class HostValues:
             if self._user.stay != self._stay:
                 self._stay, self._since = self._user.stay, time.monotonic()
                 self._confirmed.clear()
-            with self._lock:
-                wanted = next((digest for missing in self.awaited.values() for digest in missing), None)
+            wanted = self._next_wanted()
             if wanted is not None:
                 self._fetch(line, wanted)
             self._tell(line)
@@ -198,12 +265,67 @@ class HostValues:
                 if not self.awaited and not self._closing:
                     self._news.wait(self._beat() if self._held else None)
 
+    def _next_wanted(self) -> bytes | None:
+        """Return a value to be fetched; None, after a while, where it is too early to try again to hold those."""
+        with self._lock:
+            awaited = dict.fromkeys(digest for missing in self.awaited.values() for digest in missing)
+            wanted = next((digest for digest in awaited if digest not in self._lacks), None)
+            if wanted is not None or not awaited:
+                return wanted
+            wanted = min(awaited, key=lambda digest: self._lacks[digest].next_try())
+            pause = self._lacks[wanted].next_try() - time.monotonic()
+            if pause <= 0:
+                return wanted
+            if not self._closing:
+                self._news.wait(pause)
+            return None
+
+    def _note_no_line(self, error: Exception) -> None:
+        """Give the jobs back whose values cannot be fetched, for want of a line, if it has been so for a while."""
+        now = time.monotonic()
+        self._lineless = now if self._lineless is None else self._lineless
+        if now - self._lineless < HOLD_SECONDS:
+            return
+        with self._lock:
+            awaited = {digest for missing in self.awaited.values() for digest in missing}
+        for digest in awaited:
+            lack = self._lacks.setdefault(digest, Lack(self._lineless))
+            self._note_lack(digest, lack, error)
+
+    def _note_lack(self, digest: bytes, lack: Lack, error: Exception) -> None:
+        """Take note that a value cannot be held here now; give the jobs back that need it, if it has been so for long.
+
+        Those that come again are given back after the first try: where they were elsewhere, no time was lost with it.
+        """
+        reason = str(error) or "there is no memory for it"
+        if reason not in lack.told:
+            lack.told.add(reason)
+            log.warning("the shared value %s cannot be held here now: %s", digest.hex()[:8], reason)
+        lack.tries += 1
+        lack.last = now = time.monotonic()
+        if not lack.refusals and now - lack.since < HOLD_SECONDS:
+            return
+        lack.refusals += 1
+        lack.tries = 0
+        self._partial.pop(digest, None)
+        lasting = lack.refusals >= LASTING_REFUSALS
+        self._user.values_refused(digest, Refusal(f"{LACKING}: {reason}", pause=lack.pause(), lasting=lasting))
+        forgotten = now - 10 * LAST_PAUSE_SECONDS
+        self._lacks = {other: lack for other, lack in self._lacks.items() if lack.last > forgotten}
+
     def _fetch(self, line: Line, digest: bytes) -> None:
-        held = fetch_value(line, self._key, digest, self._partial)
+        try:
+            held = fetch_value(line, self._key, digest, self._partial)
+        except LineBrokenError:
+            raise
+        except (OSError, MemoryError) as error:  # no file descriptor for it, say: there may be some later
+            self._note_lack(digest, self._lacks.setdefault(digest, Lack(time.monotonic())), error)
+            return
+        self._lacks.pop(digest, None)
         if held is None or held.digest != digest:
             altered = held is not None
             log.warning("%s: %s", digest.hex()[:8], ALTERED if altered else MISSING)
-            self._user.values_refused(digest, ALTERED if altered else MISSING, altered)
+            self._user.values_refused(digest, Refusal(ALTERED if altered else MISSING, altered))
             with self._lock:
                 if not self._closing:
                     self._news.wait(RETRY_SECONDS)  # it may be here when the jobs come again

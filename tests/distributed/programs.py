@@ -42,6 +42,14 @@ CTRL_C = b"\x03"
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
+#: Becomes a part, after the system was told to let it have so much of something, and no more.
+_BOUNDED = """
+import os, resource, sys
+what, most = getattr(resource, f"RLIMIT_{sys.argv[1]}"), int(sys.argv[2])
+resource.setrlimit(what, (most, most))
+os.execv(sys.executable, [sys.executable, "-m", "papyros.distributed", *sys.argv[3:]])
+"""
+
 #: Becomes another program, after the terminal that it was given has become the one that controls it.
 _AT_TERMINAL = "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); os.execv(sys.argv[1], sys.argv[1:])"
 
@@ -193,6 +201,10 @@ class Programs:
     def part(self, *arguments: str, name: str = "part", terminal: bool = False, cwd: Path | None = None) -> Program:
         """Start ``python -m papyros.distributed``."""
         return self(*PART, *arguments, name=name, terminal=terminal, cwd=cwd)
+
+    def bounded(self, what: str, most: int, *arguments: str) -> Program:
+        """Start ``python -m papyros.distributed`` with a bound on something, by the name of that in `resource`."""
+        return self(sys.executable, "-c", _BOUNDED, what, str(most), *arguments, name="bounded")
 
     def master(self, group: str, names: str, *more: str) -> Program:
         """Start a master, and wait until it is up."""

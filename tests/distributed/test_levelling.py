@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 from papyros import DistributedMaster
 from tests.contract.jobs_for_tests import double, wait_at
 from tests.support import PATIENCE, at_most, wait_until
 
 QUICK = 40
-
-#: Starts a slave host, in whose place this process comes, that may have so many open files and no more.
-BOUNDED = """
-import os, resource, sys
-files = int(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-os.execv(sys.executable, [sys.executable, "-m", "papyros.distributed", *sys.argv[2:]])
-"""
 
 
 def test_jobs_behind_a_long_one_go_to_a_slave_host_that_comes(launch, names, group, gates):
@@ -42,8 +32,7 @@ def test_jobs_behind_a_long_one_go_to_a_slave_host_that_comes(launch, names, gro
 def test_no_job_waits_at_a_host_for_slaves_that_it_cannot_start(launch, names, group, gates):
     """It had said how many it should have, and was given a job for each of them."""
     launch.master(group, names)
-    more = f"--group={group}", f"--nameserver={names}"
-    bounded = launch(sys.executable, "-c", BOUNDED, "48", *more, "--slaves=8", name="bounded")
+    bounded = launch.bounded("NOFILE", 48, f"--group={group}", f"--nameserver={names}", "--slaves=8")
     few = int(bounded.find(r"(\d+) of 8 slaves serve the group")[1])
     assert 0 < few < 8
     gate = gates()

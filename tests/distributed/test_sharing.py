@@ -18,7 +18,7 @@ from tests.chaos.conftest import start_host
 from tests.chaos.wire import wire_to_master
 from tests.contract.sharing import mapping, pick
 from tests.contract.test_sharing import held_by
-from tests.distributed.programs import slaves_of
+from tests.distributed.programs import HOST_UP, slaves_of
 from tests.support import PATIENCE, wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -188,3 +188,20 @@ def test_two_clients_that_share_the_same_share_it(launch, names, group):
         for client in clients:
             assert client.popProcessedJob(PATIENCE).result == 5
         assert len(held_by(host.pid)) <= 1  # whoever came first may be done already
+
+
+def test_jobs_whose_value_a_host_cannot_hold_go_to_another_one(launch, names, group):
+    """They stayed with the host that could not, for ever."""
+    launch.master(group, names)
+    small = launch.bounded("FSIZE", 2 << 20, f"--group={group}", f"--nameserver={names}", "--slaves=2")
+    small.wait_for(HOST_UP)
+    content = os.urandom(8 << 20)
+    with DistributedMaster(group, names, host_master=False) as client:
+        added = [pick(papyros.shared(content), number) for number in range(6)]
+        for job in added:
+            client.addJob(job)
+        small.wait_for("cannot be held here now: [Errno 27] File too large")
+        launch.host(group, names, 1)
+        assert {client.popProcessedJob(PATIENCE) for _ in added} == set(added)
+        assert [job.result for job in added] == list(content[:6])
+    assert small.text.count("cannot be held here now") == 1

@@ -8,7 +8,9 @@ import threading
 
 import pytest
 
+from papyros.distributed import hostvalues
 from papyros.distributed.hostvalues import HostValues
+from papyros.distributed.line import LineBrokenError
 from papyros.store import JOB_NEEDS, Held, with_needs
 from tests.support import wait_until
 
@@ -28,6 +30,9 @@ class FakeHost:
         self.digest = held.digest
         self.there = False
         self.failures = []
+        self.lack = None  # why the value cannot be held here
+        self.asked = 0  # how often the master was asked for it
+        self.refusals = []
         self.broken = ""
         self.lock = threading.Lock()
         self.queue = []
@@ -41,6 +46,11 @@ class FakeHost:
         with self.lock:
             self.values.need({DEFINITION: with_needs(JOB_NEEDS, [self.digest], b"a class")})
             self.queue.append(job)
+
+    def come_in_vain(self, job):
+        """A job comes, and is given back."""
+        self.come(job)
+        wait_until(lambda: job in self.given_back, "the job to be given back")
 
     def take(self):
         """Take the jobs that may be started."""
@@ -71,8 +81,9 @@ class FakeHost:
     def values_gone(self, digests):
         pass
 
-    def values_refused(self, digest, reason, altered):
+    def values_refused(self, digest, refusal):
         with self.lock:
+            self.refusals.append(refusal)
             if self.values.give_up(digest):
                 self.given_back += self.queue
                 self.queue.clear()
@@ -87,6 +98,9 @@ class FakeHost:
             if self.moves:
                 self.stay = "with another one"  # which has nothing yet, and is where the first one was
             return {"known": True, "gone": gone}, b""
+        self.asked += 1
+        if self.lack is not None:
+            raise self.lack  # as it would come when memory is taken for what was received
         return ({"known": True, "size": len(VALUE)}, VALUE) if self.there else ({"known": True, "size": -1}, b"")
 
 
@@ -128,6 +142,52 @@ def test_what_the_system_has_not_to_spare_now_is_asked_for_again(host, lack):
     host.come("job")
     assert wait_until(host.take) == ["job"]
     assert not host.broken
+
+
+LACKS = [OSError(errno.EFBIG, "File too large"), MemoryError()]
+
+
+@pytest.mark.parametrize("lack", LACKS)
+def test_jobs_that_need_what_cannot_be_held_here_are_given_back_with_the_reason(host, lack, monkeypatch, caplog):
+    """They stayed here for ever, beside idle hosts, and it was tried, and told, five times a second."""
+    monkeypatch.setattr(hostvalues, "HOLD_SECONDS", 0.0)
+    host.lack = lack
+    for number in range(7):
+        host.come_in_vain(number)
+    reason = str(lack) or "there is no memory for it"
+    assert {refusal.reason for refusal in host.refusals} == {f"{hostvalues.LACKING}: {reason}"}
+    assert [refusal.pause for refusal in host.refusals] == [1, 2, 4, 8, 16, 30, 30], "longer each time"
+    assert caplog.text.count("cannot be held here now") == 1
+    host.lack, host.there = None, True
+    host.come("another")
+    assert wait_until(host.take) == ["another"]
+
+
+def test_what_cannot_be_held_here_is_tried_again_less_and_less_often_before_jobs_are_given_back(host):
+    host.lack, host.there = OSError(errno.ENOSPC, "No space left on device"), True
+    host.come("job")
+    wait_until(lambda: host.asked == 3, "three tries")
+    assert host.values._lacks[host.digest].next_try() - host.values._lacks[host.digest].last > hostvalues.RETRY_SECONDS
+    host.lack = None
+    assert wait_until(host.take) == ["job"]
+    assert not host.given_back
+
+
+def test_a_job_that_must_not_be_started_twice_is_not_lost_for_what_passes_elsewhere(host, monkeypatch):
+    monkeypatch.setattr(hostvalues, "HOLD_SECONDS", 0.0)
+    host.lack = LACKS[0]
+    for number in range(hostvalues.LASTING_REFUSALS):
+        host.come_in_vain(number)
+    assert [refusal.lasting for refusal in host.refusals] == [*[False] * (hostvalues.LASTING_REFUSALS - 1), True]
+
+
+def test_jobs_whose_values_no_connection_can_be_made_for_are_given_back(host, monkeypatch):
+    """Slaves may have taken the last file descriptor."""
+    monkeypatch.setattr(hostvalues, "HOLD_SECONDS", 0.0)
+    host.failures += [LineBrokenError("no connection: Too many open files")] * 100
+    host.come("job")
+    wait_until(lambda: host.given_back == ["job"], "the job to be given back")
+    assert host.refusals[0].reason == f"{hostvalues.LACKING}: no connection: Too many open files"
 
 
 def refuse(thread):

@@ -13,12 +13,14 @@ from papyros.distributed import outbox as outbox_module
 from papyros.distributed import reporting as reporting_module
 from papyros.distributed.batches import HostJob, JobOutcome, pack_definitions, pack_host_jobs
 from papyros.distributed.host import SlaveHost
+from papyros.distributed.hostvalues import Refusal
 from papyros.distributed.line import CallFailedError, LineBrokenError
 from papyros.distributed.naming import parse_address
 from papyros.distributed.seals import Seals
 from papyros.frames import unpack_message
 from papyros.relay import pack_words, unpack_words
 from papyros.streams import TOLD_CHARACTERS
+from papyros.tasks import Task
 from papyros.terms import DEFAULT_TERMS
 from papyros.wire import definition_digest
 from tests.support import PATIENCE, Bug, security
@@ -267,6 +269,38 @@ def test_the_master_is_told_how_many_slaves_there_are_whenever_that_changes(host
         "4 of 24 slaves serve the group 'group', whose master is at mars:1",
         "24 slaves serve the group 'group', whose master is at mars:1",
     ]
+
+
+def test_what_cannot_be_started_for_want_of_a_value_is_given_back_when_the_master_gives_no_more(host):
+    """It would be given the same again, at once, beside idle hosts."""
+    tasks = [Task(("client", number), b"needs", b"", DEFAULT_TERMS._replace(once=number == 2)) for number in (1, 2)]
+    nothing = {"known": True, "number": 0, "count": 0, "orders": [], "heard": 0, "surplus": 0, "question": 0}
+    enlisted = {"stay": host._stay}
+    host._values.awaited[b"needs"] = {b"value"}
+    host._queue.extend(tasks)
+    line, returned = Asked(nothing, enlisted, nothing, nothing), []
+
+    def refuse():
+        host.values_refused(b"value", Refusal("it is too large", pause=60.0, lasting=False))
+        returned.append(list(host._outbox._report.returned))
+
+    def note():
+        returned.append(list(host._outbox._report.returned))
+
+    line.before = iter([refuse, note, note, lambda: setattr(host, "_pause_until", 0.0)])
+    with pytest.raises(LineBrokenError):
+        host._take_jobs(line, 3.0, enlisted=1)
+    fetch, none, some = "fetch", ("enlist", 0), ("enlist", 1)
+    assert [call[:2] if call[0] == "enlist" else call[0] for call in line.calls] == [fetch, none, fetch, fetch, some]
+    assert returned == [[], [], [("client", 1, "it is too large"), ("client", 2, "")]]
+
+
+def test_a_value_that_the_master_does_not_have_keeps_a_host_from_no_other_jobs(host):
+    host._values.awaited[b"needs"] = {b"value"}
+    host._queue.append(Task(JOB, b"needs", b"", DEFAULT_TERMS))
+    host.values_refused(b"value", Refusal("it is not there"))
+    assert host._for_work() == 1
+    assert host._outbox._report.returned == [(*JOB, "it is not there")]
 
 
 @pytest.mark.parametrize(
