@@ -151,6 +151,18 @@ class Exchange:
         if entries:
             self._again()
 
+    def end_unsent(self, numbers: Sequence[int], outcome: Buffer) -> None:
+        """Give jobs an outcome that the master cannot take, by the numbers under which they were to be there."""
+        entries: list[Entry] = []
+        for number in numbers:
+            if (bundle := self.sent.bundles.get(number)) is not None:
+                entries += [entry for entry in bundle.entries if self.sent.bundle_of.get(entry.number) is bundle]
+            elif (single := self.sent.single.get(number)) is not None:
+                entries.append(single)
+        self.sent.take_out(numbers, None)
+        for entry in entries:
+            self._end(entry, outcome, "", 0.0)
+
     def undo_cancel(self, numbers: Iterable[int], started: str | None) -> None:
         """Send again what the master has cancelled under these numbers; see `send_singly`.
 

@@ -7,17 +7,21 @@ as what, is the affair of the `Exchange`; what comes back, of the `Receiver`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 from papyros.deadlines import Deadline
 from papyros.distributed.batches import AddedJob, added_parts, in_messages, pack_definitions, pack_numbers
 from papyros.distributed.exchange import SEND_JOBS
-from papyros.distributed.line import Line, LineBrokenError, check_known
+from papyros.distributed.line import CallFailedError, Line, LineBrokenError, check_known
 from papyros.distributed.seeker import Pauses
 from papyros.distributed.values import SentValues
+from papyros.encoded import encode_refusal
+from papyros.errors import PayloadError
 from papyros.frames import Buffer
 from papyros.logs import logger_of
+from papyros.store import needs_of
 
 if TYPE_CHECKING:
     from papyros.distributed.client import DistributedMaster
@@ -31,6 +35,9 @@ BUSY_JOBS = 20
 
 #: How long a call waits at the master for room for more jobs before it asks again.
 ROOM_SECONDS = 1.0
+
+#: A master that cannot take something for so long may never do so: jobs that need it end, and say why.
+REFUSED_SECONDS = 30.0
 
 #: A goodbye may take so long.
 LEAVE_SECONDS = 2.0
@@ -59,12 +66,18 @@ class Sender:
         self._guests: set[object] = set()  # calls of other threads that are to go first; the client's lock guards it
         self._defined: set[bytes] = set()
         self._values = SentValues(client._key)
+        self._refused: tuple[str, float] | None = None  # why the master cannot take something, and since when
+        self._hopeless: set[bytes] = set()  # values that it has refused for long
+        self._warned: set[str] = set()  # the reasons that the log has
 
     def begin_anew(self) -> None:
         """Another master took over, which has nothing of this client. Called with the lock held."""
         self.unwanted.clear()
         self._defined.clear()
         self._values.clear()
+        self._refused = None
+        self._hopeless.clear()
+        self._warned.clear()
         self._sequence = 0
         self._batch = []
 
@@ -76,7 +89,9 @@ class Sender:
             try:
                 self._send_on(self.line)
             except (LineBrokenError, MemoryError) as error:
-                if isinstance(error, MemoryError):
+                if isinstance(error, CallFailedError):
+                    self._note_refused(error)
+                elif isinstance(error, MemoryError):
                     log.warning("there is no memory for what is to be sent to %s: it is tried again", self.line.uri)
                 else:
                     log.info("%s", error)
@@ -116,6 +131,7 @@ class Sender:
         self._define(line, {job.definition for job in batch})
         message = added_parts(batch)
         answer = check_known(line.call("add", client._key, self._sequence, ROOM_SECONDS, message=message)[0])
+        self._refused = None
         with client._lock:
             client._sent.refused = not answer["accepted"]
             if answer["accepted"] and asks:
@@ -125,6 +141,46 @@ class Sender:
                 client._sent.leaving.clear()
             client._joined.notify_all()
             client._note_left(answer["left"])
+
+    def _note_refused(self, error: CallFailedError) -> None:
+        """Say, once, that the master cannot take something; if it has been so for long, end the jobs that need it."""
+        value = self._values.leaving
+        what = "what this client sends" if value is None else f"the shared value {value.hex()[:8]}"
+        self._values.leaving = None
+        reason = str(error)
+        if reason not in self._warned:
+            self._warned.add(reason)
+            log.warning("the master at %s cannot take %s: %s; it is tried again", self.line.uri, what, error)
+        now = time.monotonic()
+        if self._refused is None or self._refused[0] != reason:
+            self._refused = reason, now
+        if value not in self._hopeless and now - self._refused[1] < REFUSED_SECONDS:
+            return
+        why = f"the master could not take {what}, which the job needs: {error}"
+        if value is not None:
+            self._hopeless.add(value)
+            self._values.give_up(value)
+            self._end_leaving(lambda job: value in self._needs(job), why)
+        elif self._batch:
+            self._end_leaving(lambda _: True, f"the master could not take the job: {error}")
+        else:
+            self._client._broke(f"the master could not take what is to be sent, for {REFUSED_SECONDS:g} s: {error}")
+
+    def _needs(self, job: AddedJob) -> list[bytes]:
+        """Return which values a job needs."""
+        return needs_of(self._client._packer.definitions.get(job.definition, b""))
+
+    def _end_leaving(self, which: Callable[[AddedJob], bool], why: str) -> None:
+        """End those jobs of the message that is to be sent which the master cannot take."""
+        client = self._client
+        outcome = encode_refusal(PayloadError(why))
+        with client._lock:
+            numbers = [job.number for job in self._batch if which(job)]
+            self._batch = [job for job in self._batch if not which(job)]
+            client._exchange.end_unsent(numbers, outcome)
+            self.unwanted += numbers  # some of them may be there all the same
+            client._outcomes_came()
+            client._joined.notify_all()
 
     def call_between(self, method: str, *args: Any, message: bytes | None = None) -> tuple[Any, Buffer]:
         """Make a call for another thread on the line on which jobs are sent, so that what is on its way arrives first.
@@ -226,6 +282,8 @@ class Sender:
     def _define(self, line: Line, needed: set[bytes]) -> None:
         client = self._client
         self._values.send(line, client._packer, needed)
+        if self._hopeless:
+            self._hopeless = {value for value in self._hopeless if not self._values.has_sent(value)}
         # One that is not there any more is of jobs that were cancelled.
         missing = needed.intersection(client._packer.definitions) - self._defined
         for definitions in in_messages({digest: client._packer.definitions[digest] for digest in missing}):

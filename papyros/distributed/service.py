@@ -156,8 +156,8 @@ class MasterService(ValueService):
                     if over:
                         return {"known": True, "accepted": False, "left": _left(client)}
                     return client.room.ticket()
-                client.sequence = sequence
                 desk.add(client, jobs)
+                client.sequence = sequence  # only now: else, if that fails, what is missing would never be added
             return {"known": True, "accepted": True, "left": _left(client)}
 
     @offer(Role.CLIENT)

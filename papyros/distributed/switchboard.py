@@ -41,6 +41,12 @@ LONGEST_WAIT = 86_400.0
 #: It is said no more often than this that parts of a message come or go, which may be many thousands of them.
 HEARD_SECONDS = 0.1
 
+#: Calls that fail in the same way are told of no more often than this.
+TELL_SECONDS = 60.0
+
+#: So many ways are known at a time.
+WAYS = 100
+
 #: How long `close` waits for the thread.
 CLOSE_SECONDS = 1.0
 
@@ -76,6 +82,7 @@ class Switchboard:
         self._due: deque[_Parked] = deque()
         self._times: list[tuple[float, int, _Caller]] = []  # when to look after whom: one for each, or few
         self._numbers = itertools.count()
+        self._failures: dict[str, tuple[float, int]] = {}  # when calls that fail were told of, and how many since then
         self._alone = False  # nobody else has called in the same moment
         self._closing = False
         self._ended = False
@@ -250,10 +257,28 @@ class Switchboard:
             return _Reply(answer, current_context.response_annotations.get(ANNOTATION), 0)
         except Exception as error:
             if not isinstance(error, (PermissionError, ValueError, PyroError)):  # those are the other side's affair
-                log.exception("a call of a %s failed", caller.peer.role.words)
+                before = self._failed_before(caller, error)
+                if before is not None:
+                    others = f", as did {before} before it in the same way that were not told of" if before else ""
+                    log.exception("a call of a %s failed%s", caller.peer.role.words, others)
             return _Reply([type(error).__name__, str(error)[:1000]], None, RAISED)
         finally:
             current_context.response_annotations = {}
+
+    def _failed_before(self, caller: _Caller, error: Exception) -> int | None:
+        """Return how many calls have failed in the same way since that was told last; None if that was just now."""
+        asked = caller.asked
+        method = asked.get("method") if isinstance(asked, dict) else None
+        way = f"{method}: {type(error).__name__}: {error}"[:200]
+        since, count = self._failures.get(way, (-math.inf, 0))
+        now = time.monotonic()
+        if now - since < TELL_SECONDS:
+            self._failures[way] = since, count + 1
+            return None
+        if len(self._failures) >= WAYS:
+            self._failures.clear()
+        self._failures[way] = now, 0
+        return count
 
     def _send(self, caller: _Caller, sequence: int, reply: _Reply) -> None:
         caller.stream.send(RESULT, sequence, reply.answer, reply.batch, reply.flags)

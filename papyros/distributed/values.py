@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from papyros.distributed.daemon import offer
-from papyros.distributed.line import Line, LineBrokenError
+from papyros.distributed.line import CallFailedError, Line, LineBrokenError
 from papyros.distributed.messages import answer_batch, called_batch, called_on
 from papyros.distributed.security import Role
 from papyros.status import SharedStatus
@@ -168,6 +168,8 @@ class SentValues:
         self._key = key
         self._sent: set[bytes] = set()
         self._owed: set[bytes] = set()  # what the master is still to be told that it is needed no more
+        #: What was on its way when something failed.
+        self.leaving: bytes | None = None
 
     @property
     def owed(self) -> bool:
@@ -178,6 +180,15 @@ class SentValues:
         """Take note that another master has nothing of it."""
         self._sent.clear()
         self._owed.clear()
+        self.leaving = None
+
+    def has_sent(self, digest: bytes) -> bool:
+        """Return whether the master has a value."""
+        return digest in self._sent
+
+    def give_up(self, digest: bytes) -> None:
+        """Have the master let go of what it has of a value that it could not take."""
+        self._owed.add(digest)
 
     def forget(self, packer: Packer, defined: set[bytes]) -> None:
         """Note which values need not be held any more; take the definitions that need them out of what was defined."""
@@ -201,13 +212,17 @@ class SentValues:
 
         Raises:
             LineBrokenError: the same.
+            CallFailedError: the master cannot take the value that is `leaving`.
         """
+        self.leaving = None
         self.settle(line)
         for digest in {need for known in definitions for need in needs_of(packer.definitions.get(known, b""))}:
             held = packer.kept.get(digest)
             if digest not in self._sent and held is not None:  # else nobody waits for the job any more
+                self.leaving = digest
                 self._send(line, digest, held)
                 self._sent.add(digest)
+        self.leaving = None
 
     def _send(self, line: Line, digest: bytes, held: Held) -> None:
         piece = b""  # at first, it is asked for: somebody else may have shared the same
@@ -218,5 +233,5 @@ class SentValues:
             if filled == held.size:
                 return
             if filled < 0:
-                raise LineBrokenError("a shared value was changed on its way to the master")
+                raise CallFailedError("ValueError", "it was changed on its way to the master")
             piece = held.read(filled, PIECE_BYTES)

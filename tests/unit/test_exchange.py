@@ -11,8 +11,9 @@ from papyros.distributed.bundling import Bundling
 from papyros.distributed.exchange import Exchange
 from papyros.distributed.keys import ClusterKey
 from papyros.distributed.seals import Seals
-from papyros.encoded import decode_outcome, encode_outcome
+from papyros.encoded import decode_outcome, encode_outcome, encode_refusal
 from papyros.entries import WAITING
+from papyros.errors import PayloadError
 from papyros.outcome import Outcome
 from papyros.packing import ledger_of_payloads
 
@@ -74,3 +75,23 @@ def test_an_outcome_of_a_job_that_is_sent_after_it_was_checked_is_not_taken_unch
     [entry] = client.session.processed
     assert "nothing of it was unpickled" in str(decode_outcome(entry.outcome[0], "a job").exception)
     assert client.exchange.checked(forged) is None, "it has come"
+
+
+def test_jobs_that_the_master_cannot_take_have_an_outcome_also_those_in_bundles():
+    client = Client(12)
+    batch = client.next_batch()
+    assert client.sent.bundles
+    assert client.sent.single
+    refusal = encode_refusal(PayloadError("it is too large"))
+    client.exchange.end_unsent([job.number for job in batch if job.definition == QUICK], refusal)
+    slow = {number for number in client.session.entries if number % 4 == 1}
+    assert client.sent.leaving == set(client.sent.single) == slow
+    assert not client.sent.bundles
+    client.exchange.end_unsent([job.number for job in batch], refusal)
+    assert len(client.session.processed) == 12
+    assert not client.holder.assigned
+    assert client.sent.waiting == (0, 0), "they take up no room there"
+    assert len(client.sent) == 0
+    outcome, *_ = client.session.processed[0].outcome
+    with pytest.raises(PayloadError, match="it is too large"):
+        decode_outcome(outcome, "a job").get()
