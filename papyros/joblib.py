@@ -123,7 +123,16 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
                     return
                 self._places -= 1
                 func, future = self._line.popleft()
-            executor.submit(func).add_done_callback(partial(self._ended, future))
+            try:
+                done = executor.submit(func)
+            except BaseException as error:
+                with self._lock:
+                    self._places += 1
+                future.set_exception(error)  # joblib waits for it, and nobody else would ever tell it
+                if not isinstance(error, Exception):
+                    raise  # the caller's Ctrl-C
+            else:
+                done.add_done_callback(partial(self._ended, future))
 
     def _ended(self, future: Future[Any], done: Future[Any]) -> None:
         with self._lock:
@@ -142,22 +151,28 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
         """Cancel what waits, since a task failed."""
-        with self._lock:
-            self._line.clear()
+        self._cancel_line()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = MasterExecutor(self._open()) if ensure_ready else None
 
     def terminate(self) -> None:
         """End, and close the master if it was opened here."""
-        with self._lock:
-            self._line.clear()
+        self._cancel_line()
         if self._executor is not None:
             self._executor.shutdown(wait=False, cancel_futures=True)
             self._executor = None
         if self._master is not None and self._master is not self._chosen:
             self._master.close()
             self._master = None
+
+    def _cancel_line(self) -> None:
+        """Cancel what waits for a place. Called without the lock, since futures tell joblib, which has locks, too."""
+        with self._lock:
+            line, self._line = self._line, deque()
+        for _, future in line:
+            future.cancel()
+            future.set_running_or_notify_cancel()  # otherwise those who wait for it would not hear of that
 
     def get_nested_backend(self) -> tuple[Any, Any]:
         """Run what tasks do in parallel themselves one after the other: all slaves are busy with such tasks."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import threading
 import time
 
 import pytest
 
+import papyros
 from tests.executor.functions import fail_at
-from tests.support import wait_until
+from tests.support import PATIENCE, Background, wait_until
 
 joblib = pytest.importorskip("joblib")
 
@@ -98,6 +100,46 @@ def test_no_more_tasks_run_at_a_time_than_n_jobs_says(n_jobs, ahead):
         with pytest.raises(ValueError, match="no luck with 5"):
             joblib.Parallel(**options)(joblib.delayed(fail_at)(5, each) for each in range(50))
         assert joblib.Parallel(**options)(joblib.delayed(square)(each) for each in range(3)) == [0, 1, 4]
+
+
+@pytest.mark.parametrize("ahead", ["2 * n_jobs", "all"])
+def test_who_waits_is_told_when_the_master_is_closed_meanwhile(ahead):
+    import papyros.joblib
+
+    master = papyros.MultiThreadedMaster(4)
+
+    def program():
+        with joblib.parallel_config(backend="papyros", master=master):
+            parallel = joblib.Parallel(n_jobs=2, pre_dispatch=ahead, batch_size=1)
+            return parallel(joblib.delayed(close_at)(master, 5, each) for each in range(50))
+
+    running = Background(program)
+    with pytest.raises(papyros.MasterClosedError):
+        running.result()
+
+
+def close_at(master, number, each):
+    if each == number:
+        threading.Thread(target=master.close).start()  # it waits for jobs that run
+        wait_until(lambda: master._closed)
+
+
+@pytest.mark.parametrize("end", ["abort_everything", "terminate"])
+def test_what_waits_for_a_place_is_cancelled_at_the_end(end):
+    from papyros.joblib import PapyrosBackend
+
+    gate = threading.Event()
+    with papyros.MultiThreadedMaster(4) as master:
+        backend = PapyrosBackend(master)
+        backend.configure(2)
+        told = []
+        futures = [backend.submit(lambda: gate.wait(PATIENCE), told.append) for _ in range(6)]
+        wait_until(lambda: len(backend._line) == 4)
+        getattr(backend, end)()
+        assert concurrent.futures.wait(futures[2:], PATIENCE).done == set(futures[2:])
+        assert [future.cancelled() for future in futures[2:]] == [True] * 4
+        assert told == futures[2:]
+        gate.set()
 
 
 def test_results_can_be_had_as_they_come(backend):
