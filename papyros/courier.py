@@ -79,11 +79,11 @@ class Courier(Protocol):
 def courier_of(
     master: Master,
     at_end: Callable[[], None] | None = None,
-    fatal: type[BaseException] | None = None,
+    is_fatal: Callable[[BaseException], bool] | None = None,
 ) -> Courier:
-    """Return a way through a master, which calls `at_end` at its end; a job that raises what is `fatal` breaks it."""
+    """Return a way through a master, which calls `at_end` at its end; a job that raises what is fatal breaks it."""
     if isinstance(master, BookkeepingMaster):
-        return LaneCourier(master, at_end, fatal)
+        return LaneCourier(master, at_end, is_fatal)
     return PlainCourier(master)
 
 
@@ -94,9 +94,9 @@ class LaneCourier:
         self,
         master: BookkeepingMaster,
         at_end: Callable[[], None] | None,
-        fatal: type[BaseException] | None,
+        is_fatal: Callable[[BaseException], bool] | None,
     ) -> None:
-        self._fatal = fatal
+        self._is_fatal = is_fatal
         self._inline = master._runs_in_pops
         self._at_end = at_end
         self._lane = FutureLane.through(master)
@@ -175,8 +175,9 @@ class LaneCourier:
             while hand:
                 future, job, entry = hand[0]
                 outcome = self._lane.unpack(job, entry)
-                if self._fatal is not None and isinstance(outcome.exception, self._fatal):
-                    self._abandon(outcome.exception)
+                raised = outcome.exception
+                if raised is not None and self._is_fatal is not None and self._is_fatal(raised):
+                    self._abandon(raised)
                 hand.popleft()
                 self._guard(future._settle, outcome)
         except BaseException:

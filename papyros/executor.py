@@ -53,11 +53,11 @@ class MasterExecutor(Executor):
         self,
         master: Master,
         at_end: Callable[[], None] | None = None,
-        fatal: type[BaseException] | None = None,
+        is_fatal: Callable[[BaseException], bool] | None = None,
     ) -> None:
         self._master = master
         self._calls = calls_of(master)
-        self._courier = courier_of(master, at_end, fatal)
+        self._courier = courier_of(master, at_end, is_fatal)
         self._forgotten = weakref.finalize(self, self._courier.forget)
         self._forgotten.atexit = False
 

@@ -103,9 +103,12 @@ class _OwnMasterExecutor(MasterExecutor):
         failure: type[BrokenExecutor],
     ) -> None:
         self._max_workers = slaves  # where libraries look for it
-        self._begin(master, master.close, failure)
-        if initializer is not None:
-            self._calls = PreparedCalls(Preparation(initializer, tuple(initargs), failure))
+        if initializer is None:
+            self._begin(master, master.close)
+        else:
+            preparation = Preparation(initializer, tuple(initargs), failure)
+            self._begin(master, master.close, preparation.has_raised)
+            self._calls = PreparedCalls(preparation)
 
 
 class ThreadPoolExecutor(_OwnMasterExecutor, concurrent.futures.ThreadPoolExecutor):

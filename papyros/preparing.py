@@ -22,6 +22,10 @@ __all__ = ["Preparation", "PreparedCalls"]
 #: Among the global variables of functions: they have what the initializer has left.
 _SHARED = "__papyros_prepared__"
 
+#: Among the attributes of exceptions: the token of the preparation that failed. A call may raise what it got from a
+#: pool that it uses itself, and that has not failed here.
+_FAILED = "__papyros_preparation__"
+
 
 class Preparation:
     """What is called once in each slave, before the first of the jobs that refer to it runs there.
@@ -49,19 +53,30 @@ class Preparation:
 
     def make(self, function: Callable[..., Any]) -> None:
         """Prepare this slave, unless it is, for a call of `function`. Raises the failure if that fails, or did."""
-        initializer, initargs, failure, _ = self._args
+        initializer, initargs, *_ = self._args
         why = getattr(self._slaves, "why", None)
         if why is None:
             try:
                 initializer(*initargs)
             except BaseException as error:
                 self._slaves.why = f"the initializer failed, so no call can be made: {type(error).__name__}: {error}"
-                raise failure(self._slaves.why) from error
+                raise self._failure() from error
             self._slaves.why = ""
             self._slaves.left = _globals_of(initializer)
         elif why:
-            raise failure(why)
+            raise self._failure()
         _share(self._slaves.left, _globals_of(function))
+
+    def _failure(self) -> Exception:
+        *_, failure, token = self._args
+        error = failure(self._slaves.why)
+        vars(error)[_FAILED] = token  # it travels along
+        return error
+
+    def has_raised(self, error: BaseException) -> bool:
+        """Return whether it is the failure of this preparation that a call has raised, and not that of another."""
+        *_, failure, token = self._args
+        return isinstance(error, failure) and vars(error).get(_FAILED) == token
 
 
 @cache

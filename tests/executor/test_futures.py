@@ -289,6 +289,24 @@ def test_a_pool_whose_initializer_fails_is_broken(pool, error, tmp_path):
         assert wait_until(lambda: executor.master.numPendingJobs() == 0) is True
 
 
+def boom():
+    raise ValueError("no luck")
+
+
+def use_a_broken_pool(pool):
+    with POOLS[pool](1, initializer=boom) as broken:
+        return broken.submit(add, 1).result(PATIENCE)
+
+
+@pytest.mark.parametrize("initializer", [None, dict], ids=["plain", "prepared"])
+@pytest.mark.parametrize(("pool", "error"), [("threads", BrokenThreadPool), ("processes", BrokenProcessPool)])
+def test_a_call_that_uses_a_broken_pool_does_not_break_its_own(pool, error, initializer):
+    with POOLS[pool](1, initializer=initializer) as executor:
+        with pytest.raises(error, match="no luck"):
+            executor.submit(use_a_broken_pool, pool).result(PATIENCE)
+        assert executor.submit(add, 1, 2).result(PATIENCE) == 3
+
+
 def test_an_initializer_that_cannot_travel_is_told():
     with futures.ProcessPoolExecutor(1, initializer=add, initargs=(threading.Lock(),)) as executor:
         assert isinstance(executor.submit(add, 1).exception(PATIENCE), papyros.PayloadError)
