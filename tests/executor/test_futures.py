@@ -107,6 +107,82 @@ PROGRAMS = {
                 print(executor.submit(tell).result(), executor.submit(functools.partial(scale, 4)).result())
                 print(executor.submit(Shift().by, 4).result())
     """,
+    "prepared": """
+        from concurrent.futures import ProcessPoolExecutor
+        import functools
+
+        factor = None
+
+        def prepare(number):
+            global factor
+            factor = number
+
+        @functools.cache
+        def cached(value):
+            return value * factor
+
+        def noted(function):
+            @functools.wraps(function)
+            def call(*args):
+                return function(*args)
+            return call
+
+        @noted
+        def wrapped(value):
+            return value * factor
+
+        @functools.cache
+        def prepare_once(number):
+            prepare(number)
+
+        class Scale:
+            def __call__(self, value):
+                return value * factor
+
+        class Half(Scale):
+            def by(self, value):
+                return value * self.part
+
+            @property
+            def part(self):
+                return factor / 2
+
+            @staticmethod
+            def plain(value):
+                return value * factor
+
+        class Kept:
+            def __init__(self, value):
+                self.value = value * factor
+
+        class Made:
+            def __new__(cls, value=None):
+                made = super().__new__(cls)
+                if value is not None:  # otherwise it is unpickled
+                    made.value = value * factor
+                return made
+
+        def apply(function, *args, **kwds):
+            return function(*args, **{name: value(0) for name, value in kwds.items()})
+
+        def use(half):
+            return half.part
+
+        if __name__ == "__main__":
+            shared = Half()
+            calls = [
+                (cached, 1), (functools.partial(cached, 2),), (functools.partial(Scale(), 3),), (Scale(), 4),
+                (Half(), 5), (Half().by, 6), (Half.plain, 7), (wrapped, 8), (apply, cached, 9), (apply, Scale(), 10),
+                (functools.partial(apply, Half().by), 11), (use, Half()), (shared, 12), (shared.by, 13),
+            ]
+            with ProcessPoolExecutor(2, initializer=prepare, initargs=(3,)) as executor:
+                print([executor.submit(*call).result() for call in calls])
+                print([executor.submit(kind, 4).result().value for kind in (Kept, Made)])
+            with ProcessPoolExecutor(1, initializer=functools.partial(prepare, 5)) as executor:
+                print([executor.submit(*call).result() for call in reversed(calls)])
+            with ProcessPoolExecutor(1, initializer=prepare_once, initargs=(7,)) as executor:
+                print([executor.submit(*call).result() for call in calls])
+    """,
     "broken": """
         from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
         from concurrent.futures.process import BrokenProcessPool
