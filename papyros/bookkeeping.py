@@ -98,9 +98,6 @@ class BookkeepingMaster(Master):
 
     # What an implementation provides ----------------------------------------------------
 
-    #: Whether jobs run inside the calls that pop them.
-    _runs_in_pops = False
-
     #: Whether the program is told of jobs that it adds and never pops.
     _tells_leftovers = True
 

@@ -84,7 +84,7 @@ def courier_of(
     """Return a way through a master, which calls `at_end` at its end; a job that raises what is fatal breaks it."""
     if isinstance(master, BookkeepingMaster):
         return LaneCourier(master, at_end, is_fatal)
-    return PlainCourier(master)
+    return CallersCourier(master) if master._runs_in_pops else PlainCourier(master)
 
 
 class LaneCourier:
@@ -251,10 +251,7 @@ class LaneCourier:
             RuntimeError: the caller is a job that came this way, or a child of one.
         """
         if self._lane.has_sent(running_here()):
-            raise RuntimeError(
-                "a call cannot wait for the end of the executor that makes it: it would wait for itself; "
-                "the executor takes no more calls from now on"
-            )
+            raise _waits_for_itself()
         thread = self._thread
         if thread is not threading.current_thread() and not self._lane.forked:
             FOREVER.wait_for(self._over)
@@ -274,6 +271,17 @@ class LaneCourier:
                 "1 job that is waited for" if left == 1 else f"{left} jobs that are waited for",
             )
         self.join()
+
+
+def _waits_for_itself() -> RuntimeError:
+    return RuntimeError(
+        "a call cannot wait for the end of the executor that makes it: it would wait for itself; "
+        "the executor takes no more calls from now on"
+    )
+
+
+def _after_shutdown() -> RuntimeError:
+    return RuntimeError("cannot schedule new futures after shutdown")
 
 
 class FutureLane(Lane):
@@ -319,7 +327,7 @@ class FutureLane(Lane):
         if self.broken is not None:
             raise self.broken.with_traceback(None)
         if self._ended:
-            raise RuntimeError("cannot schedule new futures after shutdown")
+            raise _after_shutdown()
 
     def _note(self, number: int) -> None:
         self._check_open()
@@ -491,3 +499,57 @@ class PlainCourier:
     def join(self) -> None:
         """Wait until nothing is left; see `Courier.join`."""
         self._pool.shutdown()
+
+
+class CallersCourier:
+    """Has jobs processed in the call that sends them, by a master that does so, and of which no more is known."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._ended = False
+        self._under_way: dict[JobFuture, int] = {}  # in which thread each of them is
+
+    def send(self, job: Job, future: JobFuture) -> None:
+        """Add a job; see `Courier.send`. What ends that, but for what the job raises, is the caller's."""
+        check_job(job)
+        if self._ended:
+            raise _after_shutdown()
+        self._under_way[future] = threading.get_ident()
+        try:
+            processed = next(iter(self._master.execute([job])), None)
+            if processed is None:
+                future._leave()  # somebody has cancelled it at the master
+            else:
+                future._settle(processed._require_outcome())
+        except BaseException:
+            future._cancel()  # nobody has it but those who wait for all in `join`
+            raise
+        finally:
+            del self._under_way[future]
+
+    def withdraw(self, futures: list[JobFuture] | None = None) -> None:
+        """Cancel jobs that wait: there are none. See `Courier.withdraw`."""
+
+    def runs(self, future: JobFuture) -> bool:
+        """Return whether the job is being processed."""
+        return future in self._under_way
+
+    def end(self) -> None:
+        """Take no more jobs; see `Courier.end`."""
+        self._ended = True
+
+    def forget(self) -> None:
+        """End; see `Courier.forget`."""
+        self._ended = True
+
+    def join(self) -> None:
+        """Wait until nothing is left; see `Courier.join`.
+
+        Raises:
+            RuntimeError: the caller is a job that came this way.
+        """
+        under_way = dict(self._under_way)
+        if threading.get_ident() in under_way.values():
+            raise _waits_for_itself()
+        for future in under_way:
+            future._wait(None)

@@ -53,6 +53,7 @@ class Family(Master):
         self._parent = parent
         self._lanes: list[_FamilyLane] = []
         self._closed = False
+        self._runs_in_pops = master._runs_in_pops
         self._main = self._open_lane()
 
     # What a place asks for --------------------------------------------------------------

@@ -24,7 +24,6 @@ from papyros.choosing import open_master
 from papyros.cpus import usable_cpus
 from papyros.executor import MasterExecutor
 from papyros.master import Master
-from papyros.singlethreaded import SingleThreadedMaster
 
 try:
     from joblib import register_parallel_backend
@@ -80,7 +79,7 @@ class PapyrosBackend(AutoBatchingMixin, ParallelBackendBase):
         if n_jobs is None or n_jobs == 1:
             return 1
         master = self._open()
-        if isinstance(master, SingleThreadedMaster):
+        if master._runs_in_pops:
             return 1
         slaves = _number_of_slaves(master)
         return max(2, slaves + 1 + n_jobs if n_jobs < 0 else min(n_jobs, slaves))

@@ -40,6 +40,9 @@ class Master(ABC):
     cannot be pickled, nor used in a forked child.
     """
 
+    #: Whether jobs run inside the calls that pop them.
+    _runs_in_pops = False
+
     @abstractmethod
     def addJob(self, job: Job, timeout: float | None = None) -> None:
         """Add a job.

@@ -92,6 +92,33 @@ def test_a_call_that_waits_for_the_end_of_its_own_executor_is_told(make_thread_m
     executor.shutdown()
 
 
+def test_children_of_a_master_without_slaves_run_in_the_submits_of_their_parent():
+    """A breakpoint in one of them works, and no two of them run at a time."""
+
+    def parent():
+        children = papyros.current_master().executor()
+        where = [children.submit(threading.get_ident) for _ in range(3)]
+        assert all(future.done() for future in where)
+        assert isinstance(children.submit(fail, 7).exception(0), ValueError)
+        assert "wait for itself" in str(children.submit(children.shutdown).exception(0))
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            children.submit(add, 1)
+        children.shutdown()
+        return {future.result(0) for future in where}
+
+    def closing():
+        family = papyros.current_master()
+        children = family.executor()
+        family.close()
+        with pytest.raises(papyros.MasterClosedError):
+            children.submit(add, 1)
+        return True
+
+    with papyros.SingleThreadedMaster() as master, master.executor() as executor:
+        assert executor.submit(parent).result(0) == {threading.get_ident()}
+        assert executor.submit(closing).result(0)
+
+
 def test_an_executor_that_is_forgotten_lets_go_when_all_is_done(make_master):
     master = make_master()
     before = set(threading.enumerate())

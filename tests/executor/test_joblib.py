@@ -157,6 +157,18 @@ def test_tasks_may_have_tasks(backend):
     assert joblib.Parallel()(joblib.delayed(squares_up_to)(each) for each in range(5)) == [0, 0, 1, 5, 14]
 
 
+def test_a_job_that_runs_in_the_call_that_pops_it_has_its_tasks_there():
+    import papyros.joblib
+
+    def parent():
+        with joblib.parallel_config(backend="papyros", master=papyros.current_master()):
+            assert joblib.effective_n_jobs(4) == 1
+            return joblib.Parallel(n_jobs=4)(joblib.delayed(whereabouts)(each) for each in range(5))
+
+    with papyros.SingleThreadedMaster() as master, master.executor() as executor:
+        assert executor.submit(parent).result(0) == [whereabouts(0)] * 5
+
+
 def test_a_master_can_be_named(monkeypatch):
     import papyros.joblib
 
