@@ -8,8 +8,8 @@ from queue import Full
 from typing import Any, Protocol
 
 from papyros.deadlines import AT_ONCE, Deadline
-from papyros.errors import MasterClosedError
-from papyros.jobs import Job
+from papyros.errors import MasterClosedError, PendingJobError
+from papyros.jobs import Job, describe
 
 __all__ = ["Execution"]
 
@@ -88,6 +88,7 @@ class Execution:
                 if job is _END:
                     exhausted = True
                     break
+                queue.check(job)
                 if not self._add(lane, job):
                     yield from self._add_later(lane, job, queue)
                 queue.add(job)
@@ -151,6 +152,9 @@ class _AsTheyCome:
     def __len__(self) -> int:
         return self._flying
 
+    def check(self, job: Job) -> None:
+        """Refuse a job that cannot be added now: here, the lane does so."""
+
     def add(self, job: Job) -> None:  # noqa: ARG002 - only the number matters here
         self._flying += 1
 
@@ -172,6 +176,11 @@ class _InOrder:
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def check(self, job: Job) -> None:
+        """Refuse a job that was processed, and is to be yielded when those before it are: its outcome would be lost."""
+        if self._processed and id(job) in self._processed:
+            raise PendingJobError(f"{describe(job)} is to be yielded before it is added again: it is processed already")
 
     def add(self, job: Job) -> None:
         self._order.append(job)

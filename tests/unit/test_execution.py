@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from queue import Full
 
+import pytest
+
 from papyros.deadlines import AT_ONCE, Deadline
+from papyros.errors import PendingJobError
 from papyros.execution import Execution
 from tests.contract.jobs_for_tests import Square
 from tests.support import at_most
@@ -39,3 +42,39 @@ def test_who_waits_for_room_while_all_of_theirs_is_cancelled_waits_without_askin
         with at_most(5):
             assert list(Execution(lambda: lane, iter(jobs), 10, ordered, Deadline(10), progress=False)) == []
     assert lane.added[:2] == jobs
+
+
+class LaneWithASlowFirst:
+    """Has all jobs processed at once, but for the first, which is processed when it is waited for."""
+
+    closed = False
+
+    def __init__(self):
+        self.added = []
+        self.processed = []
+        self.waited = False
+
+    def add_by(self, deadline, job):
+        self.added.append(job)
+        if len(self.added) > 1:
+            self.processed.append(job)
+
+    def pop(self, timeout=None):
+        assert not self.waited, "nothing more will come"
+        self.waited = True
+        return self.added[0]
+
+    def pop_at_once(self):
+        return self.processed.pop() if self.processed else None
+
+    def close(self):
+        """Do nothing."""
+
+
+def test_a_job_that_was_processed_and_not_yielded_yet_is_not_added_again():
+    """Its first outcome would be lost, and there would be one job less than the iterable has."""
+    slow, again = Square(1), Square(2)
+    lane = LaneWithASlowFirst()
+    with pytest.raises(PendingJobError, match="to be yielded before"):
+        list(Execution(lambda: lane, iter([slow, again, again]), 10, True, Deadline(10), progress=False))
+    assert lane.added == [slow, again]
