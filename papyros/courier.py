@@ -164,12 +164,8 @@ class LaneCourier:
         Also where the one that is `wanted` is in the hands of another thread.
         """
         taken, gone, closed = self._lane.take(wanted)
-        for future in gone:
-            if closed or self._lane.broken is not None:
-                error = self._lane.broken or MasterClosedError("the master was closed before the job was processed")
-                self._guard(future._settle, Outcome(exception=error))
-            else:
-                self._guard(future._leave)
+        if gone:
+            self._tell_gone(gone, closed)
         hand = self._in_hand = deque(taken)  # each call has its own: callers may settle their futures themselves
         try:
             while hand:
@@ -187,6 +183,17 @@ class LaneCourier:
                         future._settle(self._lane.unpack(job, entry))
             raise
         return bool(taken or gone)
+
+    def _tell_gone(self, gone: list[JobFuture], closed: bool) -> None:
+        error = self._lane.broken
+        if closed and error is None:
+            error = MasterClosedError("the master was closed before the job was processed")
+        with contextlib.ExitStack() as others:  # as in `FutureLane.withdraw`
+            for future in reversed(gone):
+                if error is not None:
+                    others.callback(self._guard, future._settle, Outcome(exception=error))
+                else:
+                    others.callback(self._guard, future._leave)
 
     def _guard(self, tell: Callable[..., None], *arguments: Any) -> None:
         """Tell a future, whatever its callbacks raise: there are others, which only this thread can tell."""
@@ -384,10 +391,13 @@ class FutureLane(Lane):
     def withdraw(self, futures: list[JobFuture] | None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""
         withdrawn, mine = self.take_back(futures)
-        for future in mine:
-            future._leave()
-        for future in withdrawn:
-            future._cancel()  # the thread that settles futures may have been quicker, and not be done
+        with contextlib.ExitStack() as others:  # are told, whatever the callbacks of one raise; the last comes first
+            for future in reversed(withdrawn):
+                others.callback(
+                    future._cancel
+                )  # the thread that settles futures may have been quicker, and not be done
+            for future in reversed(mine):
+                others.callback(future._leave)
 
     def abandon(self, job: Job, future: JobFuture) -> None:
         """Let go of a job, in whatever state it is, and of its future, which nobody has."""

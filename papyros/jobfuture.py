@@ -7,7 +7,7 @@ wait, a condition and lists of who waits, is made when somebody does.
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from typing import TYPE_CHECKING, Any
 
 from papyros.deadlines import Deadline
@@ -105,24 +105,41 @@ class JobFuture(Future[Any]):
     def _leave(self) -> None:
         """Be cancelled, and tell those who wait. Called once, by whoever took this future from its courier."""
         self._courier = None
-        self._cancel()
-        self.set_running_or_notify_cancel()
+        try:
+            self._cancel()
+        finally:  # callbacks may raise a SystemExit, and Ctrl-C comes anywhere
+            self._tell_cancelled()
 
     def _cancel(self) -> None:
         super().cancel()
+
+    def _tell_cancelled(self) -> None:
+        """Tell those who wait, unless they are told already, that it is cancelled, if it is."""
+        with self._condition:
+            if self._state == _CANCELLED:
+                self.set_running_or_notify_cancel()
 
     def _settle(self, outcome: Outcome) -> None:
         """Take the outcome, for good. Called once, by whoever took this future from its courier."""
         self._courier = None
         if self._state == _CANCELLED:  # in this moment, by another thread
-            self.set_running_or_notify_cancel()
+            self._tell_cancelled()
         elif self.__dict__.setdefault("_made", outcome) is outcome:
             self._note(outcome)  # without a lock, since nobody has one, and nobody gets one before
             self.__dict__["_made"] = _SETTLED
-        elif outcome.exception is None:
-            self.set_result(outcome.value)
         else:
-            self.set_exception(outcome.exception)
+            self._settle_locked(outcome)
+
+    def _settle_locked(self, outcome: Outcome) -> None:
+        try:
+            if outcome.exception is None:
+                self.set_result(outcome.value)
+            else:
+                self.set_exception(outcome.exception)
+        except InvalidStateError:
+            if not self.cancelled():
+                raise
+            self._tell_cancelled()  # another thread has cancelled it since `_settle` has looked
 
     def _note(self, outcome: Outcome) -> None:
         self._result, self._exception = outcome.value, outcome.exception

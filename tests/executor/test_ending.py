@@ -6,6 +6,7 @@ import concurrent.futures
 import contextlib
 import functools
 import gc
+import sys
 import threading
 import weakref
 
@@ -148,6 +149,23 @@ def test_a_master_that_is_closed_takes_nothing_and_leaves_no_future_open(make_co
     with pytest.raises(papyros.MasterClosedError):
         executor.submit(add, 1)
     Background(executor.shutdown).result()
+
+
+def test_what_a_callback_raises_keeps_no_other_future_from_being_cancelled(make_concurrent_master):
+    executor = MasterExecutor(make_concurrent_master(1))
+    gate = make_concurrent_master.gates()
+    running = executor.submit(pass_gate, gate.path)
+    gate.wait_for_arrivals(1)
+    waiting = [executor.submit(add, number) for number in range(5)]
+    for future in waiting[1:3]:
+        future.add_done_callback(lambda _: sys.exit("a callback"))
+    with contextlib.suppress(SystemExit):  # it may be the thread that settles futures which is quicker to call it
+        executor.shutdown(wait=False, cancel_futures=True)
+    assert concurrent.futures.wait(waiting, PATIENCE).done == set(waiting)
+    assert [future.cancelled() for future in waiting] == [True] * 5
+    gate.open()
+    running.result(PATIENCE)
+    executor.shutdown()
 
 
 def test_shutdown_may_cancel_what_waits_without_waiting_itself(make_concurrent_master):

@@ -138,6 +138,40 @@ def test_what_was_cancelled_as_its_outcome_came_is_over_for_those_who_wait():
     assert future.cancelled()
 
 
+@pytest.mark.parametrize("outcome", [Outcome(7), Outcome(exception=FAILURE)], ids=["result", "exception"])
+def test_what_is_cancelled_between_two_steps_of_its_outcome_is_over_for_those_who_wait(outcome):
+    class Late(JobFuture):
+        """Is cancelled by another thread just after `_settle` has looked whether it is."""
+
+        looks = 0
+
+        @property
+        def _state(self):
+            found = vars(self).get("state", "PENDING")
+            self.looks += 1
+            if self.looks == 1:
+                self._cancel()
+            return found
+
+        @_state.setter
+        def _state(self, state):
+            vars(self)["state"] = state
+
+    future = Late(None)
+    future._settle(outcome)
+    assert concurrent.futures.wait([future], 0).done == {future}
+    assert future.cancelled()
+
+
+def test_what_a_callback_raises_keeps_nobody_waiting():
+    future = JobFuture(None)
+    future.add_done_callback(lambda _: sys.exit("a callback"))
+    with pytest.raises(SystemExit, match="a callback"):
+        future._leave()
+    assert concurrent.futures.wait([future], 0).done == {future}
+    assert next(concurrent.futures.as_completed([future], 0)) is future
+
+
 def test_what_nobody_waited_for_has_no_condition():
     future = JobFuture(None)
     future._settle(Outcome(7))
