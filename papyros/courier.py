@@ -100,7 +100,7 @@ class LaneCourier:
         self._inline = master._runs_in_pops
         self._at_end = at_end
         self._lane = FutureLane.through(master)
-        self._start = threading.Lock()
+        self._start = threading.RLock()  # a handler of a signal may submit, too, while the thread is being started
         self._thread: threading.Thread | None = None
         self._waited_for = False  # at the end of the program
         self._over = threading.Event()
@@ -141,9 +141,12 @@ class LaneCourier:
         with self._start:
             if self._thread is None:
                 thread = worker("papyros-courier", self._serve, self._broke)
-                self._lane.server = thread
-                thread.start()
-                self._thread = thread
+                self._lane.server = self._thread = thread
+                try:
+                    thread.start()
+                except BaseException:
+                    self._thread = None
+                    raise
 
     def _serve(self) -> None:
         while self._deliver():

@@ -15,7 +15,7 @@ import pytest
 import papyros
 from papyros.executor import MasterExecutor
 from tests.executor.functions import EmptyError, Thing, add, fail, fail_emptily, make_thing, nap, pass_gate
-from tests.support import PATIENCE, Background, wait_until
+from tests.support import PATIENCE, Background, refuse_threads, wait_until
 
 # The end --------------------------------------------------------------------------------
 
@@ -90,6 +90,32 @@ def test_a_call_that_waits_for_the_end_of_its_own_executor_is_told(make_thread_m
     executor = MasterExecutor(executor.master)
     other = MasterExecutor(executor.master)
     assert executor.submit(other.shutdown).result(PATIENCE) is None
+    executor.shutdown()
+
+
+def test_a_handler_that_submits_while_the_thread_of_the_futures_is_being_started(make_concurrent_master, monkeypatch):
+    """It runs in the very thread that starts it, and must not wait for that."""
+    executor = MasterExecutor(make_concurrent_master(1))
+    start, submitted = threading.Thread.start, []
+
+    def start_when_handled(thread):
+        if thread.name == "papyros-courier" and not submitted:
+            submitted.append(executor.submit(add, 1))
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_when_handled)
+    future = Background(executor.submit, add, 2).result()
+    assert [each.result(PATIENCE) for each in (*submitted, future)] == [1, 2]
+    executor.shutdown()
+
+
+def test_an_executor_whose_thread_could_not_be_started_tries_again(make_concurrent_master, monkeypatch):
+    executor = MasterExecutor(make_concurrent_master(1))
+    with monkeypatch.context() as patch:
+        refuse_threads(patch, "papyros-courier")
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            executor.submit(add, 1)
+    assert executor.submit(add, 1).result(PATIENCE) == 1
     executor.shutdown()
 
 
