@@ -7,6 +7,7 @@ extensions that release the interpreter's lock. Jobs and results are not copied.
 from __future__ import annotations
 
 import atexit
+import math
 import threading
 import time
 
@@ -31,6 +32,13 @@ log = logger_of(__name__)
 
 #: A thread that cannot be started is tried again after so long.
 START_AGAIN_SECONDS = 1.0
+
+#: Where one slave after the other breaks down, so long is waited before there is another: twice as long each time.
+FIRST_REST_SECONDS = 0.1
+MAX_REST_SECONDS = 10.0
+
+#: A breakdown is one of its own when the one before is so many times longer ago than was waited after that.
+LONG_AGO = 10
 
 #: How long `close` waits for a job that runs. A thread cannot be stopped: one that goes on is left behind.
 CLOSE_SECONDS = 5.0
@@ -69,6 +77,9 @@ class MultiThreadedMaster(BookkeepingMaster):
         self._started = 0
         self._idle = 0
         self._in_want = False  # the system had no thread to spare when one was to be started
+        self._broke_down = -math.inf  # when that was, the last time
+        self._rest = 0.0  # how long no thread was started then
+        self._resting = False
         self._parents = WaitingParents()  # jobs that wait for their children, and do not take up a place
 
     def _places(self) -> int:
@@ -93,7 +104,7 @@ class MultiThreadedMaster(BookkeepingMaster):
     def _lacking(self) -> int:
         """How many threads there may be, and are not, for jobs that wait. Called with the lock held."""
         free = self._places() - len(self._threads)
-        if free <= 0 or self._closed:
+        if free <= 0 or self._closed or self._resting:
             return 0
         return min(free, sum(session.assignable() for session in self._ledger.sessions.values()) - self._idle)
 
@@ -134,10 +145,35 @@ class MultiThreadedMaster(BookkeepingMaster):
         """Let another thread take the place of one that a bug has ended, of which the job that it ran tells."""
         with self._lock:
             runs = self._threads.pop(thread, None)
+            self._take_rest()
+            self._mend()  # that may be what has ended it, and would end the next one
             if runs is not None and runs[0].state is ASSIGNED:
                 self._finish(runs[0], Outcome.failed(SlaveLost(why), thread.name), 0.0)
+            self._give_back_strays()
             self._outcomes_came()
             self._work_came()
+
+    def _take_rest(self) -> None:
+        """See to it that a bug which ends all threads does not start them without end. Called with the lock held."""
+        now = time.monotonic()
+        if now - self._broke_down > LONG_AGO * max(self._rest, FIRST_REST_SECONDS):
+            self._rest = 0.0
+        else:
+            self._rest = min(max(2 * self._rest, FIRST_REST_SECONDS), MAX_REST_SECONDS)
+            self._resting = True
+            self._alarm.set_earliest(now + self._rest, self._end_rest)
+        self._broke_down = now
+
+    def _end_rest(self) -> None:
+        with self._lock:
+            self._resting = False
+        self._start_again()
+
+    def _give_back_strays(self) -> None:
+        """Let jobs wait again that were assigned, and that no thread has got. Called with the lock held."""
+        run = [runs[0] for runs in self._threads.values() if runs is not None]
+        strays = [entry for entry in self._holder.assigned if entry not in run]
+        self._ledger.give_back(self._holder, strays, None)
 
     def _serve(self) -> None:
         mine = threading.current_thread()

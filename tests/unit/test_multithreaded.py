@@ -11,7 +11,7 @@ import pytest
 import papyros
 from papyros import bookkeeping
 from tests.contract.jobs_for_tests import Square, call, wait_at
-from tests.support import PATIENCE, Background, Gates, none_to_spare, processed, refuse_threads, wait_until
+from tests.support import PATIENCE, Background, Bug, Clock, Gates, none_to_spare, processed, refuse_threads, wait_until
 
 
 @pytest.fixture
@@ -71,6 +71,62 @@ def test_a_thread_that_cannot_be_started_adds_nothing(monkeypatch):
     assert master.popProcessedJob(PATIENCE) is job
     assert job.result == 9
     master.close()
+
+
+def test_a_bug_that_ends_each_thread_does_not_start_them_without_end(monkeypatch):
+    monkeypatch.setattr("papyros.multithreaded.FIRST_REST_SECONDS", PATIENCE)
+    bug = Bug.put_into(monkeypatch, papyros.MultiThreadedMaster, "_next_entry", loose=True)
+    with papyros.MultiThreadedMaster(1) as master:
+        jobs = [Square(number) for number in range(5)]
+        master.addJob(jobs[0])
+        wait_until(lambda: master._resting)
+        for job in jobs[1:]:
+            master.addJob(job)  # it is told when it is its turn
+        assert master._started == 2
+        bug.loose = False
+        master._end_rest()
+        assert master.processedJobs(PATIENCE) == jobs
+
+
+def test_a_rest_grows_as_long_as_threads_break_down_one_after_the_other(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("papyros.multithreaded.time", SimpleNamespace(monotonic=clock))
+    rests = []
+    with papyros.MultiThreadedMaster(1) as master:
+        monkeypatch.setattr(master._alarm, "set_earliest", lambda moment, _: rests.append(moment - clock.now))
+        for _ in range(10):
+            master._take_rest()
+            clock.now += 0.2 + master._rest
+        assert rests == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10, 10])
+        clock.now += 100
+        master._take_rest()
+        assert len(rests) == 9
+        assert master._rest == 0
+        master._resting = False
+
+
+def test_a_job_that_was_assigned_to_a_thread_which_broke_down_before_it_knew_is_run_by_another(monkeypatch):
+    next_entry = papyros.MultiThreadedMaster._next_entry
+    broken = []
+
+    def break_down_once(master, mine):
+        found = next_entry(master, mine)
+        if found is not None and not broken:
+            broken.append(found[0])
+            master._threads[mine] = None
+            found[0].session.line.clear()  # the books are spoilt, too
+            raise AssertionError(Bug.TEXT)
+        return found
+
+    monkeypatch.setattr(papyros.MultiThreadedMaster, "_next_entry", break_down_once)
+    with papyros.MultiThreadedMaster(1) as master:
+        with master._lock:  # nobody takes one before all are there
+            jobs = [Square(number) for number in range(5)]
+            for job in jobs:
+                master.addJob(job)
+        assert set(master.processedJobs(PATIENCE)) == set(jobs)
+        assert sorted(job.result for job in jobs) == [0, 1, 4, 9, 16]
+    assert broken
 
 
 def test_a_master_that_is_closed_lets_go_of_the_end_of_the_program(monkeypatch):
