@@ -18,7 +18,7 @@ from typing import IO
 from papyros.logs import takes_more
 from papyros.prints import keep_end, room_for
 
-__all__ = ["Screen"]
+__all__ = ["Screen", "spelt"]
 
 #: What nobody reads has so much room; the oldest goes first.
 KEPT_CHARACTERS = 1 << 20
@@ -101,17 +101,24 @@ def _write(stream: IO[str], text: str) -> str:
         for begin in range(0, len(text), PIECE_CHARACTERS):
             if not takes_more(stream):
                 return text[begin:]
-            stream.write(_spelt(stream, text[begin : begin + PIECE_CHARACTERS]))
+            stream.write(spelt(stream, text[begin : begin + PIECE_CHARACTERS]))
             stream.flush()
     return ""
 
 
-def _spelt(stream: IO[str], text: str) -> str:
-    """Return a text with escapes for the characters that a stream has none for, and would refuse all of it for."""
+def spelt(stream: IO[str], text: str) -> str:
+    """Return a text with escapes, if the stream has no characters for some of it, and would refuse all of it for that.
+
+    What a stream does about such characters is its own affair, as long as it does not raise.
+    """
     encoding = getattr(stream, "encoding", None)
-    if not encoding or getattr(stream, "errors", "") != "strict":
+    if not encoding:
         return text
-    return text.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        text.encode(encoding, getattr(stream, "errors", None) or "strict")
+    except UnicodeError:
+        return text.encode(encoding, "backslashreplace").decode(encoding)
+    return text
 
 
 def _await_room(stream: IO[str]) -> None:

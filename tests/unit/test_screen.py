@@ -181,3 +181,13 @@ def test_of_what_a_stream_has_no_characters_for_the_rest_is_shown(screen):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     screen.show(stream, "caf\u00e9: 3 \u20ac\nnext line\n")
     assert stream.buffer.getvalue() == b"caf\xe9: 3 \\u20ac\nnext line\n"
+
+
+@pytest.mark.parametrize(
+    ("errors", "shown"),
+    [("surrogateescape", rb"\udcff gr\xfc\xdfe"), ("replace", b"? gr??e"), ("ignore", b" gre")],
+)
+def test_a_stream_that_does_not_know_what_to_do_about_a_character_has_an_escape_for_it(screen, errors, shown):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors=errors)
+    screen.show(stream, "\udcff gr\xfc\xdfe")
+    assert stream.buffer.getvalue() == shown
