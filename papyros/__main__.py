@@ -7,6 +7,7 @@ from pathlib import Path
 
 import papyros
 from papyros import ledger
+from papyros.saying import VersionAction, say
 
 #: Where it is: in a checkout, Python takes what is there for the one that is installed.
 HERE = Path(papyros.__file__).resolve().parent
@@ -42,9 +43,9 @@ def main() -> None:
     """Print the help, whatever is asked."""
     parser = argparse.ArgumentParser(prog="python -m papyros", add_help=False)
     parser.add_argument("-h", "--help", action="store_true")
-    parser.add_argument("--version", action="version", version=f"Papyros {papyros.__version__} ({_kind()}), {HERE}")
+    parser.add_argument("--version", action=VersionAction, version=f"Papyros {papyros.__version__} ({_kind()}), {HERE}")
     parser.parse_args()
-    print(HELP.format(version=papyros.__version__, kind=_kind(), manual=_manual()))
+    say(HELP.format(version=papyros.__version__, kind=_kind(), manual=_manual()))
 
 
 if __name__ == "__main__":

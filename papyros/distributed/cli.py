@@ -49,8 +49,9 @@ from papyros.errors import (
     NameServerNotFoundError,
     PapyrosError,
 )
-from papyros.logs import show_warnings
+from papyros.logs import logger_of, show_warnings
 from papyros.memory import use_one_heap
+from papyros.saying import Speaker, say
 from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["main"]
@@ -66,26 +67,32 @@ KEY_SECONDS = 5.0
 SLAVE_FILES = 10
 HOST_FILES = 4096
 
+#: What is said for people begins so.
+PREFIX = "papyros: "
+
 DRAINING = "draining: running jobs end, no more are taken; a second signal ends it now"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = make_parser()
+    speaker = Speaker(PREFIX)
     try:
-        return _run(read_options(parser, arguments))
+        return _run(read_options(parser, arguments), speaker)
     except ConfigError as error:
         parser.error(str(error))
     except PapyrosError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        speaker.complain(f"{parser.prog}: {error}")
         return 1
+    finally:
+        speaker.close()
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: argparse.Namespace, speaker: Speaker) -> int:
     lifeline = None
-    tell: Callable[[str], None] = _print
+    tell: Callable[[str], None] = speaker.say
     if options.lifeline is not None:
-        lifeline, tell = Lifeline(options.lifeline), logging.getLogger(__name__).info
+        lifeline, tell = Lifeline(options.lifeline), logger_of(__name__).info
         hello = lifeline.hello()
         sys.path[:] = hello["path"]
         apply_pyro_items(hello["pyro"])
@@ -100,16 +107,16 @@ def _run(options: argparse.Namespace) -> int:
     check_host(options.host or LOOPBACK)
     nameserver = parse_address(options.nameserver or DEFAULT_NAMESERVER)
     if options.doctor:
-        return 0 if examine(group, nameserver, options.key_file, _print) else 1
-    security = _security(options, nameserver)
+        return 0 if examine(group, nameserver, options.key_file, _answer) else 1
+    security = _security(options, nameserver, tell)
     if options.show_key_fingerprint:
-        print(f"{security.key.fingerprint}  {security.key.source}")
+        say(f"{security.key.fingerprint}  {security.key.source}")
         return 0
     if options.status:
         return _print_status(group, nameserver, security)
     with StopSignals() as stop:
         if options.standalone:
-            return _run_standalone(options, group, nameserver, stop)
+            return _run_standalone(options, group, nameserver, stop, tell)
         if options.slaves is not None:
             return _run_host(options, group, nameserver, security, stop, lifeline, tell)
         return _run_master(options, group, nameserver, security, stop, lifeline, tell)
@@ -128,11 +135,11 @@ def _make_key(path: Path) -> int:
         ) from None
     except OSError as error:
         raise KeyFileError(f"no key can be written to {path}: {error.strerror or error}") from None
-    _print(f"a new key is in {path}, which only you can read; its fingerprint is {key.fingerprint}")
+    _answer(f"a new key is in {path}, which only you can read; its fingerprint is {key.fingerprint}")
     return 0
 
 
-def _security(options: argparse.Namespace, nameserver: Address) -> Security:
+def _security(options: argparse.Namespace, nameserver: Address, tell: Callable[[str], None]) -> Security:
     """Return what this part proves itself with; a key is made here only where it may be the first one."""
     asks = options.status or options.show_key_fingerprint
     here = is_here(nameserver.host)
@@ -146,7 +153,7 @@ def _security(options: argparse.Namespace, nameserver: Address) -> Security:
             raise
         raise ClusterError(str(error)) from None  # it is none of the options that is wrong
     if key.fresh:
-        _print(tell_fresh(key))
+        tell(tell_fresh(key))
     return Security(key)
 
 
@@ -289,20 +296,22 @@ def _announce(host: SlaveHost, lifeline: Lifeline) -> None:
         lifeline.ready()
 
 
-def _run_standalone(options: argparse.Namespace, group: str, nameserver: Address, stop: StopSignals) -> int:
+def _run_standalone(
+    options: argparse.Namespace, group: str, nameserver: Address, stop: StopSignals, tell: Callable[[str], None]
+) -> int:
     host = options.host or (nameserver.host if options.nameserver else LOOPBACK)
     passed = [f"--{name.replace('_', '-')}={getattr(options, name)}" for name in PASSED if getattr(options, name)]
     passed += ["--logging"] if options.logging else []
     with LocalCluster(
         options.slaves, group=group, host=host, port=nameserver.port, key_file=options.key_file, options=passed
     ) as cluster:
-        _print(
+        tell(
             f"the group {group!r} is up: name server at {cluster.nameserver}, master at {cluster.address}, "
             f"{'1 slave' if cluster.slaves == 1 else f'{cluster.slaves} slaves'}; Ctrl-C ends all of it"
         )
         stop.wait()
         if stop.number == signal.SIGTERM:
-            _print(DRAINING)
+            tell(DRAINING)
             cluster.drain(options.drain or DRAIN_SECONDS)
         failed = cluster.failed_parts
     if failed:
@@ -320,20 +329,17 @@ def _print_status(group: str, nameserver: Address, security: Security) -> int:
             f"start one with {start_command(group, nameserver)}"
         )
     try:
-        print(ask_status(uri, security))
+        status = ask_status(uri, security)
     except LineRefusedError as error:
         raise error.__cause__ or error from None
     except ConnectionError as error:
         raise MasterNotFoundError(
             f"the master of the group {group!r} does not answer: {error}; --doctor, in the place of --status, says more"
         ) from error
+    say(str(status))
     return 0
 
 
-def _print(text: str) -> None:
-    try:
-        print(f"papyros: {text}", flush=True)
-    except OSError:
-        # Nobody reads any more. What is left in the buffer is not to be tried again at the exit.
-        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+def _answer(text: str) -> None:
+    """Say something to whoever asked for it, and waits for it."""
+    say(PREFIX + text)

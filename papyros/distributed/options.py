@@ -21,6 +21,7 @@ from papyros.distributed.naming import (
     parse_address,
 )
 from papyros.errors import ConfigError
+from papyros.saying import VersionAction
 from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["DRAIN_SECONDS", "make_parser", "read_options"]
@@ -110,7 +111,7 @@ def _add_questions(add: Add) -> None:
     add("--doctor", action="store_true", help="say what works on the way to the master, and what does not")
     add("--new-key", type=Path, metavar="FILE", help="make a key, in a file that must not exist yet")
     add("--show-key-fingerprint", action="store_true", help="print what identifies the key without telling it")
-    add("--version", action="version", version=f"Papyros {papyros.__version__}")
+    add("--version", action=VersionAction, version=f"Papyros {papyros.__version__}")
 
 
 def _add_places(add: Add) -> None:

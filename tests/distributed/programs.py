@@ -14,9 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
+import termios
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,17 @@ class AtTerminal(Program):
         # What nobody reads fills the terminal, and then holds up whoever writes.
         wait_until(lambda: (self.text, not self.running)[1], f"the end of {self.name}", seconds)
         return super().ended()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold what is shown, as Ctrl-S does, and let it go on in the end, as Ctrl-Q does."""
+        screen = os.open(f"/proc/{self.pid}/fd/1", os.O_RDWR | os.O_NOCTTY)
+        try:
+            termios.tcflow(screen, termios.TCOOFF)
+            yield
+            termios.tcflow(screen, termios.TCOON)
+        finally:
+            os.close(screen)
 
     def clean_up(self) -> None:
         super().clean_up()

@@ -31,7 +31,7 @@ STOREYS = [
         "status",
     }
     | {"protocol", "slate", "store", "story", "streams", "sweeping", "terms", "threads"},
-    {"briefing", "bundles", "byvalue", "checks", "outcome", "progress", "sources", "sweeper", "tasks"},
+    {"briefing", "bundles", "byvalue", "checks", "outcome", "progress", "saying", "sources", "sweeper", "tasks"},
     {"jobs", "pickling"},
     {"keeping", "waiting", "turns", "delays", "shares"},
     {"entries"},
