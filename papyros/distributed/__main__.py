@@ -2,16 +2,7 @@
 
 import sys
 
-from papyros.distributed import import_pyro
-from papyros.errors import ConfigError
+from papyros.distributed.starting import start
 
-try:
-    import_pyro()
-    from papyros.distributed.cli import main
-
-    sys.exit(main())
-except ConfigError as error:
-    print(f"python -m papyros.distributed: {error}", file=sys.stderr)
-    sys.exit(2)
-except KeyboardInterrupt:  # before what it starts is there, which hears it in order; or while it asks somebody
-    sys.exit(130)
+if __name__ == "__main__":
+    sys.exit(start("papyros.distributed.cli", "python -m papyros.distributed"))

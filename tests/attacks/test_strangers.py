@@ -19,7 +19,7 @@ from papyros.distributed import DistributedMaster
 from papyros.distributed import messages as wire_messages
 from papyros.distributed.daemon import Daemon, offer
 from papyros.distributed.line import CallFailedError, Line, LineRefusedError
-from papyros.distributed.nameserver import Names
+from papyros.distributed.names import Names
 from papyros.distributed.naming import MASTER_OBJECT, NameServer, ask_status
 from papyros.distributed.security import Role
 from tests.attacks.conftest import SERIALIZERS, header, hears, own_address, stranger

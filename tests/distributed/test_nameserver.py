@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 
 import pytest
 from Pyro5 import api, errors
 
-from papyros import DistributedMaster, KeyRefusedError
+from papyros import DistributedMaster, KeyRefusedError, NameServerNotFoundError
 from papyros.distributed.keys import make_key_file
 from tests.contract.jobs_for_tests import double
-from tests.distributed.programs import free_port
-from tests.support import PATIENCE
+from tests.distributed.programs import free_port, groups
+from tests.support import PATIENCE, wait_until
 
 COMMAND = (sys.executable, "-m", "papyros.distributed.nameserver")
 
@@ -58,3 +60,44 @@ def test_it_refuses_in_words_what_makes_no_sense(launch, guarded):
         assert program.ended() == code
         assert words in program.text
         assert "Traceback" not in program.text
+
+
+def is_served(names):
+    try:
+        return groups(names) == []
+    except NameServerNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("nobody", ["full", "gone"])
+def test_it_serves_also_where_nobody_reads_what_it_says(launch, nobody):
+    port = free_port()
+    if nobody == "full":
+        nowhere = os.open("/dev/full", os.O_WRONLY)
+    else:
+        read, nowhere = os.pipe()
+        os.close(read)
+    with subprocess.Popen(
+        [*COMMAND, f"--port={port}"], stdout=nowhere, stderr=subprocess.PIPE, cwd=launch.cwd
+    ) as program:
+        os.close(nowhere)
+        try:
+            wait_until(lambda: program.poll() is not None or is_served(f"localhost:{port}"), "a name server")
+        finally:
+            program.terminate()
+        assert program.communicate(timeout=PATIENCE) == (None, b"")
+    assert program.returncode == 0
+
+
+def test_what_pyro_refuses_of_the_environment_is_said_in_words(launch):
+    program = launch(*COMMAND, "--port=0", PYRO_THREADPOOL_SIZE="abc")
+    assert program.ended() == 2
+    [line] = program.text.splitlines()
+    assert line.startswith("python -m papyros.distributed.nameserver: Pyro refuses what the environment says")
+
+
+def test_an_interrupt_while_modules_are_imported_shows_no_traceback(launch, tmp_path):
+    (tmp_path / "Pyro5.py").write_text("raise KeyboardInterrupt\n")
+    program = launch(*COMMAND, PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
+    assert program.ended() == 130
+    assert not program.text

@@ -13,7 +13,7 @@ import pytest
 from papyros.distributed import DistributedMaster
 from papyros.distributed.daemon import Daemon
 from papyros.distributed.host import SlaveHost
-from papyros.distributed.nameserver import Names
+from papyros.distributed.names import Names
 from papyros.distributed.naming import Address
 from papyros.distributed.security import Role
 from papyros.distributed.server import MasterServer

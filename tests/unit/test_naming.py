@@ -15,10 +15,11 @@ from Pyro5 import errors, protocol
 from Pyro5.serializers import serializers
 
 from papyros import KeyRefusedError, NameServerNotFoundError
-from papyros.distributed import nameserver, naming
+from papyros.distributed import names as names_module
+from papyros.distributed import naming
 from papyros.distributed.daemon import Daemon
 from papyros.distributed.keys import ClusterKey
-from papyros.distributed.nameserver import Names
+from papyros.distributed.names import Names
 from papyros.distributed.naming import REGISTER_TRIES, Address, NameServer
 from papyros.distributed.security import Role, Security
 from tests.distributed.programs import free_port
@@ -233,7 +234,7 @@ def test_a_name_that_is_refused_each_time_is_not_asked_for_again_and_again():
 
 
 def test_a_name_server_that_is_full_says_so_at_once(monkeypatch, made):
-    monkeypatch.setattr(nameserver, "MOST_NAMES", 1)
+    monkeypatch.setattr(names_module, "MOST_NAMES", 1)
     daemon = name_server(0)
     try:
         names = NameServer(Address("127.0.0.1", daemon.port), security())
