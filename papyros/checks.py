@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-import math
-
 from papyros.cpus import usable_cpus
 
-__all__ = ["check_bound", "check_port", "check_silence", "check_slaves"]
+__all__ = [
+    "LEAST_SILENCE",
+    "MOST_SILENCE",
+    "check_bound",
+    "check_port",
+    "check_silence",
+    "check_slaves",
+    "clamp_silence",
+]
+
+#: For so many seconds somebody may be silent before he is given up. Of less, all are given up again and again; and a
+#: week is longer than anybody would wait, but not longer than the system can.
+LEAST_SILENCE, MOST_SILENCE = 0.1, 7 * 24 * 3600
 
 
 def check_bound(name: str, bound: int | None) -> int | None:
@@ -35,9 +45,16 @@ def check_silence(name: str, seconds: float | None) -> float | None:
         return None
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{name} is a number of seconds or None, not {seconds!r}")
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"{name} is a number of seconds above 0, not {seconds!r}")
+    if not LEAST_SILENCE <= seconds <= MOST_SILENCE:
+        raise ValueError(
+            f"{name} is a number of seconds from {LEAST_SILENCE} to {MOST_SILENCE}, a week, not {seconds!r}"
+        )
     return seconds
+
+
+def clamp_silence(seconds: float) -> float:
+    """Return what somebody else says of such a number, within the bounds that he should have kept."""
+    return float(min(max(LEAST_SILENCE, seconds), MOST_SILENCE))
 
 
 def check_slaves(slaves: int | None) -> int:

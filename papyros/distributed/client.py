@@ -22,6 +22,7 @@ from typing import Any
 
 from papyros.bookkeeping import snapshot
 from papyros.bundles import MOST_JOBS
+from papyros.checks import clamp_silence
 from papyros.deadlines import Deadline, SafeCondition
 from papyros.distributed.bundling import Bundling
 from papyros.distributed.cancelling import Cancelling
@@ -351,8 +352,9 @@ class DistributedMaster(PackingMaster):
                 self._receiver.begin_anew()
                 self._room.notify_all()
             self._uri = line.uri
-            self._patience = float(answer["patience"])
-            self._silence = self._patience + float(answer["lease"])
+            lease = clamp_silence(answer["lease"])
+            self._patience = min(float(answer["patience"]), lease)
+            self._silence = self._patience + lease
             line.expect(ROOM_SECONDS + self._silence)
             self._trouble = False
             self._joined.notify_all()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+from papyros.checks import clamp_silence
 from papyros.crew import Crew
 from papyros.deadlines import Deadline
 from papyros.deaths import Death
@@ -211,13 +212,13 @@ class SlaveHost:
             # Not whether it was known: the answer that it was not may have been lost.
             self._move(line, answer["stay"])
         self._answered = time.monotonic()
-        self._beat = answer["patience"]
-        self._silence = answer["lease"]
+        self._silence = clamp_silence(answer["lease"])
+        self._beat = min(answer["patience"], self._silence)
         self._uid = answer["uid"]
         self._uri = line.uri
         self._connected.set()
         self._tell_whom(line)
-        self._take_jobs(line, answer["patience"], enlisted)
+        self._take_jobs(line, self._beat, enlisted)
 
     def _note_enlisted(self, line: Line, slaves: int) -> None:
         """Do what was to wait until the master knows that there are so many slaves for new jobs."""

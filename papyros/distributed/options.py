@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import papyros
+from papyros.checks import LEAST_SILENCE, MOST_SILENCE
 from papyros.cpus import usable_cpus
 from papyros.distributed.config import apply_pyro_items, read_config
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
@@ -141,12 +142,12 @@ def _add_places(add: Add) -> None:
 def _add_bounds(add: Add) -> None:
     add(
         "--lease",
-        type=_seconds,
+        type=_silence,
         metavar="S",
         help=f"give up slave hosts silent for S seconds (default: {LEASE_SECONDS:g})",
     )
     add(
-        "--grace", type=_seconds, metavar="S", help=f"give up clients silent for S seconds (default: {GRACE_SECONDS:g})"
+        "--grace", type=_silence, metavar="S", help=f"give up clients silent for S seconds (default: {GRACE_SECONDS:g})"
     )
     add(
         "--drain",
@@ -205,6 +206,15 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _silence(text: str) -> float:
+    seconds = _seconds(text)
+    if not LEAST_SILENCE <= seconds <= MOST_SILENCE:
+        raise argparse.ArgumentTypeError(
+            f"{_shown(text)} is no number of seconds from {LEAST_SILENCE} to {MOST_SILENCE}, a week"
+        )
+    return seconds
+
+
 def _bytes(text: str) -> int:
     return _whole(text, 1, MAX_PAYLOAD_BYTES, "number of bytes")
 
@@ -221,8 +231,8 @@ CHECKS: dict[str, Callable[[str], object]] = {
     "publish": _published,
     "slaves": _slaves,
     "port": port_number,
-    "lease": _seconds,
-    "grace": _seconds,
+    "lease": _silence,
+    "grace": _silence,
     "drain": _seconds,
     "max_bytes": _bytes,
 }

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from papyros.checks import check_silence
 from papyros.distributed.daemon import Daemon
 from papyros.distributed.desk import GRACE_SECONDS, LEASE_SECONDS
 from papyros.distributed.naming import (
@@ -85,6 +86,8 @@ class MasterServer:
         self._on_over = on_over
         self._hosted = hosted
         self._may_replace = may_replace
+        check_silence("lease", lease)
+        check_silence("grace", grace)
         check_listening(host)
         self.service = MasterService(group, lease, grace, hosted)
         try:

@@ -98,6 +98,14 @@ def test_a_wrong_number_of_seconds_is_refused(option, seconds, capsys):
     assert "number of seconds above 0" in line
 
 
+@pytest.mark.parametrize("option", ["--lease", "--grace"])
+@pytest.mark.parametrize("seconds", ["0.001", "604801", "1e11", "1" * 100])
+def test_a_silence_that_is_shorter_or_longer_than_makes_sense_is_refused(option, seconds, capsys):
+    line = refusal(capsys, f"{option}={seconds}")
+    assert option in line
+    assert "from 0.1 to 604800, a week" in line
+
+
 @pytest.mark.parametrize(
     ("seconds", "error"), [(-1, ValueError), (math.nan, ValueError), ("3", TypeError), ([], TypeError)]
 )

@@ -155,7 +155,16 @@ def test_a_client_that_hosts_the_master_says_when_a_silent_slave_host_is_given_u
 @pytest.mark.parametrize("option", ["lease", "grace"])
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(0, ValueError), (-1, ValueError), (math.inf, ValueError), (math.nan, ValueError), ("2", TypeError)],
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        (0.01, ValueError),
+        (1e11, ValueError),
+        (10**400, ValueError),
+        (math.inf, ValueError),
+        (math.nan, ValueError),
+        ("2", TypeError),
+    ],
 )
 def test_a_bad_lease_or_grace_of_a_hosted_master_is_refused_before_anybody_is_asked(option, value, error):
     with pytest.raises(error, match=option):

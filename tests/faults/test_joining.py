@@ -8,7 +8,7 @@ from papyros import ClusterError
 from papyros.distributed import client as client_module
 from papyros.distributed.line import CallFailedError, Line, LineBrokenError
 from tests.contract.jobs_for_tests import Square
-from tests.support import processed
+from tests.support import PATIENCE, processed
 
 
 def break_joins(monkeypatch, breaks):
@@ -44,3 +44,20 @@ def test_a_client_that_is_not_to_wait_joins_all_the_same_after_a_line_or_two_tha
     assert len(attempts) == 3
     group.host()
     assert processed(client, Square(7)).result == 49
+
+
+@pytest.mark.parametrize("silence", [1e11, 1e-6])
+def test_who_joins_keeps_to_bounds_that_a_master_does_not(group, silence):
+    """Nobody can wait for so long, and a thread that tries to would end; nor is anybody to ask without a pause."""
+    master = group.master()
+    desk = master.service._desk
+    desk.lease, grace = silence, desk.grace
+    desk.grace = max(silence, grace)
+    master.register()
+    host, client = group.host(), group.client()
+    assert host.wait_ready(PATIENCE)
+    assert 0.1 <= host._silence <= 604800
+    assert host._beat <= host._silence
+    assert client._patience < client._silence <= 2 * 604800
+    if silence > 1:  # else the host is given up all the time
+        assert processed(client, Square(7)).result == 49

@@ -200,3 +200,10 @@ def test_who_sends_something_large_bit_by_bit_is_not_silent(unregistered, role):
         for _ in range(3):
             desk.clock.now += 1000.0
             wait_until(lambda: line._sock.sendall(next(pieces)) or one.seen == desk.clock.now, f"{one} is heard of", 10)
+
+
+@pytest.mark.parametrize("silence", ["lease", "grace"])
+@pytest.mark.parametrize("seconds", [0.001, 1e11])
+def test_a_silence_that_is_shorter_or_longer_than_makes_sense_is_refused(silence, seconds):
+    with pytest.raises(ValueError, match=f"{silence} is a number of seconds from 0.1 to 604800"):
+        MasterServer("lab", Address("127.0.0.1", 1), security(), **{silence: seconds})
