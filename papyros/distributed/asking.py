@@ -17,7 +17,7 @@ from Pyro5.socketutil import SocketConnection
 
 from papyros.deadlines import Deadline
 
-__all__ = ["ask"]
+__all__ = ["NotThereError", "ask"]
 
 #: An answer with the names of some ten thousand masters is as large.
 MAX_ANSWER_BYTES = 4 << 20
@@ -25,16 +25,25 @@ MAX_ANSWER_BYTES = 4 << 20
 _HEADER_BYTES = 40
 
 
+class NotThereError(OSError):
+    """No connection came about, so nobody was asked."""
+
+
 def ask(host: str, port: int, name: str, method: str, args: tuple[Any, ...], timeout: float) -> Any:
     """Call a method of the object that Pyro knows by that name; `timeout` is to connect, and then for all the rest.
 
     Raises:
+        NotThereError: nobody can be connected to there.
         PyroError: it does not answer, or not as it should, or not this question.
         OSError: the same.
     """
     serpent = serializers["serpent"]
     number = serpent.serializer_id
-    with _Guarded(socket.create_connection((host, port), timeout), number, timeout) as connection:
+    try:
+        sock = socket.create_connection((host, port), timeout)
+    except OSError as error:
+        raise NotThereError(*error.args) from error
+    with _Guarded(sock, number, timeout) as connection:
         hello = serpent.dumps({"handshake": "hello", "object": name})
         connection.send(protocol.SendingMessage(protocol.MSG_CONNECT, 0, 0, number, hello).data)
         answer = _receive(connection, [protocol.MSG_CONNECTOK, protocol.MSG_CONNECTFAIL])

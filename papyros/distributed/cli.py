@@ -36,6 +36,7 @@ from papyros.distributed.naming import (
     is_here,
     parse_address,
     start_command,
+    who_is,
 )
 from papyros.distributed.options import DRAIN_SECONDS, make_parser, read_options
 from papyros.distributed.security import Security
@@ -329,6 +330,13 @@ def _print_status(group: str, nameserver: Address, security: Security) -> int:
             f"start one with {start_command(group, nameserver)}"
         )
     try:
+        # The port of one that was killed may be another's by now.
+        serves = (who_is(uri, security) or {}).get("group", group)
+        if serves != group:
+            raise MasterNotFoundError(
+                f"the master of the group {group!r} is gone: who listens where it is registered, {uri}, serves another "
+                f"group, {str(serves)[:80]!r}; start another one with {start_command(group, nameserver)}"
+            )
         status = ask_status(uri, security)
     except LineRefusedError as error:
         raise error.__cause__ or error from None

@@ -12,6 +12,7 @@ from papyros.distributed.line import LineBrokenError, LineRefusedError
 from papyros.distributed.naming import (
     ANSWER_SECONDS,
     Address,
+    MasterUnreachedError,
     NameServer,
     ask_status,
     check_host,
@@ -94,6 +95,10 @@ def _findings(group: str, nameserver: Address, key_file: Path | None) -> Iterato
         answer = who_is(uri, security)
     except LineRefusedError as error:
         raise _Ailment(str(error)) from None
+    except MasterUnreachedError:
+        raise _Ailment(
+            f"who listens at {uri} takes connections, but does not answer: is its process stopped, or overloaded?"
+        ) from None
     if answer is None:
         raise _Ailment(f"who listens at {uri} does not answer as a master does; was its port taken by somebody else?")
     yield "the key is accepted, on both sides, and the versions go together"

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from Pyro5 import errors as pyro_errors
 from Pyro5.core import URI
 
-from papyros.distributed.asking import ask
+from papyros.distributed.asking import NotThereError, ask
 from papyros.distributed.line import CallFailedError, Line, LineBrokenError, LineRefusedError, split_uri
 from papyros.distributed.security import NotReachedError, Role, Security, is_loopback
 from papyros.errors import (
@@ -412,10 +412,15 @@ class NameServer:
             raise self._absent(error) from None
 
     def _absent(self, why: object) -> NameServerNotFoundError:
-        return NameServerNotFoundError(
-            f"no name server answers at {self.address} ({why}); start one with pyro5-ns, "
-            "or say where it is: --nameserver HOST[:PORT], in a program nameserver='HOST[:PORT]'"
-        )
+        absent = f"no name server answers at {self.address} ({why})"
+        if isinstance(why, NotThereError | LineBrokenError):
+            absent += "; start one with pyro5-ns, or say where it is"
+        else:  # that would find the port taken
+            absent += (
+                ", though something listens there: a name server that is stopped or overloaded, or some other program; "
+                "see what it is, or say where the name server is"
+            )
+        return NameServerNotFoundError(f"{absent}: --nameserver HOST[:PORT], in a program nameserver='HOST[:PORT]'")
 
     def _ask_ours(self, method: str, args: tuple[Any, ...]) -> Any:
         line, self._line = self._line, None

@@ -172,3 +172,17 @@ def test_the_doctor_asks_again_when_no_slave_host_answers_at_once(monkeypatch):
         "1 slave is connected, on 1 machine"
     ]
     assert not looks
+
+
+def test_of_a_master_that_is_stopped_the_doctor_says_so_and_refers_to_nobody(launch, group, names):  # noqa: F811
+    launch.master(group, names).stop()
+    line = failing(launch, group, names)
+    assert "takes connections, but does not answer" in line
+    assert "--doctor" not in line
+
+
+def test_of_what_listens_in_the_place_of_a_name_server_the_doctor_does_not_say_that_it_is_missing(launch, group):  # noqa: F811
+    with socket.create_server(("localhost", 0)) as silent:
+        line = failing(launch, group, f"localhost:{silent.getsockname()[1]}")
+    assert "though something listens there" in line
+    assert "pyro5-ns" not in line

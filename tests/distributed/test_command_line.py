@@ -256,6 +256,16 @@ def test_the_status_of_a_killed_master_refers_to_the_doctor_who_says_what_comes_
     assert "Programs that may host the master need nobody for that" in doctor.text
 
 
+def test_the_status_of_a_group_is_not_that_of_another_one_that_has_taken_the_port(launch, names, group):
+    port = f"--port={free_port()}"
+    launch.master(group, names, port).end(signal.SIGKILL)
+    launch.master(f"{group}-2", names, port)
+    asked = launch.part(f"--group={group}", f"--nameserver={names}", "--status", name="status")
+    assert asked.ended() == 1
+    assert f"serves another group, '{group}-2'" in asked.text
+    assert "0 slaves" not in asked.text
+
+
 def test_the_status_of_a_group_shows_what_its_slaves_run(launch, names, group, gates, tmp_path):
     gate = gates()
     master = launch.master(group, names)

@@ -245,3 +245,14 @@ def test_a_name_server_that_is_full_says_so_at_once(monkeypatch, made):
         assert len(made) == lines + 1
     finally:
         daemon.close()
+
+
+def test_what_listens_in_the_place_of_a_name_server_is_told_of_where_one_that_is_missing_would_be_started(monkeypatch):
+    monkeypatch.setattr(naming, "ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address("127.0.0.1", silent.getsockname()[1])
+        with pytest.raises(NameServerNotFoundError, match="though something listens there") as caught:
+            NameServer(address, security()).lookup("lab")
+    assert "pyro5-ns" not in str(caught.value)
+    with pytest.raises(NameServerNotFoundError, match="start one with pyro5-ns"):
+        NameServer(address, security()).lookup("lab")
