@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM, for the parts of a cluster: once is a request, twice is an order."""
+"""Ctrl-C, SIGTERM and a terminal that goes, for the parts of a cluster: once is a request, twice is an order."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import select
+import selectors
 import signal
 import time
 from types import FrameType
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = ["StopSignals"]
 
+#: What a process is sent whose terminal goes; not all systems have it.
+HANGUP = getattr(signal, "SIGHUP", None)
+
 
 class StopSignals:
-    """An event that SIGINT and SIGTERM set; a second signal ends the process at once.
+    """An event that SIGINT, SIGTERM and SIGHUP set; a second signal ends the process at once.
+
+    Unless that is SIGHUP: the system and the shell may both send it. Where it is ignored, it stays so: see `nohup`.
 
     Whoever waits for a lock does not hear of a signal that another thread is given, or
     that comes just before the lock is waited for. So the interpreter's wakeup
@@ -48,18 +53,24 @@ class StopSignals:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the end is requested; return whether it was, in time. For the main thread only."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while not self._is_set:
-            remaining = None if deadline is None else deadline - time.monotonic()
-            if remaining is not None and remaining <= 0:
-                break
-            if select.select([self._out], [], [], remaining)[0]:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._out, 4096)
+        # Of those that take any file descriptor, however many there are, and none of their own: there may be none left.
+        with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
+            selector.register(self._out, selectors.EVENT_READ)
+            while not self._is_set:
+                remaining = None if deadline is None else deadline - time.monotonic()
+                if remaining is not None and remaining <= 0:
+                    break
+                if selector.select(remaining):
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._out, 4096)
         return self._is_set
 
     def __enter__(self) -> Self:
         self._wakeup = signal.set_wakeup_fd(self._in, warn_on_full_buffer=False)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if HANGUP is not None and signal.getsignal(HANGUP) is not signal.SIG_IGN:
+            numbers.append(HANGUP)
+        for number in numbers:
             self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -71,6 +82,8 @@ class StopSignals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the frame does not matter
         if self.number:
+            if number == HANGUP:
+                return
             # The kernel ends the slaves with this process.
             os._exit(128 + number)
         self.number = number

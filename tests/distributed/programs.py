@@ -160,6 +160,12 @@ class AtTerminal(Program):
         wait_until(lambda: (self.text, not self.running)[1], f"the end of {self.name}", seconds)
         return super().ended()
 
+    def hang_up(self) -> None:
+        """Have the terminal go, as when its window is closed."""
+        self.text  # read what is there
+        os.close(self._keyboard)
+        self._keyboard = os.open(os.devnull, os.O_RDWR)
+
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold what is shown, as Ctrl-S does, and let it go on in the end, as Ctrl-Q does."""

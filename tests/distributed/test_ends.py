@@ -16,6 +16,7 @@ from tests.distributed.programs import (
     CTRL_C,
     HOST_UP,
     MASTER_UP,
+    PART,
     STANDALONE_UP,
     alive,
     elapsed,
@@ -61,7 +62,7 @@ def clean_end(kind, program, names, group, mark):
     assert (group in groups(names)) == (kind == "host")  # the master that it served goes on
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("kind", PARTS)
 def test_a_signal_ends_a_part_cleanly(kind, number, launch, names, group, mark):
     program = start_part(kind, launch, names, group)
@@ -86,6 +87,28 @@ def test_ctrl_c_at_a_terminal_ends_a_part_cleanly(kind, launch, names, group, ma
     with at_most(END_SECONDS):
         assert program.ended() == 0
     clean_end(kind, program, names, group, mark)
+
+
+def test_a_slave_host_whose_terminal_goes_says_goodbye(launch, names, group):
+    host = start_part("host", launch, names, group, terminal=True)
+    with DistributedMaster(group, names, host_master=False) as client:
+        assert client.status().slaves
+        host.hang_up()
+        with at_most(END_SECONDS):
+            assert host.ended() == 0
+        assert not client.status().slaves
+
+
+def test_a_part_that_is_to_outlive_its_terminal_does(launch, names, group):
+    nohup = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh")
+    master = launch(*nohup, *PART, f"--group={group}", f"--nameserver={names}", name="master")
+    master.wait_for(MASTER_UP)
+    host = launch(*nohup, *PART, f"--group={group}", f"--nameserver={names}", "--slaves=1", name="host")
+    host.wait_for(HOST_UP)
+    for part in (host, master):
+        part.send(signal.SIGHUP)
+        assert part.end() == 0
+    assert "draining" in host.text  # which is what the second signal asks for
 
 
 def test_a_second_signal_ends_a_part_at_once(launch, names, group, gates):
