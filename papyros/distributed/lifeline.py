@@ -138,9 +138,8 @@ class Part:
                 with contextlib.suppress(ConnectionResetError):  # it ended before it read what it was told
                     chunk = self._sock.recv(4096)
                 if not chunk:
-                    code = self._process.wait(END_SECONDS)
                     raise ClusterError(
-                        f"the {self.name} of the local cluster ended with exit code {code} before it was ready; "
+                        f"the {self.name} of the local cluster {_cause_of(self._code())} before it was ready; "
                         "what it printed says why"
                     )
                 heard += chunk
@@ -154,11 +153,17 @@ class Part:
     def ended_by_itself(self) -> str:
         """Take note of that, and return in words how the part has ended."""
         try:
-            code = self._process.wait(END_SECONDS)
+            code = self._code()
             self.failed = code != 0
-            return cause_of(code)
+            return _cause_of(code)
         except subprocess.TimeoutExpired:
             return "has left"
+
+    def _code(self) -> int | None:
+        """Wait for the end; return the exit code, or None where the system keeps none for this program."""
+        code = self._process.wait(END_SECONDS)
+        # `subprocess` makes a 0 of what it cannot know; and whoever started this program may have SIGCHLD ignored.
+        return None if code == 0 and signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN else code
 
     def drain(self, timeout: float) -> None:
         """Have the part end when what it runs has ended; wait for that."""
@@ -184,3 +189,9 @@ class Part:
     def close(self) -> None:
         """Let go of the line to a part that has ended."""
         self._sock.close()
+
+
+def _cause_of(code: int | None) -> str:
+    if code is None:
+        return "has ended (how is not known, since this program ignores SIGCHLD)"
+    return cause_of(code)

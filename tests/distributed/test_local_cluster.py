@@ -461,3 +461,26 @@ def test_a_multi_process_master_is_gone_with_its_slaves_when_it_is_closed(mark):
         started = time.monotonic()
     assert time.monotonic() - started < 2
     assert not any(map(alive, pids))
+
+
+def test_a_part_that_dies_has_failed_also_where_its_exit_code_is_not_kept(launch):
+    """A program that ignores SIGCHLD, or was started by one that does, is told of no exit codes."""
+    program = launch.script("""
+        import os, signal, time
+        from papyros import ClusterError, LocalCluster
+        from tests.support import wait_until
+
+        if __name__ == "__main__":
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            with LocalCluster(1) as cluster:
+                os.kill(cluster.pids["master"], signal.SIGKILL)
+                wait_until(lambda: cluster.failed_parts == ["master"], "word of the death")
+            try:
+                LocalCluster(1, options=["--port=99999"])
+            except ClusterError as error:
+                print(error)
+    """)
+    assert program.ended() == 0
+    assert "has ended (how is not known, since this program ignores SIGCHLD), and is not started anew" in program.text
+    assert "the master of the local cluster has ended (how is not known" in program.text
+    assert "exit code" not in program.text
