@@ -260,14 +260,22 @@ def _new_file(path: Path, text: str, keep: bool = False) -> Iterator[Path]:
     fd = os.open(path, flags, 0o600)
     try:
         try:
-            os.write(fd, text.encode())
+            _write(fd, text.encode())
             os.fsync(fd)
         finally:
             os.close(fd)
         yield path
+    except BaseException:
+        keep = False  # a part of a key is worse than none: it is found, and refused, by all who come later
+        raise
     finally:
         if not keep:
             path.unlink()
+
+
+def _write(fd: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
 
 
 # What is in them -------------------------------------------------------------------------

@@ -366,3 +366,37 @@ def test_attack_11_the_address_to_publish_may_be_another_one(launch, group_name,
     master = launch.master(group_name, str(names), "--host=127.0.0.1", "--publish=127.0.0.1")
     assert ask_status(uri_of(str(names), group_name), security()).clients == 0
     assert parse_address(uri_of(str(names), group_name).partition("@")[2]).host == "127.0.0.1"
+
+
+def no_links(*_):
+    raise OSError(errno.EPERM, "no links here")
+
+
+def test_a_key_that_cannot_be_written_leaves_no_file_behind_also_where_there_are_no_links(tmp_path, monkeypatch):
+    """An empty one would be found, and refused, by all who come later."""
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    write, written = os.write, []
+
+    def write_once(fd, data):
+        if written:
+            raise OSError(errno.ENOSPC, "no space left")
+        written.append(data)
+        return write(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", no_links)
+        patch.setattr(os, "write", write_once)
+        with pytest.raises(OSError, match="no space left"):
+            make_key_file(folder / "key")
+    assert written
+    assert not list(folder.iterdir())
+
+
+def test_a_key_that_is_written_in_pieces_is_whole(tmp_path, monkeypatch):
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", no_links)
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:7]))
+        key = make_key_file(tmp_path / "key")
+    assert read_key_file(tmp_path / "key").fingerprint == key.fingerprint
