@@ -70,6 +70,8 @@ def read_config(
         options = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"the configuration file {path} is no TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError(f"the configuration file {path} has values in values that are nested too deeply") from None
     items = options.pop("pyro", {})
     if not isinstance(items, dict):
         raise ConfigError(f"{_place(path, text, 'pyro')}: 'pyro' is a table of Pyro's items, [pyro]")

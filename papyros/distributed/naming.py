@@ -127,7 +127,7 @@ def parse_address(text: str, default_port: int = 9090, what: str = "a name serve
     """
     match = _ADDRESS.fullmatch(text) if isinstance(text, str) else None
     if match is None or not 0 < int(match[3] or default_port) < 65536:
-        raise ConfigError(f"{text!r} is no address of {what}; write HOST or HOST:PORT, like lab1:9090")
+        raise ConfigError(f"{text!r} is no address of {what}; write HOST or HOST:PORT, like lab1:9090, or [IPV6]:PORT")
     return Address(check_host(match[1] or match[2]), int(match[3] or default_port))
 
 

@@ -147,13 +147,25 @@ def test_an_empty_text_is_refused(option, capsys, launch):
     assert option in program.text
 
 
-WRONG_ADDRESSES = ["a:b:c", "host:99999", "host:0", ":9090", "http://lab/", "two words", "a\nb", "\x1b[31m", "host:"]
+WRONG_ADDRESSES = [
+    "::1",
+    "a:b:c",
+    "host:99999",
+    "host:0",
+    ":9090",
+    "http://lab/",
+    "two words",
+    "a\nb",
+    "\x1b[31m",
+    "host:",
+]
 
 
 @pytest.mark.parametrize("address", WRONG_ADDRESSES)
 def test_a_wrong_name_server_is_refused(address, capsys):
     line = refusal(capsys, f"--nameserver={address}")
     assert "name server" in line
+    assert "[IPV6]:PORT" in line
 
 
 @pytest.mark.parametrize(("option", "value"), [("--group", "a/b"), ("--nameserver", "a:b:c")])

@@ -138,3 +138,8 @@ def test_a_configuration_file_that_cannot_be_read_is_named(tmp_path, capsys):
     latin = tmp_path / "latin.toml"
     latin.write_bytes('group = "gruppe-ä"'.encode("latin-1"))
     assert str(latin) in refusal(capsys, f"--config={latin}")
+
+
+def test_a_file_that_is_nested_too_deeply_is_refused_in_words(config, capsys):
+    line = refusal(capsys, f"--config={config('slaves = ' + '[' * 10_000)}")
+    assert "the configuration file" in line
