@@ -73,6 +73,11 @@ PREFIX = "papyros: "
 
 DRAINING = "draining: running jobs end, no more are taken; a second signal ends it now"
 
+UNDRAINED = (
+    "not drained after {seconds:g} s: jobs that still run are stopped; they, and those whose outcomes the master "
+    "has not taken, run again elsewhere"
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
@@ -277,7 +282,9 @@ def _run_host(
         if stop.number == signal.SIGTERM and not host.broken:
             host.take_no_more()
             tell(DRAINING)
-            host.drain(options.drain or DRAIN_SECONDS)
+            seconds = options.drain or DRAIN_SECONDS
+            if not host.drain(seconds):
+                tell(UNDRAINED.format(seconds=seconds))
     finally:
         host.close()
     if host.broken:

@@ -89,6 +89,21 @@ def test_ctrl_c_at_a_terminal_ends_a_part_cleanly(kind, launch, names, group, ma
     clean_end(kind, program, names, group, mark)
 
 
+def test_a_host_says_that_a_master_that_does_not_answer_took_no_outcomes(launch, names, group, gates, tmp_path):
+    master = launch.master(group, names)
+    host = launch.host(group, names, 1, "--drain=1")
+    gate = gates()
+    with DistributedMaster(group, names, host_master=False) as client:
+        client.addJob(trace(str(tmp_path), "running", gate.path))
+        gate.wait_for_arrivals()
+        master.stop()
+        gate.open()
+        assert host.end() == 0
+        assert "those whose outcomes the master has not taken" in host.text
+        master.send(signal.SIGCONT)
+        client.cancelAllJobs()
+
+
 def test_a_slave_host_whose_terminal_goes_says_goodbye(launch, names, group):
     host = start_part("host", launch, names, group, terminal=True)
     with DistributedMaster(group, names, host_master=False) as client:
@@ -190,6 +205,7 @@ def test_sigterm_waits_for_what_runs_only_so_long(launch, names, group, gates):
         with at_most(END_SECONDS):
             assert host.end() == 0
         assert client.numPendingJobs() == 1
+        assert "not drained after 0.3 s: jobs that still run are stopped" in host.text
 
 
 @pytest.mark.alone
