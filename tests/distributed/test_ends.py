@@ -80,6 +80,15 @@ def test_a_signal_ends_a_part_whichever_thread_it_reaches(kind, launch, names, g
     assert program.ended() == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", PARTS)
+def test_a_signal_ends_a_part_at_a_terminal_that_is_held(kind, number, launch, names, group):
+    """Nobody reads that it ends, and it ends all the same."""
+    program = start_part(kind, launch, names, group, terminal=True)
+    with program.held(), at_most(END_SECONDS):
+        assert program.end(number) == 0
+
+
 @pytest.mark.parametrize("kind", ["master", "host", "standalone"])
 def test_ctrl_c_at_a_terminal_ends_a_part_cleanly(kind, launch, names, group, mark):
     program = start_part(kind, launch, names, group, terminal=True)

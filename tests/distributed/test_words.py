@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 
@@ -13,10 +12,7 @@ import papyros
 from papyros import DistributedMaster
 from papyros.distributed.keys import make_key_file
 from tests.distributed.programs import CHECKOUT, HOST_UP, PART
-from tests.support import PATIENCE, at_most, wait_until
-
-#: How long a part may take to end when it is asked to.
-END_SECONDS = 3.0
+from tests.support import PATIENCE, wait_until
 
 #: Standard output has characters for this only where somebody has seen to it.
 ODD = "schl\xfcssel"
@@ -39,15 +35,6 @@ def test_a_slave_host_at_a_terminal_that_is_held_serves_the_next_master(launch, 
     wait_until(lambda: host.text.count(HOST_UP) == 2, "what was said meanwhile")
     assert host.end() == 0
     assert "has ended" in host.text
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_slave_host_at_a_terminal_that_is_held_ends_when_it_is_asked_to(launch, names, group, number):
-    launch.master(group, names)
-    host = launch.part(f"--group={group}", f"--nameserver={names}", "--slaves=1", name="host", terminal=True)
-    host.wait_for(HOST_UP)
-    with host.held(), at_most(END_SECONDS):
-        assert host.end(number) == 0
 
 
 def test_what_standard_output_has_no_characters_for_is_told_with_escapes(launch, tmp_path):
