@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import time
 
 import pytest
 
 import papyros
+from papyros.distributed import host as host_module
+from papyros.distributed import hostvalues
 from papyros.store import Held
+from tests.contract.jobs_for_tests import Square
+from tests.contract.sharing import pick
 from tests.faults import jobs
 from tests.support import PATIENCE, wait_until
 
@@ -78,3 +83,28 @@ def test_a_slave_host_that_is_closed_in_the_middle_of_a_value_ends_at_once(group
     host.close()
     assert time.monotonic() - started < 5
     assert not host._values._partial
+
+
+@pytest.mark.parametrize("once", [False, True])
+def test_a_job_whose_value_no_host_can_hold_ends_at_last_and_says_why(group, monkeypatch, once):
+    """And it does not go to and fro as fast as it can."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(hostvalues, "fetch_value", fail)
+    for name in ("HOLD_SECONDS", "PAUSE_SECONDS", "LAST_PAUSE_SECONDS", "RETRY_SECONDS"):
+        monkeypatch.setattr(hostvalues, name, 0.01)
+    monkeypatch.setattr(host_module, "LACKING_SECONDS", 0.01)
+    group.master().register()
+    group.host()
+    client = group.client()
+    needy, other = pick(papyros.shared(bytes(100)), 1), Square(7)
+    needy.at_most_once = once
+    for job in (needy, other):
+        client.addJob(job)
+    assert set(client.processedJobs(PATIENCE)) == {needy, other}
+    assert other.result == 49
+    with pytest.raises(papyros.SlaveLost) as lost:
+        needy.result
+    assert str(lost.value).count(f"{hostvalues.LACKING}: [Errno 28] No space left on device") == (1 if once else 20)
