@@ -22,6 +22,12 @@ BYE = b"bye\n"
 #: For so long, at most, is swept what goes on starting processes.
 SWEEP_SECONDS = 10.0
 
+#: A process that has just put another program in its place has no environment yet. It is looked at so often, ...
+LOOKS = 50
+
+#: ... and so long after one another: that takes no time but until the system lets it go on.
+BEGIN_SECONDS = 0.005
+
 #: So long is waited for those that were killed to be gone.
 PAUSE_SECONDS = 0.05
 
@@ -34,23 +40,53 @@ def sweep(mark: str) -> int:
     """
     begin = f"{MARK}={mark}".encode()
     swept = 0
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if name.isdigit() and _carries(f"/proc/{name}/environ", begin):
-            try:
-                os.kill(int(name), signal.SIGKILL)
-            except OSError:  # it has ended meanwhile
-                continue
-            swept += 1
+    names = [name for name in os.listdir("/proc") if name.isdigit()] if os.path.isdir("/proc") else []
+    for _ in range(LOOKS):
+        beginners = []
+        for name in names:
+            variables, begins = _read(name, "environ"), False
+            if not variables and _is_alive(name):
+                begins = not _read(name, "cmdline")
+                variables = _read(name, "environ")  # it has one a moment after it has a command line
+            if _carries(variables, begin):
+                swept += _kill(name)
+            elif begins and not variables:
+                beginners.append(name)
+        names = beginners
+        if not names:
+            break
+        time.sleep(BEGIN_SECONDS)
     return swept
 
 
-def _carries(environ: str, begin: bytes) -> bool:
-    try:
-        with open(environ, "rb") as file:
-            variables = file.read().split(b"\0")
-    except OSError:  # it has ended, or belongs to somebody else
-        return False
+def _carries(environ: bytes, begin: bytes) -> bool:
+    variables = environ.split(b"\0")
     return any(variable == begin or variable.startswith(begin + b".") for variable in variables)
+
+
+def _kill(name: str) -> bool:
+    try:
+        os.kill(int(name), signal.SIGKILL)
+    except OSError:  # it has ended meanwhile
+        return False
+    return True
+
+
+def _is_alive(name: str) -> bool:
+    """Whether a process of this user has a program: what has ended has none, nor have threads of the system."""
+    try:
+        os.readlink(f"/proc/{name}/exe")
+    except OSError:
+        return False
+    return True
+
+
+def _read(name: str, what: str) -> bytes:
+    try:
+        with open(f"/proc/{name}/{what}", "rb") as file:
+            return file.read()
+    except OSError:  # it has ended, or belongs to somebody else
+        return b""
 
 
 def sweep_thoroughly(mark: str, seconds: float = SWEEP_SECONDS) -> None:

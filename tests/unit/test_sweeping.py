@@ -53,6 +53,24 @@ def test_all_that_carry_the_mark_are_swept_up_and_nobody_else(processes):
     assert sweep(mark) == 0
 
 
+def test_one_that_begins_with_its_program_is_looked_at_again_until_its_mark_can_be_seen(processes, monkeypatch):
+    """The system has no environment, nor a command line, of it in that moment; it takes long where others compute."""
+    mark = uuid.uuid4().hex
+    processes += [started(mark)]
+    read, looks = sweeping._read, []
+
+    def begin(name, what):
+        if int(name) != processes[0].pid or len(looks) >= 5:
+            return read(name, what)
+        looks.append(what)
+        return b""
+
+    monkeypatch.setattr(sweeping, "_read", begin)
+    assert sweep(mark) == 1
+    assert processes[0].wait(10) == -9
+    assert len(looks) == 5
+
+
 def test_sweeping_what_does_not_exist_is_harmless():
     assert sweep(uuid.uuid4().hex) == 0
 
