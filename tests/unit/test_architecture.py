@@ -41,6 +41,7 @@ STOREYS = [
     {"current", "running", "wire", "execution", "calls", "lanes", "leftovers", "mapped"},
     {"encoded", "preparing"},
     {"bookkeeping", "jobfuture", "parcels"},
+    {"futurelane"},
     {"courier", "family", "jobclasses", "pace", "packing", "staff", "telling"},
     {"delegating"},
     {"executormaster"},

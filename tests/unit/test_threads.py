@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import papyros
-from papyros.courier import FutureLane
 from papyros.current import Place
 from papyros.delegating import DelegatingMaster
+from papyros.futurelane import FutureLane
 from papyros.threads import worker
 from tests.contract.jobs_for_tests import Square
 from tests.support import PATIENCE, Bug, processed
