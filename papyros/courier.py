@@ -16,7 +16,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import Any, Protocol
 
 from papyros.bookkeeping import BookkeepingMaster
 from papyros.current import running_here
@@ -24,7 +25,7 @@ from papyros.deadlines import FOREVER
 from papyros.ending import program_end
 from papyros.entries import Entry
 from papyros.errors import MasterClosedError, SlaveLost
-from papyros.futurelane import FutureLane, after_shutdown
+from papyros.futurelane import FutureLane, after_shutdown, tell_all
 from papyros.jobfuture import JobFuture
 from papyros.jobs import Job
 from papyros.keeping import check_job
@@ -32,9 +33,6 @@ from papyros.logs import logger_of
 from papyros.master import Master
 from papyros.outcome import Outcome
 from papyros.threads import worker
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["Courier", "courier_of"]
 
@@ -188,12 +186,10 @@ class LaneCourier:
         error = self._lane.broken
         if closed and error is None:
             error = MasterClosedError("the master was closed before the job was processed")
-        with contextlib.ExitStack() as others:  # as in `FutureLane.withdraw`
-            for future in reversed(gone):
-                if error is not None:
-                    others.callback(self._guard, future._settle, Outcome(exception=error))
-                else:
-                    others.callback(self._guard, future._leave)
+        if error is None:
+            tell_all([partial(self._guard, future._leave) for future in gone])
+        else:
+            tell_all([partial(self._guard, future._settle, Outcome(exception=error)) for future in gone])
 
     def _guard(self, tell: Callable[..., None], *arguments: Any) -> None:
         """Tell a future, whatever its callbacks raise: there are others, which only this thread can tell."""
@@ -287,6 +283,14 @@ def _waits_for_itself() -> RuntimeError:
     )
 
 
+def _tell(future: JobFuture, processed: Job | None) -> None:
+    """Tell a future what an `execute` of its job alone has yielded: nothing, if it was cancelled at the master."""
+    if processed is None:
+        future._leave()
+    else:
+        future._settle(processed._require_outcome())
+
+
 class PlainCourier:
     """Sends jobs through a master of which only the public calls are known, each by an `execute` of its own."""
 
@@ -307,10 +311,7 @@ class PlainCourier:
         except BaseException as error:  # noqa: BLE001 - whoever waits for the future is told
             future._settle(Outcome.failed(error))
             return
-        if processed is None:
-            future._leave()  # somebody has cancelled it at the master
-        else:
-            future._settle(processed._require_outcome())
+        _tell(future, processed)
 
     def withdraw(self, futures: list[JobFuture] | None = None) -> None:
         """Cancel jobs that the master was not given yet; see `Courier.withdraw`."""
@@ -351,11 +352,7 @@ class CallersCourier:
             raise after_shutdown()
         self._under_way[future] = threading.get_ident()
         try:
-            processed = next(iter(self._master.execute([job])), None)
-            if processed is None:
-                future._leave()  # somebody has cancelled it at the master
-            else:
-                future._settle(processed._require_outcome())
+            _tell(future, next(iter(self._master.execute([job])), None))
         except BaseException:
             future._cancel()  # nobody has it but those who wait for all in `join`
             raise

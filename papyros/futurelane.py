@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from papyros.bookkeeping import BookkeepingMaster
@@ -21,7 +22,7 @@ from papyros.outcome import Outcome
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["FutureLane", "after_shutdown"]
+__all__ = ["FutureLane", "after_shutdown", "tell_all"]
 
 #: So many outcomes are taken out of the ledger at a time.
 TAKE = 256
@@ -30,6 +31,13 @@ TAKE = 256
 def after_shutdown() -> RuntimeError:
     """Return what is raised where jobs are sent after the end."""
     return RuntimeError("cannot schedule new futures after shutdown")
+
+
+def tell_all(calls: Sequence[Callable[[], object]]) -> None:
+    """Make all of these calls, one after the other, whatever the callbacks of futures raise in one of them."""
+    with contextlib.ExitStack() as others:  # the last one comes first
+        for call in reversed(calls):
+            others.callback(call)
 
 
 class FutureLane(Lane):
@@ -132,11 +140,8 @@ class FutureLane(Lane):
     def withdraw(self, futures: list[JobFuture] | None) -> None:
         """Cancel jobs that wait; see `Courier.withdraw`."""
         withdrawn, mine = self.take_back(futures)
-        with contextlib.ExitStack() as others:  # are told, whatever the callbacks of one raise; the last comes first
-            for future in reversed(withdrawn):  # the thread that settles futures may have been quicker, and not be done
-                others.callback(future._cancel)
-            for future in reversed(mine):
-                others.callback(future._leave)
+        # Of those that are not mine, the thread that settles futures was quicker, and may not be done.
+        tell_all([*[future._leave for future in mine], *[future._cancel for future in withdrawn]])
 
     def abandon(self, job: Job, future: JobFuture) -> None:
         """Let go of a job, in whatever state it is, and of its future, which nobody has."""

@@ -10,11 +10,13 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Callable
 from typing import IO, NoReturn
 
+from papyros.errors import ConfigError, PapyrosError
 from papyros.screen import Screen, spelt
 
-__all__ = ["Speaker", "VersionAction", "say"]
+__all__ = ["Speaker", "VersionAction", "run_command", "say"]
 
 
 def say(text: str) -> None:
@@ -53,6 +55,19 @@ class Speaker:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 _settle(stream)
+
+
+def run_command(parser: argparse.ArgumentParser, speaker: Speaker, run: Callable[[], int]) -> int:
+    """Run a command, and close its speaker; return the exit code. What keeps it from its work is said in words."""
+    try:
+        return run()
+    except ConfigError as error:
+        parser.error(str(error))
+    except PapyrosError as error:
+        speaker.complain(f"{parser.prog}: {error}")
+        return 1
+    finally:
+        speaker.close()
 
 
 class VersionAction(argparse.Action):

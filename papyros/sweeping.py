@@ -44,19 +44,25 @@ def sweep(mark: str) -> int:
     for _ in range(LOOKS):
         beginners = []
         for name in names:
-            variables, begins = _read(name, "environ"), False
-            if not variables and _is_alive(name):
-                begins = not _read(name, "cmdline")
-                variables = _read(name, "environ")  # it has one a moment after it has a command line
-            if _carries(variables, begin):
-                swept += _kill(name)
-            elif begins and not variables:
+            variables = _variables_of(name)
+            if variables is None:
                 beginners.append(name)
+            elif _carries(variables, begin):
+                swept += _kill(name)
         names = beginners
         if not names:
             break
         time.sleep(BEGIN_SECONDS)
     return swept
+
+
+def _variables_of(name: str) -> bytes | None:
+    """Return the environment of a process; None, if it has just put another program in its place, and none yet."""
+    variables = _read(name, "environ")
+    if variables or not _is_alive(name):
+        return variables
+    begins = not _read(name, "cmdline")
+    return _read(name, "environ") or (None if begins else b"")  # that comes a moment after the command line
 
 
 def _carries(environ: bytes, begin: bytes) -> bool:

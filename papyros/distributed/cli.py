@@ -44,7 +44,6 @@ from papyros.distributed.server import MasterServer
 from papyros.distributed.signals import StopSignals
 from papyros.errors import (
     ClusterError,
-    ConfigError,
     KeyFileError,
     MasterNotFoundError,
     NameServerNotFoundError,
@@ -52,7 +51,7 @@ from papyros.errors import (
 )
 from papyros.logs import logger_of, show_warnings
 from papyros.memory import use_one_heap
-from papyros.saying import Speaker, say
+from papyros.saying import Speaker, run_command, say
 from papyros.wire import MAX_PAYLOAD_BYTES
 
 __all__ = ["main"]
@@ -83,15 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     parser = make_parser()
     speaker = Speaker(PREFIX)
-    try:
-        return _run(read_options(parser, arguments), speaker)
-    except ConfigError as error:
-        parser.error(str(error))
-    except PapyrosError as error:
-        speaker.complain(f"{parser.prog}: {error}")
-        return 1
-    finally:
-        speaker.close()
+    return run_command(parser, speaker, lambda: _run(read_options(parser, arguments), speaker))
 
 
 def _run(options: argparse.Namespace, speaker: Speaker) -> int:

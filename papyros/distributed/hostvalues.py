@@ -268,7 +268,7 @@ class HostValues:
     def _next_wanted(self) -> bytes | None:
         """Return a value to be fetched; None, after a while, where it is too early to try again to hold those."""
         with self._lock:
-            awaited = dict.fromkeys(digest for missing in self.awaited.values() for digest in missing)
+            awaited = self._awaited_values()
             wanted = next((digest for digest in awaited if digest not in self._lacks), None)
             if wanted is not None or not awaited:
                 return wanted
@@ -280,6 +280,10 @@ class HostValues:
                 self._news.wait(pause)
             return None
 
+    def _awaited_values(self) -> dict[bytes, None]:
+        """Return the values that are awaited, in the order of those who await them. Called with the lock held."""
+        return dict.fromkeys(digest for missing in self.awaited.values() for digest in missing)
+
     def _note_no_line(self, error: Exception) -> None:
         """Give the jobs back whose values cannot be fetched, for want of a line, if it has been so for a while."""
         now = time.monotonic()
@@ -287,7 +291,7 @@ class HostValues:
         if now - self._lineless < HOLD_SECONDS:
             return
         with self._lock:
-            awaited = {digest for missing in self.awaited.values() for digest in missing}
+            awaited = self._awaited_values()
         for digest in awaited:
             lack = self._lacks.setdefault(digest, Lack(self._lineless))
             self._note_lack(digest, lack, error)

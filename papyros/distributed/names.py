@@ -20,9 +20,8 @@ from papyros.distributed.naming import DEFAULT_NAMESERVER, Address, check_listen
 from papyros.distributed.options import port_number
 from papyros.distributed.security import Role, Security
 from papyros.distributed.signals import StopSignals
-from papyros.errors import ConfigError, PapyrosError
 from papyros.logs import show_warnings
-from papyros.saying import Speaker
+from papyros.saying import Speaker, run_command
 
 __all__ = ["Names", "main"]
 
@@ -94,15 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(arguments)
     speaker = Speaker()
-    try:
-        return _serve(options, speaker)
-    except ConfigError as error:
-        parser.error(str(error))
-    except PapyrosError as error:
-        speaker.complain(f"{parser.prog}: {error}")
-        return 1
-    finally:
-        speaker.close()
+    return run_command(parser, speaker, lambda: _serve(options, speaker))
 
 
 def _serve(options: argparse.Namespace, speaker: Speaker) -> int:
