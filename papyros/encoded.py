@@ -18,7 +18,7 @@ from papyros.keeping import wants_retry
 from papyros.outcome import Outcome, describe_exception
 from papyros.pickling import PROTOCOL, Rebuilt, brief, text_of
 from papyros.story import name_job
-from papyros.wire import LARGE_BYTES, MAX_PAYLOAD_BYTES, Buffer, caused, dumps, dumps_after
+from papyros.wire import LARGE_BYTES, MAX_PAYLOAD_BYTES, Buffer, caused, dumps, dumps_after, loads_plain
 
 __all__ = [
     "asks_for_retry",
@@ -42,7 +42,7 @@ MOST_CHARACTERS = 1 << 20
 _ADDRESS = re.compile("0x[0-9A-Fa-f]+")
 
 # The first byte of an encoded outcome says what follows.
-_RESULT: Final = b"R"  # a pickled result
+_RESULT: Final = b"R"  # a result, pickled or marshalled
 _ERROR: Final = b"E"  # a pickled tuple: pickled exception or None, type name, text, traceback
 _FAILED: Final = b"F"  # the same, of a job that is to be tried again if it has retries left
 _REFUSED: Final = b"P"  # JSON: the text of a PayloadError and whether it was the size
@@ -167,7 +167,7 @@ def decode_outcome(encoded: Buffer, job: object, slave: str = "", seconds: float
     body = encoded[1:] if len(encoded) < LARGE_BYTES else memoryview(encoded)[1:]  # to copy little costs less
     if kind == _RESULT:
         try:
-            return Outcome(pickle.loads(body), None, "", slave, seconds)
+            return Outcome(loads_plain(body), None, "", slave, seconds)
         except KeyboardInterrupt:
             raise  # the user's
         except BaseException as error:  # noqa: BLE001 - a __setstate__ may raise anything, SystemExit too

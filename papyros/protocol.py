@@ -54,7 +54,7 @@ __all__ = [
 ]
 
 #: Changes when what crews and slaves say to each other does.
-WORDS = 2
+WORDS = 3
 
 
 def spoken() -> str:

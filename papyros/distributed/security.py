@@ -53,7 +53,7 @@ __all__ = [
 log = logger_of(__name__)
 
 #: The version of what is said over connections, handshake and calls. Both sides must have the same.
-PROTOCOL = 2
+PROTOCOL = 3
 
 #: How long the whole of a handshake may take.
 HANDSHAKE_SECONDS = 5.0

@@ -35,10 +35,10 @@ def test_a_slave_of_another_papyros_than_its_crew_ends_in_words():
 
 
 #: Of what a crew and its slaves say to each other: the number, and the digest of `crews_and_slaves`.
-WORDS = (2, "dedbbd96eee4a91d")
+WORDS = (3, "dedbbd96eee4a91d")
 
 #: Of what the parts of a cluster say to each other: the number, and the digest of `cluster`.
-PROTOCOL = (2, "a9143f5f7d9030e8")
+PROTOCOL = (3, "a9143f5f7d9030e8")
 
 CHANGED = """
 What {who} say to each other has changed. Those of another Papyros would misunderstand it, and are to say so in words:

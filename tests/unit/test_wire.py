@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+import marshal
+import math
 import os
 import pickle
 import subprocess
@@ -49,6 +52,12 @@ pytestmark = pytest.mark.compiled
 JOB = Square(7)
 
 
+class Weekday(enum.IntEnum):
+    """No plain number, though it is one."""
+
+    MONDAY = 1
+
+
 class ExplodesAtLength:
     """Says more than anybody reads when it is pickled."""
 
@@ -80,6 +89,22 @@ def test_arguments_arrive_as_they_left(arguments):
     job = travelled(echo(*arguments, named=arguments))
     assert (job.args, job.kwds) == (arguments, {"named": arguments})
     assert isinstance(job, echo)
+
+
+#: What is marshalled, where it is all that a job takes or returns: also what looks like the beginning of a pickle.
+ATOMS = [
+    *(None, True, False, 0, -1, 255, 2**31, -(2**63), 10**400, -(10**400)),
+    *(0.1, -0.0, math.inf, math.nan, complex(-0.0, math.nan)),
+    *("", "x", "\x80", "naïve", "\ud800", "long" * 1000, b"", b"\x80\x05", bytes(range(256))),
+    *(Weekday.MONDAY, np.float64(0.5)),
+]
+
+
+@pytest.mark.parametrize("value", ATOMS, ids=repr)
+def test_a_number_or_a_text_arrives_as_it_left(value):
+    (other,) = travelled(echo(value)).args
+    assert type(other) is type(value)
+    assert repr(other) == repr(value)
 
 
 def test_what_the_user_has_set_travels_and_what_a_master_noted_does_not():
@@ -210,7 +235,7 @@ def test_arguments_are_as_large_as_the_bound_and_no_larger():
 # Outcomes -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [None, 0, "x", [1, {2: (3,)}], b"y" * 100_000, ValueError("a value")], ids=repr)
+@pytest.mark.parametrize("value", [*ATOMS, [1, {2: (3,)}], b"y" * 100_000, ValueError("a value")], ids=repr)
 def test_a_result_arrives_as_it_left(value):
     outcome = there_and_back(Outcome(value))
     assert (outcome.slave, outcome.seconds) == ("mars/17", 1.5)
@@ -337,10 +362,11 @@ def test_a_result_that_cannot_be_unpickled_is_refused_here():
     assert isinstance(outcome.exception.__cause__, ArithmeticError)
 
 
-def test_a_result_is_as_large_as_the_bound_and_no_larger():
-    size = len(pickle.dumps(b"x" * 1000, wire.PROTOCOL))
-    assert there_and_back(Outcome(b"x" * 1000), max_bytes=size).get() == b"x" * 1000
-    outcome = there_and_back(Outcome(b"x" * 1000), max_bytes=size - 1)
+@pytest.mark.parametrize("value", [b"x" * 1000, [b"x" * 1000]], ids=["marshalled", "pickled"])
+def test_a_result_is_as_large_as_the_bound_and_no_larger(value):
+    size = len(pickle.dumps(value, wire.PROTOCOL) if isinstance(value, list) else marshal.dumps(value, 2))
+    assert there_and_back(Outcome(value), max_bytes=size).get() == value
+    outcome = there_and_back(Outcome(value), max_bytes=size - 1)
     assert type(outcome.exception) is papyros.PayloadTooLargeError
     assert f"takes {size:,} bytes; the bound is {size - 1:,} bytes" in str(outcome.exception)
 
