@@ -16,6 +16,7 @@ from setuptools.command.build_ext import build_ext
 COMPILED = [
     "aftermath",
     "briefing",
+    "books",
     "bundles",
     "crew",
     "delays",
@@ -34,6 +35,7 @@ COMPILED = [
     "ledgersource",
     "limits",
     "loop",
+    "outcome",
     "pace",
     "process",
     "progress",

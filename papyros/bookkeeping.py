@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar, cast
 
+from papyros.books import Books
 from papyros.checks import check_bound
 from papyros.deadlines import FOREVER, LOOK_SECONDS, Alarm, Deadline, SafeCondition
 from papyros.entries import ASSIGNED, PROCESSED, WAITING, Counts, Entry, Session
@@ -79,8 +80,6 @@ class BookkeepingMaster(Master):
             check_bound("max_processed_bytes", max_processed_bytes),
         )
         self._pid = os.getpid()
-        self._forked = False
-        _FORKS.tell(self)
         self._lock = threading.RLock()  # nobody takes it twice, but it knows whose it is; see SafeCondition
         #: Notified when an outcome came, or none will come any more.
         self._came = SafeCondition(self._lock)
@@ -89,8 +88,9 @@ class BookkeepingMaster(Master):
         self._ledger = ledger or Ledger(lost=lambda losses: Outcome.failed(SlaveLost(tell_deaths(losses))))
         self._numbers = itertools.count(1)
         self._lane_keys = itertools.count(1)
-        self._jobs: dict[int, Job] = {}
-        self._closed = False
+        self._books = Books(self, self._lock, self._ledger, self._numbers)
+        self._jobs = self._books.jobs
+        _FORKS.tell(self)
         self._alarm = Alarm()
         main = self._open_session(*self._bounds)
         self._main = Lane(self, main)
@@ -187,7 +187,7 @@ class BookkeepingMaster(Master):
 
     def _wake_in_child(self) -> None:
         """Take note that this process was forked, in which the master is no more than a copy. Called at the fork."""
-        self._forked = True
+        self._books.forked = True
 
     def _is_assigned(self, session: Session, number: int) -> bool:
         """Return whether a slave was given a job and has not processed it. Called without the lock."""
@@ -271,7 +271,7 @@ class BookkeepingMaster(Master):
         with self._lock:
             if self._closed:
                 return
-            self._closed = True
+            self._books.closed = True
         try:
             if self._tells_leftovers:
                 self._leftovers.tell()
@@ -291,6 +291,14 @@ class BookkeepingMaster(Master):
         self.close()
 
     # Inside -----------------------------------------------------------------------------
+
+    @property
+    def _closed(self) -> bool:
+        return self._books.closed
+
+    @property
+    def _forked(self) -> bool:
+        return self._books.forked
 
     def _open_lane(self) -> Lane:
         return Lane(self, self._open_session(*self._bounds))

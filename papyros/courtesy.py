@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Final
 
 __all__ = ["EVERY", "Courtesy"]
 
@@ -18,7 +19,7 @@ ENOUGH = 5
 
 #: After so many jobs, whoever adds them looks whether it is time to give way: to look each time costs a thirtieth of
 #: what it costs to add one. No power of two, lest two lanes by turns have all looks in the one.
-EVERY = 7
+EVERY: Final = 7
 
 #: How often to give way, in seconds: what a thread has to do takes about as long.
 PERIOD_SECONDS = 0.0003

@@ -150,6 +150,8 @@ class Family(Master):
 class _FamilyLane(Lane):
     """A lane for children."""
 
+    looks_closely = True
+
     def __init__(self, family: Family, *rest: Any) -> None:
         super().__init__(*rest)
         self._family = family

@@ -43,6 +43,8 @@ def tell_all(calls: Sequence[Callable[[], object]]) -> None:
 class FutureLane(Lane):
     """A lane whose jobs each have a future, and leave it in batches."""
 
+    looks_closely = True
+
     def __init__(self, master: BookkeepingMaster, session: Session) -> None:
         super().__init__(master, session)
         self.over_executor = master._over_executor
@@ -113,7 +115,7 @@ class FutureLane(Lane):
                 if wanted is not None and self.futures.get(wanted._number) is not wanted:
                     break
                 master._await_outcome(FOREVER)
-            taken = [(self.futures.pop(entry.number), self._take_out(entry), entry) for entry in entries]
+            taken = [(self.futures.pop(entry.number), self._books.let_out(session, entry), entry) for entry in entries]
             if wanted is not None:
                 master._came.notify_all()  # those who wait for one of these look for it in vain
         return taken, gone, master._closed

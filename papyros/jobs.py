@@ -16,7 +16,7 @@ from papyros.errors import NotAJobError, UnprocessedJobError
 from papyros.outcome import Outcome
 from papyros.terms import DEFAULT_TERMS, Terms, check_terms
 
-__all__ = ["FunctionJob", "Job", "describe", "job", "shorten"]
+__all__ = ["FunctionJob", "Job", "describe", "job", "result_of", "shorten"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -90,6 +90,7 @@ class Job:
     at_most_once: bool = False
 
     _args: tuple[Any, ...]
+    _kwds: dict[str, Any] | None = None
     _outcome: Outcome | None = None
     _shared: Sequence[object] = ()  # the handles of shared values in its arguments, as they were when it was added
 
@@ -128,7 +129,7 @@ class Job:
             UnprocessedJobError: the job has not been processed and popped.
             BaseException: what the job raised, with the text of its traceback as `traceback`.
         """
-        return self._require_outcome().get()
+        return result_of(self._require_outcome())
 
     @property
     def exception(self) -> BaseException | None:
@@ -179,6 +180,13 @@ class Job:
         return (state, slots) if slots else state
 
 
+def result_of(outcome: Outcome) -> Any:
+    """Return the result of a job, or raise its exception: here, where a traceback shows the line."""
+    if outcome.exception is None:
+        return outcome.value
+    raise outcome.exception_anew()
+
+
 def slots_of(job: Job) -> dict[str, Any]:
     """Return what a job has in slots, by the names of these."""
     names = copyreg._slotnames(type(job))  # type: ignore[attr-defined] # as pickle does
@@ -206,7 +214,7 @@ class FunctionJob(Job, Generic[P, R]):
     @property
     def result(self) -> R:
         """What the function returned; see `Job.result`."""
-        value: R = self._require_outcome().get()
+        value: R = result_of(self._require_outcome())
         return value
 
 

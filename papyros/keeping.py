@@ -45,8 +45,17 @@ _BACKOFF: Final[Any] = vars(Job)["backoff"]
 _RETRYABLE: Final[Any] = vars(Job)["retryable"]
 
 
-def check_job(candidate: object) -> None:
-    """Refuse, with a `NotAJobError`, what no slave could run."""
+def check_job(candidate: object, known: bool = False) -> None:
+    """Refuse, with a `NotAJobError`, what no slave could run; its class may be `known` to be one of jobs."""
+    if not known:
+        _check_class(candidate)
+    if "_args" not in candidate.__dict__:
+        raise NotAJobError(
+            f"{type(candidate).__name__}.__init__ does not call Job.__init__, so the job has no arguments"
+        )
+
+
+def _check_class(candidate: object) -> None:
     if not isinstance(candidate, Job):
         hint = ""
         if isinstance(candidate, type) and issubclass(candidate, Job):
@@ -57,10 +66,6 @@ def check_job(candidate: object) -> None:
     abstract = type(candidate).__call__ is Job.__call__
     if abstract or (isinstance(candidate, FunctionJob) and not hasattr(candidate, "function")):
         raise NotAJobError(f"{type(candidate).__name__} does not override __call__: there is nothing to run")
-    if "_args" not in candidate.__dict__:
-        raise NotAJobError(
-            f"{type(candidate).__name__}.__init__ does not call Job.__init__, so the job has no arguments"
-        )
 
 
 def terms_of(job: Any) -> Terms:

@@ -12,21 +12,13 @@ import contextlib
 from queue import Full
 from typing import TYPE_CHECKING
 
-from papyros.courtesy import EVERY, Courtesy
+from papyros.books import Hand
+from papyros.courtesy import Courtesy
 from papyros.deadlines import AT_ONCE, FOREVER, Deadline
-from papyros.entries import FORGOTTEN, WAITING, Entry, Session
-from papyros.errors import MasterClosedError, PayloadError, PendingJobError
+from papyros.entries import WAITING, Entry, Session
+from papyros.errors import MasterClosedError
 from papyros.jobs import Job, describe
-from papyros.keeping import (
-    check_job,
-    claim,
-    forget_outcome,
-    keeper_of,
-    put_outcome,
-    release,
-    settle,
-    terms_of,
-)
+from papyros.keeping import claim, forget_outcome, keeper_of, put_outcome, release
 from papyros.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -42,8 +34,12 @@ SOON_SECONDS = 1.0
 class Lane:
     """One queue through a master: what is added here is popped here."""
 
+    #: Whether this lane has to do with each job that is added: it overrides `_check_usable`, or `_note`.
+    looks_closely = False
+
     def __init__(self, master: BookkeepingMaster, session: Session) -> None:
         self._master = master
+        self._books = master._books
         self._session = session
         self._courtesy = Courtesy()
 
@@ -51,47 +47,14 @@ class Lane:
         """Add a job; see `Master.addJob`."""
         self.add_by(FOREVER if timeout is None else Deadline(timeout), job)
 
-    # What each job comes by is written out in `add_by` and `pop_by`: a call costs as much as all that it would do.
-
     def add_by(self, deadline: Deadline, job: Job) -> None:
         """Add a job, as `add` does, by a moment that may be that of many of them."""
-        master, session = self._master, self._session
-        if master._forked:
-            master._check_process()
-        check_job(job)
-        terms = master._terms(terms_of(job))
-        entry = Entry(session, 0, None, 0, terms)
-        former = job._outcome
+        hand = Hand()
         try:
-            if not claim(job, entry):
-                raise PendingJobError(f"{describe(job)} is pending already: pop or cancel it before it is added again")
-            try:
-                entry.payload, entry.size = master._pack(job)
-            except PayloadError as error:
-                entry.outcome = Outcome.failed(error)
-            with master._lock:
-                self._check_usable()
-                if session.narrow and entry.outcome is None:
-                    self._wait_for_room(job, deadline)
-                number = entry.number = next(master._numbers)
-                try:
-                    self._note(number)
-                    master._jobs[number] = job
-                    master._ledger.enter(entry)
-                    if entry.outcome is None:
-                        master._job_came()
-                    else:
-                        master._outcomes_came()
-                    if former is not None:
-                        forget_outcome(job)
-                except BaseException:
-                    self._take_back(entry)
-                    raise
-            master._job_added()
-            if number % EVERY == 0 and (load := master._load()) is not None:
-                self._courtesy.after_adding(len(session.entries), len(session.line), *load)
+            self._books.enter(self, self.looks_closely, self._session, job, deadline, hand)
         except BaseException:
-            self._undo_add(job, entry, former)
+            if hand.entry is not None:
+                self._undo_add(job, hand.entry, hand.former)
             raise
 
     def _undo_add(self, job: Job, entry: Entry, former: Outcome | None) -> None:
@@ -123,6 +86,11 @@ class Lane:
 
     def _note(self, number: int) -> None:
         """Take note of a job that is about to be added. Called with the lock held."""
+
+    def _give_way(self) -> None:
+        """Give way to those who send jobs, if it is time to. Called now and then, without the lock."""
+        if (load := self._master._load()) is not None:
+            self._courtesy.after_adding(len(self._session.entries), len(self._session.line), *load)
 
     def _wait_for_room(self, job: Job, deadline: Deadline) -> None:
         master, session = self._master, self._session
@@ -158,41 +126,14 @@ class Lane:
 
     def pop_by(self, deadline: Deadline | None) -> Job | None:
         """Return the next processed job, by a moment that may be that of many of them; if None, one that is ready."""
-        master, session = self._master, self._session
-        if master._forked:
-            master._check_process()
-        taken = None
+        hand = Hand()
         try:
-            with master._lock:
-                while not session.processed or (taken := self._take_next()) is None:
-                    if deadline is None or not session.entries or master._closed:
-                        return None
-                    if not self._await_outcome(deadline):
-                        return None
-            job, entry = taken
-            settle(job, master._unpack(job, entry))
+            return self._books.take(self, self._session, deadline, hand)
         except BaseException:
-            if taken is not None:
-                with master._lock:
-                    self._put_back(*taken)
+            if hand.entry is not None:
+                with self._master._lock:
+                    self._put_back(hand.job, hand.entry)
             raise
-        return job
-
-    def _take_next(self) -> tuple[Job, Entry] | None:
-        """Take out the job that was processed first, or None. Called with the lock held."""
-        master, session = self._master, self._session
-        if not session.processed:
-            return None
-        entry = session.processed[0]
-        job = master._jobs[entry.number]
-        try:
-            master._ledger.pop_one(session)
-            self._take_out(entry)
-        except BaseException:
-            if entry.state is FORGOTTEN:  # Ctrl-C may come when the ledger has done its part, but before it is heard
-                self._put_back(job, entry)
-            raise
-        return job, entry
 
     def _put_back(self, job: Job, entry: Entry) -> None:
         """Undo a pop, of which the caller does not have the job. Called with the lock held."""
@@ -201,16 +142,6 @@ class Lane:
         self._master._jobs[entry.number] = job
         self._master._ledger.put_back(entry, entry.outcome)
         self._master._came.notify_all()
-
-    def _take_out(self, entry: Entry) -> Job:
-        master = self._master
-        if self._session.bounded:
-            master._work_came()
-        jobs = master._jobs
-        job = jobs.pop(entry.number)
-        if not jobs:
-            master._let_go_of_room()
-        return job
 
     @property
     def closed(self) -> bool:

@@ -45,7 +45,7 @@ class LedgerSource:
         with master._lock:
             bearable = self._ledger.bearable(self._holder, limit)
             batch = self._ledger.assign(self._holder, bearable, math.inf)  # no message has to hold them
-            master._hungry = len(batch) < limit
+            master._books.awaited = len(batch) < limit
             master._held_back = bearable < limit
             if master._packer.kept.stale:
                 master._unshare(master._packer.forget_dropped()[0])
@@ -125,5 +125,6 @@ class LedgerSource:
         master = self._master
         with master._lock:
             master._broken = reason
+            master._books.awaited = True  # to be told that each job that is added from now on is lost
             self._ledger.give_back(self._holder, list(self._holder.assigned), reason)
             master._fail_waiting()

@@ -65,7 +65,6 @@ class MultiProcessMaster(PackingMaster):
         )
         count = check_slaves(slaves)
         self._holder = self._ledger.enlist("crew", count)
-        self._hungry = True  # the crew found less than it asked for, so it is to be poked
         self._held_back = False  # ... for want of room for results, as far as is known
         self._feeding = False  # who has added a job gives it to an idle slave
         self._broken = ""
@@ -126,15 +125,15 @@ class MultiProcessMaster(PackingMaster):
     def _work_came(self) -> None:
         if not self._started:
             self._start()
-        if self._hungry:
+        if self._books.awaited:  # the crew found less than it asked for, so it is to be poked
             self._crew.poke()
-            self._hungry = False  # in this order: Ctrl-C may come in between
+            self._books.awaited = bool(self._broken)  # in this order: Ctrl-C may come in between
         if self._broken:
             self._fail_waiting()
 
     def _job_came(self) -> None:
         # A job by itself goes to a slave from here, without waking the crew's thread; but not while the lock is held.
-        self._feeding = self._hungry and self._crew.may_be_fed
+        self._feeding = self._books.awaited and self._crew.may_be_fed
         if not self._feeding:
             self._work_came()
 

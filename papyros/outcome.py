@@ -63,12 +63,10 @@ class Outcome:
         BaseException.__setattr__(exception, "__cause__", RemoteTraceback(text))
         return cls(None, exception, text, slave, seconds)
 
-    def get(self) -> Any:
-        """Return the result, or raise the exception."""
-        if self.exception is None:
-            return self.value
-        # Raised once for each look at the result: the frames of an earlier look would pile up.
-        raise BaseException.with_traceback(self.exception, self._frames)
+    def exception_anew(self) -> BaseException:
+        """Return the exception, to be raised once more: the frames of an earlier time would pile up."""
+        assert self.exception is not None
+        return BaseException.with_traceback(self.exception, self._frames)
 
 
 def attach_traceback(exception: BaseException, text: str) -> None:

@@ -41,8 +41,8 @@ class PackingMaster(BookkeepingMaster):
         echo: bool = False,
     ) -> None:
         super().__init__(max_waiting, max_processed, max_waiting_bytes, max_processed_bytes, ledger_of_payloads())
-        self._packer = Packer(check_bytes(max_bytes), in_parts=self._in_parts)
         self._echo = echo
+        self._pack_by(Packer(check_bytes(max_bytes), in_parts=self._in_parts))
         self._screen = Screen()
 
     #: Whether jobs may be packed in parts: this process then sends them itself.
@@ -50,6 +50,14 @@ class PackingMaster(BookkeepingMaster):
 
     #: Whether the packer, with the shared values that it keeps, is this master's alone.
     _owns_packer = True
+
+    def _pack_by(self, packer: Packer) -> None:
+        """Pack jobs by this packer; tell the books what of that they can do themselves, without asking for each job."""
+        self._packer = packer
+        kind = type(self)
+        self._books.packer = packer if kind._pack is PackingMaster._pack else None
+        self._books.decodes = kind._unpack is PackingMaster._unpack
+        self._books.alters_terms = self._echo or kind._terms is not PackingMaster._terms
 
     def close(self) -> None:
         """Let go of everything; see `Master.close`."""

@@ -124,7 +124,7 @@ class RelayMaster(InSlave):
         super().__init__(max_bytes=link.max_bytes, echo=link.echo)
         self._link = link
         self._family = family
-        self._packer = link.packer
+        self._pack_by(link.packer)
         self._holder = self._ledger.enlist("crew", 1)
         self._lending = Lending(link.lend)
         self._told: set[bytes] = set()  # the definitions, and the shared values, that the master has
@@ -144,7 +144,7 @@ class RelayMaster(InSlave):
     def end(self) -> None:
         """Let go of it: the master drops what is left when it hears the outcome of the job."""
         with self._lock, self._mending():
-            self._ended = self._closed = True
+            self._ended = self._books.closed = True
             for session in self._own_sessions():
                 self._discard_unprocessed(session)  # the futures of these are told that nothing will come
             self._came.notify_all()
@@ -245,7 +245,7 @@ class RelayMaster(InSlave):
         except Exception:
             log.exception("the master of a job broke down")
             with self._lock:
-                self._ended = self._closed = True  # nothing will come any more: nobody is to wait for it
+                self._ended = self._books.closed = True  # nothing will come any more: nobody is to wait for it
                 self._came.notify_all()
 
     def _take(self, head: list[Any], parts: list[Buffer]) -> None:

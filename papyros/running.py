@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
+from time import perf_counter  # itself: a job may put another in its place
 from typing import Any, NoReturn
 
 from papyros.jobs import FunctionJob, Job
 from papyros.outcome import Outcome, frames_of
-from papyros.sharing import arrived
+from papyros.sharing import Shared, arrived
 
 __all__ = ["leave_fork", "run_job"]
+
+#: The named arguments of a job that has none.
+_NONE: dict[str, Any] = {}
 
 
 def run_job(job: Job, slave: str) -> Outcome:
@@ -21,21 +24,33 @@ def run_job(job: Job, slave: str) -> Outcome:
     Everything that can be raised is an outcome, SystemExit and
     KeyboardInterrupt too: no job ends the loop of the slave that runs it.
     """
-    started = time.perf_counter()
+    started = perf_counter()
     try:
-        args, kwds = arrived(job.args, job.kwds)
-        value = job(*args, **kwds)
+        value = _call(job, type(job))
     except BaseException as error:  # noqa: BLE001 - see above
-        seconds = time.perf_counter() - started
+        seconds = perf_counter() - started
         _begin_with_the_job(error)
         return Outcome.failed(error, slave, seconds)
-    return Outcome(value, None, "", slave, time.perf_counter() - started)
+    return Outcome(value, None, "", slave, perf_counter() - started)
+
+
+def _call(job: Any, kind: Any) -> Any:
+    """Call a job of this class with its arguments. Most have no named ones, and do without a dictionary of these."""
+    args: tuple[Any, ...] = job.args
+    kwds: dict[str, Any] = job.kwds if job._kwds is not None or kind.kwds is not Job.kwds else _NONE
+    if kwds or Shared in map(type, args):
+        args, kwds = arrived(args, kwds)
+    if kwds:
+        return job(*args, **kwds)
+    if kind.__call__ is FunctionJob.__call__:
+        return kind.function(*args)  # which is what it does
+    return job(*args)
 
 
 def _begin_with_the_job(error: BaseException) -> None:
     """Have a traceback begin with the frame of the job, or of the function that it was made of."""
     trace = frames_of(error)
-    for ours in (run_job, FunctionJob.__call__):
+    for ours in (run_job, _call, FunctionJob.__call__):
         if trace is not None and trace.tb_next is not None and trace.tb_frame.f_code is ours.__code__:
             trace = trace.tb_next
     BaseException.with_traceback(error, trace)

@@ -265,7 +265,10 @@ class Slave:
     def _note_end(self, definition: int, encoded: Buffer | Parts, seconds: float, finished: float) -> None:
         """Take note of what has become of a task, and send it now or later."""
         self._slate.finish(self._started, finished)
-        (self._quick.add if seconds < LONG_SECONDS else self._quick.discard)(definition)
+        if seconds >= LONG_SECONDS:
+            self._quick.discard(definition)
+        elif definition not in self._quick:
+            self._quick.add(definition)
         self._teller.add(encoded, seconds, finished)
         # What is large may be memory of the job's own, to which the next one may write.
         if isinstance(encoded, Parts) or self._is_time_to_tell(finished, seconds):

@@ -57,7 +57,8 @@ class Teller:
         self._part.over = True
         self._bundle = 0  # its ordinal
         self._flushed = 0.0
-        self._guarded = threading.Event()  # whether the guard looks after what waits to be sent
+        self._guarded = threading.Event()  # the guard looks after what waits to be sent
+        self._on_guard = False  # so it does, or is about to: to ask the event each time costs more
         self._guard_due = math.inf  # when it wakes up to look
         self._looked = threading.Event()  # whether it has, since it was due
 
@@ -135,7 +136,8 @@ class Teller:
 
     def guard(self) -> None:
         """Have the guard look after what waits to be sent, while the next job runs."""
-        if not self._guarded.is_set():
+        if not self._on_guard:
+            self._on_guard = True
             self._guarded.set()
 
     def serve_as_guard(self) -> None:
@@ -153,8 +155,9 @@ class Teller:
                 except OSError:
                     return
             self._guarded.clear()
+            self._on_guard = False
             if self._outcomes or not self._part.over:  # they came just now, and found the guard awake
-                self._guarded.set()
+                self.guard()
 
     def _nap(self, seconds: float) -> None:
         """Let the guard sleep."""

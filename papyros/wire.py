@@ -128,6 +128,7 @@ class Packer:
         digest = self._digests.get(type(job)) or self._define(type(job))
         args = arguments_of(job)
         handles: list[Shared[Any]] | None = None
+        blob: Buffer | Parts
         try:
             # Most jobs have one atom as their argument; those are told with the least effort.
             only = type(args[0]) if len(args) == 1 else None
@@ -135,7 +136,7 @@ class Packer:
             if not peculiar and only_has_arguments(job) and (only in _ATOMS or _is_plain(args)):
                 if self.in_parts and (only is bytes or only is None) and _is_large(args):
                     blob = dumps_in_parts((args, None, None))
-                elif only in _ATOMS and sys.getsizeof(args[0]) < LARGE_BYTES:
+                elif only in _ATOMS and not _is_long(args[0]):
                     blob = _marshal_dumps(args, _MARSHAL_VERSION)
                 else:
                     blob = _plain_dumps((args, None, None), PROTOCOL)
@@ -155,6 +156,10 @@ class Packer:
             digest = self._note_needs(digest, handles, job)
             keep_handles(job, handles)
         return digest, blob
+
+    def knows(self, job_class: type[Job]) -> bool:
+        """Return whether jobs of a class have been packed here before, or have come here."""
+        return job_class in self._digests
 
     def _note_needs(self, digest: bytes, handles: list[Shared[Any]], job: Job) -> bytes:
         """Keep what jobs with these handles need, and return the digest of a definition that says so."""
@@ -266,6 +271,12 @@ def _is_plain(args: Sequence[Any], depth: int = 2) -> bool:
     return True
 
 
+def _is_long(atom: Any) -> bool:
+    """Whether a text, or bytes, are so long that they are not to be copied more often than need be."""
+    kind = type(atom)
+    return (kind is str or kind is bytes) and len(atom) >= LARGE_BYTES
+
+
 def _is_large(args: Sequence[Any]) -> bool:
     """Whether something large is among the arguments that never changes, so that it need not be copied when added."""
     return any(type(arg) is bytes and len(arg) >= LARGE_BYTES for arg in args)
@@ -338,8 +349,10 @@ def caused(refusal: PayloadError, error: BaseException) -> PayloadError:
 
 def dumps_after(prefix: bytes, value: Any) -> bytes | Parts:
     """Pickle a value behind a prefix, as `dumps` does; a large one without a copy of it."""
+    if type(value) in _ATOMS and not _is_long(value):
+        return prefix + _marshal_dumps(value, _MARSHAL_VERSION)
     if sys.getsizeof(value) < LARGE_BYTES:
-        return prefix + (_marshal_dumps(value, _MARSHAL_VERSION) if type(value) in _ATOMS else dumps(value))
+        return prefix + dumps(value)
     try:
         return dumps_in_parts(value, prefix)
     except Exception:  # noqa: BLE001 - as in dumps

@@ -191,10 +191,13 @@ class DistributedMaster(PackingMaster):
 
     _in_parts = True
 
+    #: Whether it is to be told of each job that is added, also while the sender is awake, which looks by itself.
+    _is_told_always = False
+
     def _work_came(self) -> None:
         if self._broken:
             self._fail_all()
-        if self._sender.idle:  # else it looks by itself, and to tell it costs something for each job
+        if self._sender.idle:
             self._news.notify()
         if self._limits_results:
             self._joined.notify_all()  # what was popped makes room for what the receiver may collect
@@ -382,6 +385,7 @@ class DistributedMaster(PackingMaster):
         """Let nobody wait for what cannot come, since one of the two threads is gone, and the other one goes, too."""
         with self._lock:
             self._broken = self._broken or f"{why}. What became of the job is not known; make another master to go on"
+            self._books.awaited = True  # to be told that each job that is added from now on is lost
             self._stop_event.set()
             self._ledger.mend()
             self._fail_all()

@@ -90,7 +90,7 @@ class FamilyClient(InSlave, DistributedMaster):
         super().__init__(
             group, nameserver, host_master=False, timeout=PARENT_SECONDS, max_bytes=link.max_bytes, echo=link.echo
         )
-        self._packer = link.packer
+        self._pack_by(link.packer)
 
     def end(self) -> None:
         """Leave the master, which drops what is left by itself, too, when it hears the outcome of the job."""
@@ -111,6 +111,8 @@ class FamilyClient(InSlave, DistributedMaster):
             except LineBrokenError:
                 pass  # there may be another one by now
         return super()._connect(deadline)
+
+    _is_told_always = True  # others may wait for nothing (`InSlave`)
 
     def _send_work(self) -> None:
         DistributedMaster._work_came(self)

@@ -217,6 +217,12 @@ class Sender:
             self._batch = [job for job in self._batch if job.number not in known]
         return known
 
+    def _note_idle(self, idle: bool) -> None:
+        """Take note whether this waits for something to send. Called with the client's lock held."""
+        client = self._client
+        self.idle = idle
+        client._books.awaited = idle or client._is_told_always or bool(client._broken)
+
     def _wait_for_news(self) -> list[int]:
         """Wait for jobs to send, which make the next message, or for jobs that nobody wants any more: return those.
 
@@ -225,9 +231,9 @@ class Sender:
         client = self._client
         with client._lock:
             while not self._something_to_send():
-                self.idle = True
+                self._note_idle(True)
                 client._news.wait()
-                self.idle = False
+                self._note_idle(False)
             if client._stop_event.is_set():
                 return []
             if client._trouble:

@@ -20,6 +20,7 @@ import pytest
 import papyros
 from papyros.delegating import CLOSE_SECONDS
 from papyros.encoded import decode_outcome
+from papyros.jobs import result_of
 from papyros.parcels import KEPT_LARGE_CLASSES, LARGE_BYTES, run_parcel
 from papyros.parcels import _load as load_class
 from papyros.wire import MAX_PAYLOAD_BYTES, Packer
@@ -260,7 +261,7 @@ def test_what_a_job_has_done_to_the_streams_of_an_engine_is_no_loss_of_what_it_r
     payload = packer.pack(double(4))
     answer = run_parcel(packer.definitions[payload.definition], payload.blob, MAX_PAYLOAD_BYTES)
     monkeypatch.undo()
-    assert decode_outcome(answer.outcome, None).get() == 8
+    assert result_of(decode_outcome(answer.outcome, None)) == 8
 
 
 def test_a_job_that_closes_its_own_master_does_not_wait_for_itself():

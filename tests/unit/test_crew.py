@@ -19,6 +19,7 @@ import papyros
 from papyros import hiring, limits, process
 from papyros.crew import Crew
 from papyros.deadlines import LOOK_SECONDS
+from papyros.jobs import result_of
 from papyros.pace import AHEAD_BYTES
 from papyros.tasks import CrewOptions
 from papyros.wire import MAX_PAYLOAD_BYTES
@@ -96,7 +97,7 @@ def test_every_task_is_finished_once_by_slaves_that_are_processes(source):
         for number in range(200):
             source.add(number, Square(number))
         source.wait_for_outcomes(200)
-    assert [source.outcomes[number].get() for number in range(200)] == [number**2 for number in range(200)]
+    assert [result_of(source.outcomes[number]) for number in range(200)] == [number**2 for number in range(200)]
     assert set(source.finishes.values()) == {1}
     assert {int(slave.rpartition("/")[2]) for slave in source.slaves.values()} <= pids
     assert all(gone(pid) for pid in pids)
@@ -121,7 +122,7 @@ def test_a_slave_that_replaces_another_is_sent_the_definitions_again(source, tmp
         source.wait_for(lambda: source.deaths, "the death")
         source.add(3, Square(3))
         source.wait_for_outcomes(2)
-    assert source.outcomes[3].get() == 9
+    assert result_of(source.outcomes[3]) == 9
     assert max(source.defined.values()) == 2
 
 
@@ -150,7 +151,9 @@ def test_under_a_storm_of_recalls_no_task_is_lost_and_none_is_run_twice(source, 
     assert recalls > 50
     assert source.given_back, "nothing was ever recalled"
     assert set(source.finishes.values()) == {1}
-    assert {source.outcomes[number].get() for number in range(total)} == {f"job{number}" for number in range(total)}
+    assert {result_of(source.outcomes[number]) for number in range(total)} == {
+        f"job{number}" for number in range(total)
+    }
     marks = [path.name.split(".")[0] for path in tmp_path.iterdir()]
     assert sorted(marks) == sorted(f"job{number}" for number in range(total)), "a task was run twice"
 
@@ -588,7 +591,7 @@ def test_a_slave_that_does_not_start_at_first_is_tried_again(source, monkeypatch
     with crew_of(source, 1):
         source.add(1, Square(3))
         source.wait_for_outcomes(1)
-    assert source.outcomes[1].get() == 9
+    assert result_of(source.outcomes[1]) == 9
     assert source.reasons == []
     assert len(attempts) == 3
 
@@ -611,7 +614,7 @@ def test_a_slave_that_cannot_be_replaced_at_once_is_replaced_later(source, tmp_p
         source.add(1, end_slave(str(tmp_path), "job", "kill"))
         source.add(2, Square(3))
         source.wait_for_outcomes(1)
-        assert source.outcomes[2].get() == 9
+        assert result_of(source.outcomes[2]) == 9
         wait_until(lambda: not failures, "five tries in vain")
         wait_until(lambda: len(crew.views()) == 2 and all(view.ready for view in crew.views()), "two slaves again")
         assert caplog.text.count("a slave cannot be started now: [Errno 24] Too many open files") == 1
@@ -770,7 +773,7 @@ def test_a_slave_that_the_system_lets_nobody_watch_is_replaced(source, monkeypat
     with crew_of(source, 1) as crew:
         source.add(1, Square(3))
         source.wait_for_outcomes(1)
-        assert source.outcomes[1].get() == 9
+        assert result_of(source.outcomes[1]) == 9
         assert len(crew.views()) == 1
     assert not source.reasons
 

@@ -13,6 +13,7 @@ import threading
 import pytest
 
 from papyros.deaths import DeathWatch, abandon, cause_of, reap
+from papyros.jobs import result_of
 from papyros.sweeper import Sweeper
 from tests.contract.jobs_for_tests import Square
 from tests.support import PATIENCE, none_to_spare, wait_until
@@ -124,5 +125,5 @@ def test_a_crew_works_and_replaces_slaves_without_file_descriptors_of_processes(
         wait_until(lambda: [other.pid for other in crew.views() if other.ready] not in ([], [view.pid]), "another one")
         source.add(2, Square(3))
         source.wait_for_outcomes(2)
-    assert source.outcomes[2].get() == 9
+    assert result_of(source.outcomes[2]) == 9
     assert not source.reasons

@@ -14,6 +14,7 @@ from papyros.distributed.seals import Seals
 from papyros.encoded import decode_outcome, encode_outcome, encode_refusal
 from papyros.entries import WAITING
 from papyros.errors import PayloadError
+from papyros.jobs import result_of
 from papyros.outcome import Outcome
 from papyros.packing import ledger_of_payloads
 
@@ -94,4 +95,4 @@ def test_jobs_that_the_master_cannot_take_have_an_outcome_also_those_in_bundles(
     assert len(client.sent) == 0
     outcome, *_ = client.session.processed[0].outcome
     with pytest.raises(PayloadError, match="it is too large"):
-        decode_outcome(outcome, "a job").get()
+        result_of(decode_outcome(outcome, "a job"))

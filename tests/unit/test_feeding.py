@@ -23,6 +23,7 @@ from papyros.bundles import (
     story_of,
 )
 from papyros.feeding import Feeder
+from papyros.jobs import result_of
 from papyros.keeping import keeper_of, terms_of
 from papyros.pace import MOST_A_SECOND
 from papyros.process import SlaveProcess
@@ -87,7 +88,7 @@ def test_an_idle_crew_is_fed_in_the_calling_thread():
         source.lay_down(1, Square(3))
         crew.feed()
         source.wait_for_outcomes(21)
-    assert source.outcomes[1].get() == 9
+    assert result_of(source.outcomes[1]) == 9
     assert source.takers == {threading.current_thread()}
 
 
@@ -101,7 +102,7 @@ def test_an_idle_slave_is_fed_though_another_one_is_busy(tmp_path):
         source.lay_down(1, Square(3))
         crew.feed()
         source.wait_for_outcomes(21)
-    assert source.outcomes[1].get() == 9
+    assert result_of(source.outcomes[1]) == 9
     assert source.takers == {threading.current_thread()}
 
 
@@ -211,7 +212,7 @@ class InterruptedSource:
 def test_an_interrupt_while_a_slave_is_fed_loses_no_job_of_another_thread(monkeypatch, interrupted):
     with papyros.MultiProcessMaster(2) as master:
         master.wait_ready()
-        wait_until(lambda: master._hungry and master._crew.may_be_fed, "the crew has nothing to do")
+        wait_until(lambda: master._books.awaited and master._crew.may_be_fed, "the crew has nothing to do")
         with monkeypatch.context() as patch:
             patch.setattr(master, "_job_added", lambda: None)  # the other thread is about to feed the slaves
             master.addJob(other := Square(3))

@@ -7,6 +7,7 @@ import traceback
 import pytest
 
 import papyros
+from papyros.jobs import result_of
 from papyros.outcome import Outcome, describe_exception
 from papyros.running import run_job
 from tests.contract.jobs_for_tests import FrozenError, Square, UnspeakableError, fail, fail_visibly
@@ -20,9 +21,9 @@ def raised(error):
 
 
 def test_a_result_is_returned():
-    assert Outcome([1]).get() == [1]
-    assert Outcome(None).get() is None
-    assert Outcome(ValueError("a value")).get().args == ("a value",)
+    assert result_of(Outcome([1])) == [1]
+    assert result_of(Outcome(None)) is None
+    assert result_of(Outcome(ValueError("a value"))).args == ("a value",)
 
 
 def test_an_exception_is_raised_each_time_and_its_frames_do_not_pile_up():
@@ -30,7 +31,7 @@ def test_an_exception_is_raised_each_time_and_its_frames_do_not_pile_up():
     depths = []
     for _ in range(4):
         with pytest.raises(KeyError) as caught:
-            outcome.get()
+            result_of(outcome)
         assert caught.value is outcome.exception
         depths.append(len(traceback.extract_tb(caught.value.__traceback__)))
     assert len(set(depths)) == 1
@@ -49,7 +50,7 @@ def test_an_exception_of_elsewhere_prints_the_text_it_came_with():
     assert outcome.exception.traceback == "Traceback: far away\n"
     assert "Traceback: far away" in describe_exception(outcome.exception)
     with pytest.raises(KeyError) as caught:
-        outcome.get()
+        result_of(outcome)
     assert "Traceback: far away" in describe_exception(caught.value)
 
 
@@ -57,7 +58,7 @@ def test_an_exception_of_elsewhere_prints_the_text_it_came_with():
 def test_an_exception_that_refuses_attributes_is_an_outcome_all_the_same(make):
     outcome = make(raised(FrozenError("cold")))
     with pytest.raises(FrozenError):
-        outcome.get()
+        result_of(outcome)
 
 
 def test_an_exception_without_words_can_be_described():

@@ -17,6 +17,7 @@ from papyros.deaths import Death
 from papyros.encoded import decode_outcome
 from papyros.environment import python_environment
 from papyros.frames import Frame, FrameReader, pack_frame
+from papyros.jobs import result_of
 from papyros.keeping import terms_of
 from papyros.pickling import hold_value
 from papyros.process import (
@@ -85,7 +86,7 @@ def outcomes(events):
 
 
 def results(events):
-    return [outcome.get() for outcome in outcomes(events)]
+    return [result_of(outcome) for outcome in outcomes(events)]
 
 
 def test_it_says_who_it_is_when_it_is_ready(slave):
@@ -172,9 +173,9 @@ def told(events):
                 start, outcomes, _, _ = read(encoded, task.terms.jobs)
                 for position, one in enumerate(outcomes, start):
                     assert (task.tag, position) not in found, "nothing is told twice"
-                    found[task.tag, position] = decode_outcome(bytes(one), None).get()
+                    found[task.tag, position] = result_of(decode_outcome(bytes(one), None))
             else:
-                found[task.tag, 0] = decode_outcome(bytes(encoded), None).get()
+                found[task.tag, 0] = result_of(decode_outcome(bytes(encoded), None))
     return found
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import papyros
 from papyros import sources
+from papyros.jobs import result_of
 from papyros.pickling import dumps_by_value
 from papyros.tasks import Task
 from papyros.wire import Packer, build_job, definition_digest, load_definition
@@ -111,7 +112,7 @@ def test_slaves_that_have_another_module_leave_their_jobs_to_fresh_ones(folder, 
             source.waiting.extend(Task(number, definitions[number % 2], blob) for number in range(5))
         crew.poke()
         source.wait_for_outcomes(5)
-    assert [source.outcomes[number].get() for number in range(5)] == [1, 2, 1, 2, 1]
+    assert [result_of(source.outcomes[number]) for number in range(5)] == [1, 2, 1, 2, 1]
     assert source.deaths == []
     [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert told.startswith(

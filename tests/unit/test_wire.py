@@ -26,6 +26,7 @@ from papyros.encoded import (
     encode_refusal,
     outcome_in_parts,
 )
+from papyros.jobs import result_of
 from papyros.outcome import Outcome
 from papyros.pickling import text_of
 from papyros.running import run_job
@@ -240,13 +241,13 @@ def test_a_result_arrives_as_it_left(value):
     outcome = there_and_back(Outcome(value))
     assert (outcome.slave, outcome.seconds) == ("mars/17", 1.5)
     assert outcome.exception is None
-    assert type(outcome.get()) is type(value)
-    assert repr(outcome.get()) == repr(value)
+    assert type(result_of(outcome)) is type(value)
+    assert repr(result_of(outcome)) == repr(value)
 
 
 def test_a_result_that_plain_pickle_dislikes_arrives_too():
     factor = 3
-    assert there_and_back(Outcome(lambda number: factor * number)).get()(5) == 15
+    assert result_of(there_and_back(Outcome(lambda number: factor * number)))(5) == 15
 
 
 @pytest.mark.parametrize("error", [KeyError("k"), SystemExit(3), TwoArguments(7, "seven"), KeywordOnly(code=3)])
@@ -365,7 +366,7 @@ def test_a_result_that_cannot_be_unpickled_is_refused_here():
 @pytest.mark.parametrize("value", [b"x" * 1000, [b"x" * 1000]], ids=["marshalled", "pickled"])
 def test_a_result_is_as_large_as_the_bound_and_no_larger(value):
     size = len(pickle.dumps(value, wire.PROTOCOL) if isinstance(value, list) else marshal.dumps(value, 2))
-    assert there_and_back(Outcome(value), max_bytes=size).get() == value
+    assert result_of(there_and_back(Outcome(value), max_bytes=size)) == value
     outcome = there_and_back(Outcome(value), max_bytes=size - 1)
     assert type(outcome.exception) is papyros.PayloadTooLargeError
     assert f"takes {size:,} bytes; the bound is {size - 1:,} bytes" in str(outcome.exception)
@@ -402,12 +403,12 @@ def test_a_large_result_is_encoded_without_a_copy(make):
     [part] = [part for part in encoded.buffers if len(part) == LARGE]
     assert part is value or np.shares_memory(np.frombuffer(part, np.uint8), np.frombuffer(value, np.uint8))
     assert b"".join(encoded.buffers) == encode_outcome(Outcome(value), JOB)
-    assert bytes(decode_outcome(b"".join(encoded.buffers), JOB).get()) == bytes(value)
+    assert bytes(result_of(decode_outcome(b"".join(encoded.buffers), JOB))) == bytes(value)
 
 
 def test_a_large_array_in_another_order_arrives_as_it_left():
     value = np.asfortranarray(np.arange(LARGE, dtype=np.float64).reshape(1024, -1))
-    arrived = there_and_back(Outcome(value)).get()
+    arrived = result_of(there_and_back(Outcome(value)))
     assert arrived.flags.f_contiguous
     assert (arrived == value).all()
 
@@ -424,7 +425,7 @@ def test_verdicts_of_others_than_the_slave_arrive_in_their_words():
         assert str(outcome.exception) == "it died: Grüße"
         assert outcome.seconds == 2.0
         with pytest.raises(kind):
-            outcome.get()
+            result_of(outcome)
 
 
 def test_an_exception_whose_class_is_not_known_here_is_told_in_words(tmp_path):
