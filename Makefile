@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 SECONDS ?= 600
 WORKERS ?= 3
-COMPILED_UNITS = bundles compiled crew feeding frames jobclasses jobs ledger ledger_machine pace process sent slate slave waiting wire
+COMPILED_UNITS = bundles compiled crew feeding frames jobclasses jobs ledger ledger_machine outcome pace process sent slate slave waiting wire
 ON_COMPILED = tests/contract tests/distributed/test_bundles.py $(COMPILED_UNITS:%=tests/unit/test_%.py)
 EXECUTORS = tests/executor/test_executor.py tests/executor/test_waiting.py tests/executor/test_ending.py tests/executor/test_joblib.py
 RUN = $(VENV)/bin/python -m

@@ -12,6 +12,8 @@ from papyros.outcome import Outcome, describe_exception
 from papyros.running import run_job
 from tests.contract.jobs_for_tests import FrozenError, Square, UnspeakableError, fail, fail_visibly
 
+pytestmark = pytest.mark.compiled
+
 
 def raised(error):
     try:
