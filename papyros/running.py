@@ -9,6 +9,7 @@ from time import perf_counter  # itself: a job may put another in its place
 from typing import Any, NoReturn
 
 from papyros.jobs import FunctionJob, Job
+from papyros.keeping import arguments_of
 from papyros.outcome import Outcome, frames_of
 from papyros.sharing import Shared, arrived
 
@@ -36,7 +37,7 @@ def run_job(job: Job, slave: str) -> Outcome:
 
 def _call(job: Any, kind: Any) -> Any:
     """Call a job of this class with its arguments. Most have no named ones, and do without a dictionary of these."""
-    args: tuple[Any, ...] = job.args
+    args: tuple[Any, ...] = arguments_of(job)
     kwds: dict[str, Any] = job.kwds if job._kwds is not None or kind.kwds is not Job.kwds else _NONE
     if kwds or Shared in map(type, args):
         args, kwds = arrived(args, kwds)
