@@ -387,6 +387,9 @@ class Crew:
                 self._source.finished([event.task.tag], [event.encoded], [0.0], slave.name)
             else:
                 self._feeder.pace.learn(event.seconds, [task.terms.jobs for task in event.tasks])
+                if not slave.queue and self._feeder.starved and any(len(other.queue) > 1 for other in self._slaves):
+                    # Before the source is told: those who wait for outcomes want the interpreter then, too.
+                    self._feed()
                 self._source.finished([task.tag for task in event.tasks], event.encoded, event.seconds, slave.name)
 
     def _hear(self, slave: SlaveProcess, said: Heard) -> None:

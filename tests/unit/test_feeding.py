@@ -30,7 +30,7 @@ from papyros.process import SlaveProcess
 from papyros.progress import MOST_TOKENS, Recalled
 from papyros.tasks import Task
 from papyros.terms import DEFAULT_TERMS
-from tests.contract.jobs_for_tests import Square, hang, wait_at
+from tests.contract.jobs_for_tests import Square, hang, note_start, starts, wait_at
 from tests.contract.test_interrupts import moments, pop_all, real_interrupts
 from tests.distributed.jobs import step
 from tests.support import PATIENCE, Background, Gates, wait_until
@@ -126,6 +126,43 @@ def test_what_waits_behind_a_long_task_is_shared_out_also_when_both_were_fed_at_
         crew.feed()  # both go to one slave, since tasks are quick as far as is known
         source.wait_for_outcomes(21)
     assert source.takers == {threading.current_thread()}
+    assert "long" not in source.outcomes
+
+
+@papyros.job
+def note(folder, name):
+    note_start(folder, name)
+
+
+class Slow(Watched):
+    """Hears nothing more of tasks that have ended, until one more has started, if there is one that has not."""
+
+    def __init__(self, folder, names):
+        super().__init__()
+        self.folder, self.names = folder, names
+        self.told = 0
+
+    def finished(self, tags, outcomes, seconds, slave):
+        self.told += len(self.names.intersection(tags))
+        if self.told:
+            wait_until(
+                lambda: len(self.started()) > self.told or len(self.started()) == len(self.names), "one more starts"
+            )
+        super().finished(tags, outcomes, seconds, slave)
+
+    def started(self):
+        return {name for name in self.names if starts(self.folder, name)}
+
+
+def test_a_slave_that_runs_out_of_tasks_is_given_others_before_its_source_is_told_what_has_ended(tmp_path):
+    names = {f"quick{number}" for number in range(12)}
+    source = Slow(tmp_path, names)
+    with idle_crew(source) as crew:
+        source.lay_down("long", hang(str(tmp_path), "long", "sleep"))
+        for name in sorted(names):
+            source.lay_down(name, note(str(tmp_path), name))
+        crew.feed()
+        source.wait_for_outcomes(20 + len(names))
     assert "long" not in source.outcomes
 
 
