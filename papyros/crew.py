@@ -387,10 +387,13 @@ class Crew:
                 self._source.finished([event.task.tag], [event.encoded], [0.0], slave.name)
             else:
                 self._feeder.pace.learn(event.seconds, [task.terms.jobs for task in event.tasks])
-                if not slave.queue and self._feeder.starved and any(len(other.queue) > 1 for other in self._slaves):
-                    # Before the source is told: those who wait for outcomes want the interpreter then, too.
-                    self._feed()
+                if not (slave.queue or self._draining) and self._something_waits():
+                    self._feed()  # before the source is told: those who wait for outcomes want the interpreter then
                 self._source.finished([task.tag for task in event.tasks], event.encoded, event.seconds, slave.name)
+
+    def _something_waits(self) -> bool:
+        """Return whether there may be something for a slave that has nothing to do, with the source or another one."""
+        return not self._feeder.starved or any(len(slave.queue) > 1 for slave in self._slaves)
 
     def _hear(self, slave: SlaveProcess, said: Heard) -> None:
         """Have the source hear what a job has to say of its children, whatever that is."""
