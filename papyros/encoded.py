@@ -39,7 +39,7 @@ MOST_OF_AN_EXCEPTION = 64 << 20
 MOST_CHARACTERS = 1 << 20
 
 #: Where an object lies, in its text.
-_ADDRESS = re.compile("0x[0-9A-Fa-f]+")
+_ADDRESS = "0x[0-9A-Fa-f]+"
 
 # The first byte of an encoded outcome says what follows.
 _RESULT: Final = b"R"  # a result, pickled or marshalled
@@ -113,7 +113,7 @@ def _pickle_exception(error: Any) -> bytes | None:
 
 def _says_the_same(one: str, other: str) -> bool:
     """Whether two texts are one, but for where objects lie in memory, and for the order in which sets have theirs."""
-    return one == other or sorted(_ADDRESS.sub("", one)) == sorted(_ADDRESS.sub("", other))
+    return one == other or sorted(re.sub(_ADDRESS, "", one)) == sorted(re.sub(_ADDRESS, "", other))
 
 
 def _rebuild_exception(kind: Any, args: Any, state: Any) -> Any:

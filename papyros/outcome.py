@@ -8,7 +8,6 @@ affair; nothing in here pickles, runs a job or knows a master.
 from __future__ import annotations
 
 import contextlib
-import traceback
 from types import TracebackType
 from typing import Any
 
@@ -84,10 +83,20 @@ def frames_of(exception: BaseException) -> TracebackType | None:
 def describe_exception(exception: BaseException) -> str:
     """Return the traceback of `exception` as text, even when its `__str__` raises."""
     try:
+        import traceback  # with all that it needs, it is a tenth of what a slave would load before its first job
+
         return "".join(traceback.format_exception(exception))
     except BaseException as error:  # noqa: BLE001 - the user's __str__ or __repr__ may raise anything at all
-        frames = "".join(traceback.format_tb(frames_of(exception)))
         return (
-            f"Traceback (most recent call last):\n{frames}"
+            f"Traceback (most recent call last):\n{_describe_frames(exception)}"
             f"{type(exception).__qualname__}: <its text cannot be had: {type(error).__name__}>\n"
         )
+
+
+def _describe_frames(exception: BaseException) -> str:
+    try:
+        import traceback
+
+        return "".join(traceback.format_tb(frames_of(exception)))
+    except BaseException as error:  # noqa: BLE001 - a program may have another module of that name
+        return f"  <its frames cannot be told: {type(error).__name__}>\n"

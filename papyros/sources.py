@@ -17,21 +17,22 @@ import sys
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from functools import cache
-from hashlib import blake2b
 from importlib.machinery import ModuleSpec
 from types import FunctionType, ModuleType
 from typing import NamedTuple
 
+from papyros.digests import blake2b
 from papyros.errors import PayloadError
 
 __all__ = ["OtherModuleError", "Source", "check_sources", "note_sources", "sources_of"]
 
 #: The statements of a source that import something, in parentheses or on continued lines also.
-_IMPORTS = re.compile(rb"^[ \t]*(?:from[ \t][^\n(]*\([^)]*\)|(?:from|import)[ \t](?:\\\n|[^\n])*)", re.MULTILINE)
-_WORDS = re.compile(rb"\w+")
+# Not compiled before they are needed: that takes longer than to import this module.
+_IMPORTS = rb"(?m)^[ \t]*(?:from[ \t][^\n(]*\([^)]*\)|(?:from|import)[ \t](?:\\\n|[^\n])*)"
+_WORDS = rb"\w+"
 
 _STANDARD = os.path.dirname(os.path.realpath(os.__file__)) + os.sep
-_INSTALLED = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
+_INSTALLED = r"[/\\](?:site|dist)-packages[/\\]"
 
 
 class OtherModuleError(PayloadError):
@@ -134,8 +135,8 @@ def _named_by(words: frozenset[str], own: Iterable[str]) -> list[str]:
 def _imported_words(source: Source) -> frozenset[str]:
     """Return the words in the statements by which a source imports anything."""
     with suppress(OSError), open(source.path, "rb") as file:
-        statements = b" ".join(_IMPORTS.findall(file.read()))
-        return frozenset(word.decode(errors="replace") for word in _WORDS.findall(statements))
+        statements = b" ".join(re.findall(_IMPORTS, file.read()))
+        return frozenset(word.decode(errors="replace") for word in re.findall(_WORDS, statements))
     return frozenset()
 
 
@@ -154,7 +155,7 @@ def _may_be_own(name: str) -> bool:
 
 @cache
 def _is_installed(path: str) -> bool:
-    return path.startswith(_STANDARD) or _INSTALLED.search(path) is not None
+    return path.startswith(_STANDARD) or re.search(_INSTALLED, path) is not None
 
 
 # What they are ----------------------------------------------------------------------------

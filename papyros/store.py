@@ -18,8 +18,9 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Iterable
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
+
+from papyros.digests import blake2b
 
 if TYPE_CHECKING:
     from papyros.frames import Buffer

@@ -17,9 +17,9 @@ import os
 import pickle
 import sys
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
+from papyros.digests import blake2b
 from papyros.environment import search_path
 from papyros.errors import PayloadError, PayloadTooLargeError
 from papyros.frames import Parts

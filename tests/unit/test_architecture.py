@@ -15,7 +15,7 @@ HOUSE = Path(papyros.__file__).parent
 
 #: From those who know nobody to those who know all others. A module may import what is further up.
 STOREYS = [
-    {"courtesy", "echo", "ending", "logs", "memory", "prints"},
+    {"courtesy", "digests", "echo", "ending", "logs", "memory", "prints"},
     {
         "errors",
         "cpus",
