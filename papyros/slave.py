@@ -12,6 +12,7 @@ the midst of a bundle may wait for the one or the other.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import mmap
@@ -70,8 +71,9 @@ from papyros.wire import Packer, build_job
 
 __all__ = ["PROGRAM", "Slave"]
 
-#: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported.
-PROGRAM = "import sys; from papyros.slave import main; main(sys.argv[1:])"
+#: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported. Nothing
+#: that is loaded here becomes garbage, so the collector does not look for some meanwhile: `main` enables it.
+PROGRAM = "import gc; gc.disable(); import sys; from papyros.slave import main; main(sys.argv[1:])"
 
 #: When no more than half of the jobs are left that a slave had, which take less than so long, outcomes are sent, so
 #: that more jobs come in time.
@@ -450,6 +452,8 @@ def _die_with_parent() -> None:
 
 def main(arguments: list[str]) -> None:
     """Serve the crew whose file descriptors, whose process's number, and whose Papyros the arguments name."""
+    gc.freeze()  # what is here stays: neither is it to be looked through again and again while jobs run
+    gc.enable()
     socket_fd, tokens, slate_fd, parent = map(int, arguments[:4])
     if arguments[4:] != [spoken()]:
         sys.exit(
