@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import socket
 import struct
+import sys
 from array import array
 from builtins import memoryview  # noqa: A004 - a NamedTuple that is compiled looks for it here
 from collections import deque
@@ -102,6 +103,8 @@ class Frame(NamedTuple):
 
 def join_column(blobs: Sequence[Buffer | Parts]) -> list[Buffer]:
     """Return buffers that hold the blobs and their lengths, for `split_column`."""
+    if len(blobs) == 1 and not isinstance(blob := blobs[0], Parts):  # who waits for a job by itself waits for this
+        return [len(blob).to_bytes(8, sys.byteorder), blob]
     return [array("Q", map(len, blobs)).tobytes(), *buffers_of(blobs)]
 
 
@@ -112,6 +115,10 @@ def split_column(view: memoryview, count: int, offset: int = 0) -> list[Buffer]:
         ValueError: the lengths do not fit what is there.
     """
     start = offset + 8 * count
+    if count == 1:
+        if int.from_bytes(view[offset:start], sys.byteorder) != len(view) - start:
+            raise ValueError("the length of a batch of one is not that of what is there")
+        return [view[start:] if len(view) - start >= SHORT and len(view) >= LARGE else bytes(view[start:])]
     lengths = array("Q")
     lengths.frombytes(view[offset:start])
     ends = list(accumulate(lengths, initial=start))
