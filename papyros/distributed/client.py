@@ -66,6 +66,9 @@ HOST_AFTER_SECONDS = 3.0
 #: client is to wait longer.
 JOIN_SECONDS = 5.0
 
+#: So many ways in which a master fails are remembered as told of.
+MOST_FAILURES = 100
+
 
 class DistributedMaster(PackingMaster):
     """A client of the master of a group.
@@ -153,6 +156,7 @@ class DistributedMaster(PackingMaster):
         self._stay = ""
         self._stay_before = False
         self._trouble = False
+        self._failures: set[str] = set()  # those of the master that the log has
         self._exchange = Exchange(
             self._ledger,
             self._holder,
@@ -336,7 +340,7 @@ class DistributedMaster(PackingMaster):
         try:
             answer, _ = line.call("join", *self._introduction())
         except LineBrokenError as error:
-            log.info("%s", error)
+            self._tell_why(error, line.uri, "when this client joins")
             line.close()
             return False
         if not answer["known"]:
@@ -362,6 +366,17 @@ class DistributedMaster(PackingMaster):
             self._trouble = False
             self._joined.notify_all()
         return True
+
+    def _tell_why(self, error: LineBrokenError, uri: str, when: str) -> None:
+        """Say why a line is given up: aloud, and once, if its master fails at what it is asked, which may not pass."""
+        reason = f"{when}: {error}"
+        if isinstance(error, CallFailedError) and reason not in self._failures:
+            if len(self._failures) >= MOST_FAILURES:
+                self._failures.clear()
+            self._failures.add(reason)
+            log.warning("the master at %s fails %s; it is asked again and again", uri, reason)
+        else:
+            log.info("%s", error)
 
     def _lose_master(self) -> None:
         """Have the sender find the master again, or the next one. Called with the lock held."""

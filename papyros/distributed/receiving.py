@@ -66,7 +66,7 @@ class Receiver:
                     self._line = line
                     self._receive_on(line, stay)
             except LineBrokenError as error:
-                log.info("%s", error)
+                client._tell_why(error, uri, "when it is asked for outcomes")
             except MemoryError:
                 log.warning("there is no memory for what %s has sent: it is asked again", uri)
                 self._take_stock()

@@ -139,6 +139,38 @@ def test_jobs_that_the_master_cannot_take_end_and_say_why(group, monkeypatch, ca
     assert sorted(job.result for job in client.processedJobs(PATIENCE)) == [0, 1, 4]
 
 
+@pytest.mark.parametrize(
+    ("method", "when"), [("collect", "when it is asked for outcomes"), ("welcome", "when this client joins")]
+)
+def test_a_master_that_fails_at_what_it_is_asked_is_told_of_once_and_asked_again(
+    group, monkeypatch, caplog, method, when
+):
+    """It was asked again for ever, and nobody was told why nothing came."""
+    failures = []
+
+    def fail(*_):
+        failures.append(method)
+        raise OSError(errno.EIO, "Input/output error")
+
+    group.master().register()
+    group.host()
+    client = group.client()
+    monkeypatch.setattr(Desk, method, fail)
+    job = Square(7)
+    client.addJob(job)
+    if method == "welcome":
+        client._sender.line.abort()  # so that it joins anew
+        client.addJob(other := Square(8))
+    wait_until(lambda: len(failures) >= 3, "it is asked again and again")
+    wait_until(lambda: told(caplog, when) == 1, "it is told of")
+    monkeypatch.undo()
+    assert client.popProcessedJob(PATIENCE) is job
+    assert job.result == 49
+    if method == "welcome":
+        assert client.popProcessedJob(PATIENCE) is other
+    assert told(caplog, when) == 1
+
+
 def test_what_the_master_has_taken_only_in_part_is_taken_when_it_comes_again(group, monkeypatch):
     """It was taken for a repetition, and what was missing never came."""
     failed = threading.Event()
