@@ -270,6 +270,7 @@ class Crew:
         self._requests.append(request)
         if self._over:
             self._run_requests()  # nobody else would, and somebody may wait for it
+            self._source.announce()
         else:
             self.poke()
 
@@ -299,8 +300,11 @@ class Crew:
                     self._run_requests()
                     kill_overdue(self._slaves)
                     self._feeder.relieve(self._slaves)
-                    self._staff()
+                    if not self._staffed:
+                        self._source.announce()  # to start a process takes long
+                        self._staff()
                     self._feed()
+                    self._source.announce()  # now, since those who wait for outcomes want the interpreter then
         except Exception:
             # A bug, in here or in the source. Nobody would come to feed the slaves any more: say so to all.
             broken = True
@@ -324,6 +328,7 @@ class Crew:
         self._drained.set()
         self._over = True  # before what came by now is looked for: what comes later looks for this
         self._run_requests()
+        self._source.announce()
 
     def _on_poke(self) -> None:
         self._feeder.starved = False
@@ -387,13 +392,7 @@ class Crew:
                 self._source.finished([event.task.tag], [event.encoded], [0.0], slave.name)
             else:
                 self._feeder.pace.learn(event.seconds, [task.terms.jobs for task in event.tasks])
-                if not (slave.queue or self._draining) and self._something_waits():
-                    self._feed()  # before the source is told: those who wait for outcomes want the interpreter then
                 self._source.finished([task.tag for task in event.tasks], event.encoded, event.seconds, slave.name)
-
-    def _something_waits(self) -> bool:
-        """Return whether there may be something for a slave that has nothing to do, with the source or another one."""
-        return not self._feeder.starved or any(len(slave.queue) > 1 for slave in self._slaves)
 
     def _hear(self, slave: SlaveProcess, said: Heard) -> None:
         """Have the source hear what a job has to say of its children, whatever that is."""

@@ -38,6 +38,7 @@ class LedgerSource:
         self._master = master
         self._ledger = ledger
         self._holder = holder
+        self._untold = False  # outcomes are in the books of which nobody was told yet
 
     def take(self, limit: int) -> list[Task]:
         """Assign tasks to the crew, and note whether there is room for more."""
@@ -80,7 +81,14 @@ class LedgerSource:
             if master._held_back:
                 master._held_back = False
                 master._work_came()  # more is known of the room for results now
-            master._outcomes_came()
+        self._untold = True
+
+    def announce(self) -> None:
+        """Wake those who wait to pop."""
+        if self._untold:
+            self._untold = False
+            with self._master._lock:
+                self._master._outcomes_came()
 
     def overdue(self, tag: Any, slave: str, timeout: float) -> None:
         """End a task that ran for too long."""

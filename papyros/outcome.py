@@ -83,9 +83,7 @@ def frames_of(exception: BaseException) -> TracebackType | None:
 def describe_exception(exception: BaseException) -> str:
     """Return the traceback of `exception` as text, even when its `__str__` raises."""
     try:
-        import traceback  # with all that it needs, it is a tenth of what a slave would load before its first job
-
-        return "".join(traceback.format_exception(exception))
+        return "".join(_traceback().format_exception(exception))
     except BaseException as error:  # noqa: BLE001 - the user's __str__ or __repr__ may raise anything at all
         return (
             f"Traceback (most recent call last):\n{_describe_frames(exception)}"
@@ -95,8 +93,37 @@ def describe_exception(exception: BaseException) -> str:
 
 def _describe_frames(exception: BaseException) -> str:
     try:
-        import traceback
-
-        return "".join(traceback.format_tb(frames_of(exception)))
+        return "".join(_traceback().format_tb(frames_of(exception)))
     except BaseException as error:  # noqa: BLE001 - a program may have another module of that name
         return f"  <its frames cannot be told: {type(error).__name__}>\n"
+
+
+def _traceback() -> Any:
+    """Return what describes exceptions: the module of that name, or, where it cannot be loaded any more, less than it.
+
+    It is loaded when it is needed: with all that it needs, it is a tenth of what a slave would load before its first
+    job. A job may have left no file descriptor to load it by, and no memory.
+    """
+    try:
+        import traceback
+    except BaseException:  # noqa: BLE001 - whatever a module of a program's own, by that name, may raise
+        return _Plain
+    return traceback if hasattr(traceback, "format_exception") else _Plain
+
+
+class _Plain:
+    """Describes exceptions without lines of sources, causes and notes, and needs nothing for that."""
+
+    @staticmethod
+    def format_exception(exception: BaseException) -> list[str]:
+        frames = _Plain.format_tb(frames_of(exception))
+        return ["Traceback (most recent call last):\n", *frames, f"{type(exception).__qualname__}: {exception}\n"]
+
+    @staticmethod
+    def format_tb(trace: TracebackType | None) -> list[str]:
+        lines = []
+        while trace is not None:
+            code = trace.tb_frame.f_code
+            lines.append(f'  File "{code.co_filename}", line {trace.tb_lineno}, in {code.co_name}\n')
+            trace = trace.tb_next
+        return lines

@@ -43,8 +43,8 @@ def _call(job: Any, kind: Any) -> Any:
         args, kwds = arrived(args, kwds)
     if kwds:
         return job(*args, **kwds)
-    if kind.__call__ is FunctionJob.__call__:
-        return kind.function(*args)  # which is what it does
+    if kind.__call__ is FunctionJob.__call__:  # which does no more than this
+        return kind.function(*args)
     return job(*args)
 
 

@@ -72,8 +72,11 @@ from papyros.wire import Packer, build_job
 __all__ = ["PROGRAM", "Slave"]
 
 #: What a slave's interpreter is started with. With ``-m`` this module would be run twice, and `runpy` imported. Nothing
-#: that is loaded here becomes garbage, so the collector does not look for some meanwhile: `main` enables it.
-PROGRAM = "import gc; gc.disable(); import sys; from papyros.slave import main; main(sys.argv[1:])"
+#: that is loaded here becomes garbage, so the collector does not look for some meanwhile.
+PROGRAM = (
+    "import gc, sys; collects = gc.isenabled(); gc.disable(); "
+    "from papyros.slave import main; main(sys.argv[1:], collects)"
+)
 
 #: When no more than half of the jobs are left that a slave had, which take less than so long, outcomes are sent, so
 #: that more jobs come in time.
@@ -450,10 +453,14 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def main(arguments: list[str]) -> None:
-    """Serve the crew whose file descriptors, whose process's number, and whose Papyros the arguments name."""
+def main(arguments: list[str], collects: bool) -> None:
+    """Serve the crew whose file descriptors, whose process's number, and whose Papyros the arguments name.
+
+    The collector of garbage `collects` while jobs run, unless a program's own start of Python has switched it off.
+    """
     gc.freeze()  # what is here stays: neither is it to be looked through again and again while jobs run
-    gc.enable()
+    if collects:
+        gc.enable()
     socket_fd, tokens, slate_fd, parent = map(int, arguments[:4])
     if arguments[4:] != [spoken()]:
         sys.exit(

@@ -60,6 +60,9 @@ class Source(Protocol):
     def finished(self, tags: Sequence[Any], outcomes: Sequence[Buffer], seconds: Sequence[float], slave: str) -> None:
         """Take outcomes of a slave, encoded, with the tags of their tasks, and how long each took."""
 
+    def announce(self) -> None:
+        """Tell those who wait of what `finished` took; called when slaves have been fed, often with nothing to tell."""
+
     def overdue(self, tag: Any, slave: str, timeout: float) -> None:
         """Take note that a task ran for longer than its timeout, and was stopped."""
 

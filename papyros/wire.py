@@ -73,6 +73,9 @@ _marshal_loads: Final = marshal.loads
 #: The form that all versions of Python read. In it, nothing begins with `_PICKLED`.
 _MARSHAL_VERSION: Final = 2
 
+#: Of whole numbers beyond this, marshal makes more bytes than pickle does.
+_HUGE: Final[Any] = 1 << 1000
+
 #: What each pickle begins with, of a protocol of our times.
 _PICKLED: Final = 0x80
 
@@ -136,7 +139,7 @@ class Packer:
             if not peculiar and only_has_arguments(job) and (only in _ATOMS or _is_plain(args)):
                 if self.in_parts and (only is bytes or only is None) and _is_large(args):
                     blob = dumps_in_parts((args, None, None))
-                elif only in _ATOMS and not _is_long(args[0]):
+                elif only in _ATOMS and type(args) is tuple and not _is_long(args[0]):
                     blob = _marshal_dumps(args, _MARSHAL_VERSION)
                 else:
                     blob = _plain_dumps((args, None, None), PROTOCOL)
@@ -159,7 +162,10 @@ class Packer:
 
     def knows(self, job_class: type[Job]) -> bool:
         """Return whether jobs of a class have been packed here before, or have come here."""
-        return job_class in self._digests
+        try:
+            return job_class in self._digests
+        except TypeError:  # it is no class of jobs, but of a kind that cannot be looked up
+            return False
 
     def _note_needs(self, digest: bytes, handles: list[Shared[Any]], job: Job) -> bytes:
         """Keep what jobs with these handles need, and return the digest of a definition that says so."""
@@ -272,8 +278,10 @@ def _is_plain(args: Sequence[Any], depth: int = 2) -> bool:
 
 
 def _is_long(atom: Any) -> bool:
-    """Whether a text, or bytes, are so long that they are not to be copied more often than need be."""
+    """Whether a text, or bytes, are not to be copied more often than need be; or a number takes less when pickled."""
     kind = type(atom)
+    if kind is int:
+        return not -_HUGE < atom < _HUGE
     return (kind is str or kind is bytes) and len(atom) >= LARGE_BYTES
 
 

@@ -27,10 +27,19 @@ def plain_function():
     return 1
 
 
+class Unhashable(type):
+    """Of its classes, no table can be made."""
+
+    def __eq__(cls, other):
+        return cls is other
+
+    __hash__ = None
+
+
 @pytest.mark.parametrize(
     "candidate",
-    [5, None, "job", plain_function, Square, double, papyros.Job, object(), 10**5000],
-    ids=["int", "none", "str", "function", "class", "function job", "Job", "object", "huge int"],
+    [5, None, "job", plain_function, Square, double, papyros.Job, object(), 10**5000, Unhashable("Odd", (), {})()],
+    ids=["int", "none", "str", "function", "class", "function job", "Job", "object", "huge int", "unhashable"],
 )
 def test_what_is_no_job_is_refused(make_master, candidate):
     master = make_master()

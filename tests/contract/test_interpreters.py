@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+import papyros
 from tests.support import PATIENCE
 
 PROGRAM = """
@@ -41,6 +43,15 @@ def run(*command, **options):
 @pytest.mark.parametrize("master", MASTERS)
 def test_slaves_have_the_options_of_the_program(master):
     assert run(sys.executable, *OPTIONS, "-c", PROGRAM.format(master=MASTERS[master])) == "([2, 1, True], 0, True)"
+
+
+def test_slaves_collect_garbage_unless_python_starts_without(tmp_path):
+    program = PROGRAM.replace("return kept", "import gc; return gc.isenabled(), kept")
+    assert run(sys.executable, "-c", program.format(master=MASTERS["processes"])).startswith("(True,")
+    (tmp_path / "sitecustomize.py").write_text("import gc; gc.disable()")
+    path = os.pathsep.join([str(tmp_path), os.path.dirname(os.path.dirname(papyros.__file__))])
+    environment = {**os.environ, "PYTHONPATH": path}
+    assert run(sys.executable, "-c", program.format(master=MASTERS["processes"]), env=environment).startswith("(False,")
 
 
 ISOLATED = """

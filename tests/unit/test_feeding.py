@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
 import sys
 import threading
 import time
@@ -28,6 +31,7 @@ from papyros.keeping import keeper_of, terms_of
 from papyros.pace import MOST_A_SECOND
 from papyros.process import SlaveProcess
 from papyros.progress import MOST_TOKENS, Recalled
+from papyros.shares import LONG_SECONDS
 from papyros.tasks import Task
 from papyros.terms import DEFAULT_TERMS
 from tests.contract.jobs_for_tests import Square, hang, note_start, starts, wait_at
@@ -135,26 +139,25 @@ def note(folder, name):
 
 
 class Slow(Watched):
-    """Hears nothing more of tasks that have ended, until one more has started, if there is one that has not."""
+    """Tells nobody of tasks that have ended until one more has started, if there is one that has not."""
 
     def __init__(self, folder, names):
         super().__init__()
         self.folder, self.names = folder, names
-        self.told = 0
+        self.announced = 0
 
-    def finished(self, tags, outcomes, seconds, slave):
-        self.told += len(self.names.intersection(tags))
-        if self.told:
-            wait_until(
-                lambda: len(self.started()) > self.told or len(self.started()) == len(self.names), "one more starts"
-            )
-        super().finished(tags, outcomes, seconds, slave)
+    def announce(self):
+        with self.lock:
+            told = len(self.names.intersection(self.outcomes))
+        if told > self.announced:
+            self.announced = told
+            wait_until(lambda: len(self.started()) > told or len(self.started()) == len(self.names), "one more starts")
 
     def started(self):
         return {name for name in self.names if starts(self.folder, name)}
 
 
-def test_a_slave_that_runs_out_of_tasks_is_given_others_before_its_source_is_told_what_has_ended(tmp_path):
+def test_a_slave_that_runs_out_of_tasks_is_given_others_before_anybody_is_told_what_has_ended(tmp_path):
     names = {f"quick{number}" for number in range(12)}
     source = Slow(tmp_path, names)
     with idle_crew(source) as crew:
@@ -163,7 +166,79 @@ def test_a_slave_that_runs_out_of_tasks_is_given_others_before_its_source_is_tol
             source.lay_down(name, note(str(tmp_path), name))
         crew.feed()
         source.wait_for_outcomes(20 + len(names))
+        wait_until(lambda: source.announced == len(names), "all of it was announced")
     assert "long" not in source.outcomes
+
+
+class Bounded(Watched):
+    """Notes how many tasks it was asked for, and of how many outcomes it had been told by then."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def take(self, limit):
+        self.asked.append((limit, len(self.outcomes)))
+        return super().take(limit)
+
+
+def test_a_source_is_asked_for_nothing_ahead_before_it_is_told_what_results_take():
+    """It was told after that, and handed out many times what its bound has room for."""
+    source = Bounded()
+    for number in range(50):
+        source.add(number, Square(number))
+    with crew_of(source):
+        source.wait_for_outcomes(50)
+    ignorant = [limit for limit, told in source.asked if not told]
+    assert max(ignorant) <= 2, "one for each slave"
+    assert max(limit for limit, _ in source.asked) > 2
+
+
+@papyros.job
+def take_long(seconds, end=False):
+    """Sleep, so that nothing is given ahead; `end` the process a moment after that."""
+    time.sleep(seconds)
+    if end:
+        threading.Timer(0.02, os._exit, [0]).start()
+
+
+def has_ended(process):
+    """Whether a process has ended, of which there is a file descriptor; all its threads have."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class Held(Watched):
+    """Hears of a task that has ended only when the slave is dead that has ended another one meanwhile."""
+
+    def __init__(self):
+        super().__init__()
+        self.processes = []
+
+    def finished(self, tags, outcomes, seconds, slave):
+        if "first" in tags:
+            wait_until(lambda: any(map(has_ended, self.processes)), "the other slave is dead")
+        super().finished(tags, outcomes, seconds, slave)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="no file descriptors of processes here")
+def test_a_slave_that_has_died_with_its_last_outcome_is_given_nothing_that_would_be_suspected():
+    source = Held()
+    with crew_of(source) as crew, contextlib.ExitStack() as stack:
+        assert crew.wait_ready(PATIENCE)
+        for view in crew.views():
+            source.processes.append(os.pidfd_open(view.pid))
+            stack.callback(os.close, source.processes[-1])
+        with source.lock:  # all at a time
+            source.lay_down("first", take_long(LONG_SECONDS))
+            source.lay_down("last", take_long(2 * LONG_SECONDS, end=True))
+            for number in range(6):
+                source.lay_down(number, Square(number))
+        crew.poke()
+        source.wait_for_outcomes(8)
+        assert crew._aftermath._suspect is None
+    assert source.deaths == []
 
 
 def test_a_task_that_was_fed_is_stopped_when_its_time_is_up(tmp_path):

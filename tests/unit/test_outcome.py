@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
+import types
 
 import pytest
 
@@ -100,3 +102,16 @@ def test_a_stand_in_tells_what_it_stands_for():
     error = papyros.RemoteError("some text", "module.Kind")
     assert str(error) == "module.Kind: some text"
     assert error.type_name == "module.Kind"
+
+
+@pytest.mark.parametrize("module", [None, types.ModuleType("traceback")], ids=["none", "another"])
+def test_an_exception_is_told_also_where_what_describes_it_cannot_be_loaded_any_more(monkeypatch, module):
+    """A job has left no file descriptor for that, say, or has a module of that name."""
+    monkeypatch.setitem(sys.modules, "traceback", module)
+    outcome = run_job(fail_visibly(1), "me")
+    first, *frames, last = outcome.traceback.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert frames
+    assert all(frame.startswith('  File "') for frame in frames)
+    assert "in fail_visibly" in frames[0]
+    assert last == f"{type(outcome.exception).__qualname__}: {outcome.exception}"

@@ -50,6 +50,9 @@ class FakeClient:
     def _lose_master(self):
         self.lost.append(self._uri)
 
+    def _tell_why(self, error, uri, when):
+        pass
+
     def _note_left(self, left):
         pass
 

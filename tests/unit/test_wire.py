@@ -11,6 +11,9 @@ import subprocess
 import sys
 import threading
 import types
+from array import array
+from collections import deque
+from functools import partial
 
 import numpy as np
 import pytest
@@ -106,6 +109,26 @@ def test_a_number_or_a_text_arrives_as_it_left(value):
     (other,) = travelled(echo(value)).args
     assert type(other) is type(value)
     assert repr(other) == repr(value)
+
+
+class OtherArguments(papyros.Job):
+    """Has other ideas of what its arguments are."""
+
+    kind = tuple
+
+    @property
+    def args(self):
+        return type(self).kind(self._args)
+
+    def __call__(self, *args):
+        return args
+
+
+@pytest.mark.parametrize("kind", [list, deque, partial(array, "d")], ids=["list", "deque", "array"])
+def test_arguments_that_are_no_tuple_arrive_as_they_left(kind):
+    """What has a buffer was taken for bytes by marshal, and the others were refused."""
+    job_class = type("Peculiar", (OtherArguments,), {"kind": staticmethod(kind)})
+    assert run_job(travelled(job_class(1000)), "here").value == tuple(kind((1000,)))
 
 
 def test_what_the_user_has_set_travels_and_what_a_master_noted_does_not():
@@ -363,9 +386,11 @@ def test_a_result_that_cannot_be_unpickled_is_refused_here():
     assert isinstance(outcome.exception.__cause__, ArithmeticError)
 
 
-@pytest.mark.parametrize("value", [b"x" * 1000, [b"x" * 1000]], ids=["marshalled", "pickled"])
+@pytest.mark.parametrize(
+    "value", [b"x" * 1000, [b"x" * 1000], 1 << 8000], ids=["marshalled", "pickled", "large number"]
+)
 def test_a_result_is_as_large_as_the_bound_and_no_larger(value):
-    size = len(pickle.dumps(value, wire.PROTOCOL) if isinstance(value, list) else marshal.dumps(value, 2))
+    size = len(marshal.dumps(value, 2) if isinstance(value, bytes) else pickle.dumps(value, wire.PROTOCOL))
     assert result_of(there_and_back(Outcome(value), max_bytes=size)) == value
     outcome = there_and_back(Outcome(value), max_bytes=size - 1)
     assert type(outcome.exception) is papyros.PayloadTooLargeError
