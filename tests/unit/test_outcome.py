@@ -104,6 +104,7 @@ def test_a_stand_in_tells_what_it_stands_for():
     assert error.type_name == "module.Kind"
 
 
+@pytest.mark.pure  # where this is compiled, it keeps hold of the module that it has imported once
 @pytest.mark.parametrize("module", [None, types.ModuleType("traceback")], ids=["none", "another"])
 def test_an_exception_is_told_also_where_what_describes_it_cannot_be_loaded_any_more(monkeypatch, module):
     """A job has left no file descriptor for that, say, or has a module of that name."""
