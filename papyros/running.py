@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from time import perf_counter  # itself: a job may put another in its place
+import time
 from typing import Any, NoReturn
 
 from papyros.jobs import FunctionJob, Job
@@ -25,14 +25,14 @@ def run_job(job: Job, slave: str) -> Outcome:
     Everything that can be raised is an outcome, SystemExit and
     KeyboardInterrupt too: no job ends the loop of the slave that runs it.
     """
-    started = perf_counter()
+    started = time.perf_counter()
     try:
         value = _call(job, type(job))
     except BaseException as error:  # noqa: BLE001 - see above
-        seconds = perf_counter() - started
+        seconds = time.perf_counter() - started
         _begin_with_the_job(error)
         return Outcome.failed(error, slave, seconds)
-    return Outcome(value, None, "", slave, perf_counter() - started)
+    return Outcome(value, None, "", slave, time.perf_counter() - started)
 
 
 def _call(job: Any, kind: Any) -> Any:
