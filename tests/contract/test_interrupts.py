@@ -104,7 +104,7 @@ def test_what_was_interrupted_while_it_was_added_was_not_added(make_master, opti
     master = make_master(**options)
     master.addJob(Square(0))
     assert len(pop_all(master)) == 1
-    for number, interruption in enumerate(moments(at_least=15, compiled=4)):
+    for number, interruption in enumerate(moments(at_least=15, compiled=3)):
         job = Square(number)
         interruption.of(master.addJob, job)
         if interruption.raised:
@@ -121,7 +121,7 @@ def test_an_interrupted_addition_leaves_the_former_outcome(make_master):
     job = Square(7)
     master.addJob(job)
     pop_all(master)
-    for interruption in moments(at_least=15, compiled=4):
+    for interruption in moments(at_least=15, compiled=3):
         interruption.of(master.addJob, job)
         if interruption.raised:
             assert job.result == 49
